@@ -1,0 +1,170 @@
+"""The residual block: `y = activation(shortcut(x) + branch(x))`.
+
+Pre-activation (He et al. 2016) moves norm and activation from the end of the block to the front of the branch:
+`y = shortcut(x) + branch(activation(norm(x)))`. A plain block has no shortcut: `y = activation(branch(x))`.
+
+A kind of block is its list of convolutions. Whether the shortcut is the identity follows from the shapes.
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+
+from resnet_keras.layers import Chain, ConvNorm, NormActivation, Shape, SqueezeExcitation, ZeroPaddedShortcut, run
+from resnet_keras.specs import Norm, ResNetSpec, Shortcut
+
+
+class Convolution(NamedTuple):
+    """One convolution of a branch."""
+
+    filters: int
+    kernel_size: int
+    strides: int = 1
+    groups: int = 1
+
+
+class ResidualBlock(Chain):
+    """The base of the kinds of block: `[N, H, W, C]` to `[N, ceil(H/strides), ceil(W/strides), filters * expansion]`.
+
+    Args:
+        filters: width of the stage; a bottleneck puts out four times as many channels.
+        strides: 1, or 2 where a stage begins.
+        shortcut, preactivation, stride_in_1x1, cardinality, base_width, se_ratio, norm, zero_init_gamma, activation:
+            as the fields of `ResNetSpec`.
+    """
+
+    expansion = 1
+    options = (
+        "shortcut",
+        "preactivation",
+        "stride_in_1x1",
+        "cardinality",
+        "base_width",
+        "se_ratio",
+        "norm",
+        "zero_init_gamma",
+        "activation",
+    )
+
+    def __init__(
+        self,
+        filters: int,
+        strides: int = 1,
+        *,
+        shortcut: Shortcut = "B",
+        preactivation: bool = False,
+        stride_in_1x1: bool = False,
+        cardinality: int = 1,
+        base_width: int = 64,
+        se_ratio: float = 0.0,
+        norm: Norm = "batch",
+        zero_init_gamma: bool = False,
+        activation: str = "relu",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.strides = filters, strides
+        self.shortcut, self.preactivation, self.stride_in_1x1 = shortcut, preactivation, stride_in_1x1
+        self.cardinality, self.base_width, self.se_ratio = cardinality, base_width, se_ratio
+        self.norm, self.zero_init_gamma, self.activation = norm, zero_init_gamma, activation
+
+    def convolutions(self) -> list[Convolution]:
+        """The branch's convolutions, first to last."""
+        raise NotImplementedError
+
+    def build(self, input_shape: Shape) -> None:
+        dtype = self.dtype_policy
+        convolutions = self.convolutions()
+        self.front = (
+            [NormActivation(self.norm, self.activation, name="preactivation", dtype=dtype)]
+            if self.preactivation
+            else []
+        )
+        self.branch: list[keras.layers.Layer] = [
+            ConvNorm(
+                *convolution,
+                norm=None if last and self.preactivation else self.norm,
+                activation=None if last else self.activation,
+                zero_init=last and self.zero_init_gamma,
+                name=f"conv{i}",
+                dtype=dtype,
+            )
+            for i, convolution in enumerate(convolutions, start=1)
+            for last in [i == len(convolutions)]
+        ]
+        if self.se_ratio:
+            self.branch.append(SqueezeExcitation(self.se_ratio, name="se", dtype=dtype))
+        self.bypass = self.shortcut_layers(input_shape)
+        self.end = (
+            [] if self.preactivation else [keras.layers.Activation(self.activation, name="activation", dtype=dtype)]
+        )
+        self.build_in_turn([*self.front, *self.branch, *self.end], input_shape)
+        self.build_in_turn(self.bypass, input_shape)
+
+    def shortcut_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
+        """The shortcut, first to last layer; empty where it is the identity, or where there is none."""
+        dtype, channels = self.dtype_policy, self.filters * self.expansion
+        changes = self.strides > 1 or input_shape[-1] != channels
+        if self.shortcut == "none" or not (changes or self.shortcut == "C"):
+            return []
+        if self.shortcut == "A":
+            return [ZeroPaddedShortcut(channels, self.strides, name="shortcut", dtype=dtype)]
+        # Pre-activation's projection reads the activated input, which needs no further norm.
+        norm, strides, layers = None if self.preactivation else self.norm, self.strides, []
+        if self.shortcut == "D" and strides > 1:
+            layers = [keras.layers.AveragePooling2D(strides, strides, "same", name="pool", dtype=dtype)]
+            strides = 1
+        return [*layers, ConvNorm(channels, 1, strides, norm=norm, name="projection", dtype=dtype)]
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """Every sublayer, so that `model.summary(expand_nested=True)` opens the block."""
+        return [*self.front, *self.branch, *self.bypass, *self.end] if self.built else []
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        activated = run(self.front, x, training)
+        y = run(self.branch, activated, training)
+        if self.shortcut != "none":
+            y = run(self.bypass, x if self.shortcut == "A" or not self.bypass else activated, training) + y
+        return run(self.end, y, training)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, *sides, _ = input_shape
+        return (batch, *(side and -(-side // self.strides) for side in sides), self.filters * self.expansion)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("filters", "strides", *self.options)}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions (He et al. 2015, Figure 5 left)."""
+
+    def convolutions(self) -> list[Convolution]:
+        return [Convolution(self.filters, 3, self.strides), Convolution(self.filters, 3)]
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class BottleneckBlock(ResidualBlock):
+    """1x1 to narrow, 3x3 (in groups, where there are any), 1x1 to widen (He et al. 2015, Figure 5 right)."""
+
+    expansion = 4
+
+    def convolutions(self) -> list[Convolution]:
+        width = self.filters * self.base_width // 64 * self.cardinality
+        in_1x1, in_3x3 = (self.strides, 1) if self.stride_in_1x1 else (1, self.strides)
+        return [
+            Convolution(width, 1, in_1x1),
+            Convolution(width, 3, in_3x3, self.cardinality),
+            Convolution(self.filters * self.expansion, 1),
+        ]
+
+
+KINDS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
+
+
+def block_from_spec(spec: ResNetSpec, filters: int, strides: int, name: str) -> ResidualBlock:
+    """A block of a stage of `filters`, with every option of the spec."""
+    options = {option: getattr(spec, option) for option in ResidualBlock.options}
+    return KINDS[spec.block](filters, strides, **options, name=name)

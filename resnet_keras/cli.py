@@ -1,0 +1,314 @@
+"""The program `resnet-keras`: a command is a dataclass whose fields are its flags.
+
+Exit codes: 0 done; 2 the user's words or files are wrong (one line that says what); 1 a fault of ours (a traceback);
+130 interrupted. With --json, standard output has one JSON object and nothing else.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import io
+import json as json_format
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from resnet_keras.config import RECIPES, TrainConfig, config_from_json, recipe, recipe_summary
+from resnet_keras.errors import UsageError, unknown
+from resnet_keras.startup import import_tensorflow
+from resnet_keras.version import __version__
+
+T = TypeVar("T")
+FOLDER_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR}
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json_format.dumps(value))
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train on the embedded digits, evaluate, export, ask the SavedModel from a new process, predict. No network."""
+
+    run_dir: str | None = None
+    """The run folder to make; runs/demo-DATE-TIME when left out."""
+    output: str = "saved_models/digits"
+    """Where the SavedModel's version folders are."""
+    data_dir: str | None = None
+    """Where TensorFlow Datasets keeps its data."""
+    quiet: bool = False
+    """No progress on standard error."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.demo import demo
+
+        result = demo(self.run_dir, self.output, self.data_dir, quiet=self.quiet)
+        if self.json:
+            _print_json(result)
+        else:
+            print("\n".join(f"{name.replace('_', ' '):14} {value}" for name, value in result.items()))
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network as a recipe says; every field of the recipe is a flag."""
+
+    config: TrainConfig
+    quiet: bool = False
+    """No progress on standard error."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.training.trainer import train
+
+        result = train(self.config, quiet=self.quiet)
+        if self.json:
+            _print_json({"run_dir": str(result.run_dir), **result.metrics})
+            return
+        print(
+            f"test accuracy {result.metrics['accuracy']:.4f}, loss {result.metrics['loss']:.4f}; "
+            f"model and report in {result.run_dir}"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run or a model on a test split: loss, top 1, top 5, each class, confusion."""
+
+    model: Positional[str]
+    """A run folder or a .keras file."""
+    data: str | None = None
+    """A TensorFlow Datasets name, digits or a folder; the data the model was trained on when left out."""
+    data_dir: str | None = None
+    """Where TensorFlow Datasets keeps its data."""
+    batch_size: int = 128
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.evaluation import evaluate
+
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
+        result = evaluate(self.model, self.data, data_dir=self.data_dir, batch_size=self.batch_size)
+        if self.json:
+            _print_json(result.to_dict())
+            return
+        width = max(map(len, result.labels))
+        for row, counts in zip(result.per_class, result.confusion, strict=True):
+            wrong = [(n, result.labels[i]) for i, n in enumerate(counts) if n and result.labels[i] != row["label"]]
+            taken_for = ", ".join(f"{label} ({n})" for n, label in sorted(wrong, reverse=True)[:3])
+            found = f"{row['recall']:.1%} found" if row["examples"] else "no pictures"
+            print(f"{row['label']:{width}}  {found}{f', taken for {taken_for}' if taken_for else ''}")
+        print(
+            f"accuracy {result.accuracy:.4f}, top 5 {result.top5_accuracy:.4f}, loss {result.loss:.4f} "
+            f"on {result.examples:,} pictures"
+        )
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Name what is in pictures."""
+
+    model: Positional[str]
+    """A run folder, a .keras file or a SavedModel folder."""
+    images: Positional[tuple[str, ...]]
+    """JPEG, PNG, GIF, BMP or WebP files."""
+    top_k: int = 5
+    """Classes to name for each."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.prediction import predict
+
+        if not self.images:
+            raise UsageError("give at least one picture file after the model")
+        predictions = predict(self.model, self.images, self.top_k)
+        if self.json:
+            _print_json({"predictions": [prediction.to_dict() for prediction in predictions]})
+            return
+        for prediction in predictions:
+            best = zip(prediction.labels, prediction.scores, strict=True)
+            print(f"{prediction.image}: {', '.join(f'{label} {score:.4f}' for label, score in best)}")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a SavedModel for TensorFlow Serving, as the next version."""
+
+    model: Positional[str]
+    """A run folder or a .keras file."""
+    output: str | None = None
+    """saved_models/NAME; NAME is the run's or the file's when left out."""
+    version: int | None = None
+    """The next free number when left out."""
+    dtype: str = "float32"
+    top_k: int = 5
+    """Classes that the image_bytes signature names."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.export.servable import export_servable
+
+        output = self.output or str(Path("saved_models", Path(self.model).resolve().stem))
+        path = export_servable(self.model, output, version=self.version, dtype=self.dtype, top_k=self.top_k)
+        if self.json:
+            _print_json({"path": str(path), "version": int(path.name)})
+        else:
+            print(f"exported to {path}")
+
+
+@dataclass(frozen=True)
+class Models:
+    """List the networks: parameters (trainable), multiply-adds, input size, source."""
+
+    pattern: Positional[str] = "*"
+    """A shell pattern, such as '*cifar*'."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.specs import NAMES, list_models
+
+        names = list_models(self.pattern)
+        if not names:
+            raise unknown("model pattern", self.pattern, NAMES, "without a pattern, all are listed")
+        import_tensorflow()
+        from resnet_keras.zoo import model_table
+
+        rows = model_table(names)
+        if self.json:
+            _print_json({"models": rows})
+            return
+        width = max(map(len, names))
+        print(f"{'name':{width}}  {'parameters':>12}  {'GMACs':>7}  input  source")
+        for row in rows:
+            print(
+                f"{row['name']:{width}}  {row['trainable_parameters']:12,}  {row['macs'] / 1e9:7.3f}  "
+                f"{row['input_size']:5d}  {row['source']}"
+            )
+
+
+Command = Demo | Train | Evaluate | Predict | Export | Models
+COMMANDS: dict[str, type[Command]] = {
+    "demo": Demo,
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "export": Export,
+    "models": Models,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = _parse(words)
+        if command is not None:
+            if not isinstance(command, Models):
+                import_tensorflow()
+            command.run()
+    except UsageError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt as error:
+        print(f"resnet-keras: interrupted{f'; {error}' if str(error) else ''}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in FOLDER_ERRORS:
+            raise
+        return _refuse(f"cannot write to {error.filename or 'the output folder'}: {error.strerror}")
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"resnet-keras: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _parse(words: list[str]) -> Command | None:
+    """The command that the words ask for; None where they only ask for help, which is then printed."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return None
+    name, rest = words[0], words[1:]
+    if name == "--version":
+        print(f"resnet-keras {__version__}")
+        return None
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    if name == "train":
+        return _parse_train(rest)
+    return _fill(COMMANDS[name], rest, f"resnet-keras {name}")
+
+
+def _parse_train(words: list[str]) -> Train | None:
+    if words and not words[0].startswith("-"):
+        source, rest = words[0], words[1:]
+        if source.endswith(".json"):
+            path = Path(source).expanduser()
+            if not path.is_file():
+                raise UsageError(f"there is no config file {path}")
+            # Another run, so not into the folder of the one it was read from.
+            config = dataclasses.replace(config_from_json(path.read_text(), str(path)), run_dir=None)
+        else:
+            config = recipe(source)
+        return _fill(Train, rest, f"resnet-keras train {source}", Train(config))
+    if words and words[0] not in ("-h", "--help"):
+        raise UsageError(f"the recipe comes first: resnet-keras train RECIPE {' '.join(words)}")
+    print("usage: resnet-keras train RECIPE [flags]\n")
+    print("RECIPE is a name below, or the config.json of a run; `resnet-keras train RECIPE --help` lists its flags.\n")
+    print("\n".join(f"  {name:18} {recipe_summary(name)}" for name in RECIPES))
+    if not words:
+        raise UsageError("train needs a recipe")
+    return None
+
+
+def _fill(kind: type[T], words: list[str], program: str, default: T | None = None) -> T | None:
+    """Parse flags into a dataclass; a wrong flag is a `UsageError` of one line instead of tyro's box."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = {} if default is None else {"default": default}
+            return tyro.cli(Annotated[kind, OmitArgPrefixes], args=words, prog=program, **options)
+    except SystemExit as exit_:
+        if not exit_.code:
+            return None
+        raise UsageError(_one_line(said.getvalue(), program)) from None
+
+
+def _one_line(box: str, program: str) -> str:
+    lines = [re.sub(r"^[│|]\s*|\s*[│|]$", "", line).strip() for line in box.splitlines()]
+    kept = [line for line in lines if line and not re.match(r"^[╭╰─━]", line) and "full helptext" not in line]
+    return f"{' '.join(kept)[:300] or 'wrong arguments'} (see {program} --help)"
+
+
+def _help() -> str:
+    lines = [
+        "usage: resnet-keras COMMAND [flags]",
+        "",
+        "ResNets for Keras 3 and TensorFlow.",
+        "",
+        *(f"  {name:9} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in COMMANDS.items()),
+        "",
+        "`resnet-keras COMMAND --help` lists a command's flags.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,300 @@
+"""How a network is trained: `TrainConfig` and the recipes. Standard library only.
+
+A config is frozen: change it with `dataclasses.replace`. Times within a run (warm-up, milestones) are fractions of it,
+so that another number of epochs stretches or shortens the whole schedule.
+"""
+
+import dataclasses
+import inspect
+import json
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from resnet_keras.errors import UsageError, unknown
+
+
+def _check(config: Any) -> None:
+    """Every field has its annotated type and, where it is a Literal, one of its words."""
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise unknown(name, value, get_args(hint))
+        if not _is(value, hint):
+            wanted = getattr(hint, "__name__", str(hint)) if not get_args(hint) else str(hint)
+            raise UsageError(f"{name} must be of type {wanted}, not {value!r}")
+
+
+def _is(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_is(value, choice) for choice in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _require(good: bool, name: str, rule: str, value: object) -> None:
+    if not good:
+        raise UsageError(f"{name} must be {rule}, not {value}")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training picture."""
+
+    crop: Literal["none", "pad", "resized"] = "none"
+    """none: the evaluation crop; pad: pad and crop back (small pictures); resized: a random part, resized (large)."""
+    pad: int = 4
+    """Pixels of mean colour on each side, for crop=pad."""
+    min_area: float = 0.08
+    """Least share of the picture's area that crop=resized keeps."""
+    flip: bool = False
+    """Mirror every other picture, left to right."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+        _require(self.pad >= 1, "pad", "at least 1", self.pad)
+        _require(0 < self.min_area <= 1, "min_area", "above 0 and at most 1", self.min_area)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """SGD with momentum, and weight decay as the papers mean it."""
+
+    learning_rate: float = 0.1
+    """The peak; the schedule scales it."""
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    """Added to the gradient, before momentum, times the weight; kernels only, never biases, gammas and betas."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+        _require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        _require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1", self.momentum)
+        _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        _require(not self.nesterov or self.momentum > 0, "momentum", "above 0 with nesterov", self.momentum)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate along a run, as a factor of the peak."""
+
+    decay: Literal["constant", "step", "linear", "cosine"] = "cosine"
+    """After the warm-up: stay, fall at the milestones, or go to zero along a line or half a cosine."""
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    """For decay=step: fractions of the run."""
+    factor: float = 0.1
+    """For decay=step: what each milestone multiplies the rate by."""
+    warmup: float = 0.0
+    """Fraction of the run in which the rate climbs from zero to the peak."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+        _require(0 <= self.warmup < 1, "warmup", "at least 0 and below 1 (a fraction of the run)", self.warmup)
+        _require(0 < self.factor <= 1, "factor", "above 0 and at most 1", self.factor)
+        rising = sorted(set(self.milestones)) == list(self.milestones) and all(0 < m < 1 for m in self.milestones)
+        _require(rising, "milestones", "rising fractions of the run, between 0 and 1", self.milestones)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run: the network, the data, the optimisation, the machine."""
+
+    name: str = "run"
+    """What the run folder and the model's card call this run."""
+    model: str = "cifar_resnet20"
+    """A name that `resnet-keras models` lists."""
+    model_options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    """Fields of ResNetSpec to change, as pairs: shortcut B se_ratio 0.0625."""
+    zero_init_gamma: bool = True
+    """Every residual block starts as the identity (plain nets: no effect)."""
+    weights: str | None = None
+    """A run folder, .keras or .weights.h5 file to start from; a head of another number of classes is left as it is."""
+    data: str = "digits"
+    """digits (embedded), a TensorFlow Datasets name such as cifar10, or a folder of class/file or split/class/file."""
+    data_dir: str | None = None
+    """Where TensorFlow Datasets keeps its data; its own default when left out."""
+    image_size: int | None = None
+    """Side of the network's input; the data's own where all its pictures have one size."""
+    eval_crop: float = 1.0
+    """Share of the shorter side that evaluation's centre crop keeps."""
+    augmentation: Augmentation = Augmentation()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    epochs: int = 10
+    batch_size: int = 128
+    """Pictures a step, over all devices together."""
+    label_smoothing: float = 0.0
+    seed: int = 0
+    """Of the weights, the order and the augmentation: the same seed gives the same run."""
+    run_dir: str | None = None
+    """The run folder to make; runs/NAME-DATE-TIME when left out."""
+    strategy: Literal["auto", "none", "mirrored"] = "auto"
+    """auto: one device, or MirroredStrategy where there are several GPUs."""
+    xla: Literal["auto", "on", "off"] = "auto"
+    """auto: on for one GPU, off on CPU (where it halves the speed) and under MirroredStrategy (Keras cannot yet)."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        _check(self)
+        _require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
+        _require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+        _require(self.image_size is None or self.image_size >= 1, "image_size", "at least 1", self.image_size)
+        _require(0 < self.eval_crop <= 1, "eval_crop", "above 0 and at most 1", self.eval_crop)
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1", self.label_smoothing)
+        _require(0 <= self.seed < 2**31, "seed", "at least 0 and below 2147483648", self.seed)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+def config_from_json(text: str, where: str = "the config") -> TrainConfig:
+    """Read what `TrainConfig.to_json` wrote; fields left out have their defaults.
+
+    Raises `UsageError` for anything else, naming `where` and the field.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{where} is not JSON: {error}") from error
+    return _from_dict(TrainConfig, values, where)
+
+
+def _from_dict(kind: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise UsageError(f"{where} must be a JSON object, not {type(values).__name__}")
+    hints = get_type_hints(kind)
+    arguments = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise unknown(f"field in {where}", name, hints)
+        if dataclasses.is_dataclass(hints[name]):
+            value = _from_dict(hints[name], value, f"{where}, {name}")
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**arguments)
+
+
+def digits() -> TrainConfig:
+    """ResNet-20 on the embedded handwritten digits (8x8, scikit-learn): the first thing to run.
+
+    Command: resnet-keras train digits. Source: ours.
+    """
+    return TrainConfig(
+        name="digits",
+        model="cifar_resnet20",
+        data="digits",
+        epochs=12,
+        batch_size=64,
+        augmentation=Augmentation(crop="pad", pad=1),
+        optimizer=Optimizer(learning_rate=0.1, weight_decay=5e-4),
+        schedule=Schedule(decay="cosine", warmup=0.1),
+    )
+
+
+def cifar10_resnet20() -> TrainConfig:
+    """ResNet-20 on CIFAR-10 by the paper's protocol: 64,000 steps of 128, rate 0.1, divided by 10 at 32k and 48k.
+
+    Command: resnet-keras train cifar10-resnet20. Source: He et al. 2015, section 4.2; 8.75 % error published there.
+    Differs: all 50,000 training pictures instead of 45,000, one mean a channel instead of one a pixel, zero-initialised
+    last gamma (--no-zero-init-gamma for the paper's).
+    """
+    return TrainConfig(
+        name="cifar10-resnet20",
+        model="cifar_resnet20",
+        data="cifar10",
+        epochs=164,
+        batch_size=128,
+        augmentation=Augmentation(crop="pad", pad=4, flip=True),
+        optimizer=Optimizer(learning_rate=0.1, nesterov=False, weight_decay=1e-4),
+        schedule=Schedule(decay="step", milestones=(0.5, 0.75)),
+    )
+
+
+def cifar10_fast() -> TrainConfig:
+    """ResNet-20 on CIFAR-10 in ten epochs: one triangle of the learning rate, stronger decay.
+
+    Command: resnet-keras train cifar10-fast. Source: the one-cycle policy, Smith 2018.
+    """
+    return TrainConfig(
+        name="cifar10-fast",
+        model="cifar_resnet20",
+        data="cifar10",
+        epochs=10,
+        batch_size=128,
+        augmentation=Augmentation(crop="pad", pad=4, flip=True),
+        optimizer=Optimizer(learning_rate=0.2, weight_decay=5e-4),
+        schedule=Schedule(decay="linear", warmup=0.25),
+    )
+
+
+def imagenet_resnet50() -> TrainConfig:
+    """ResNet-50 (v1.5) on ImageNet in 90 epochs of steps; needs GPUs, and the data prepared by hand for TFDS.
+
+    Command: resnet-keras train imagenet-resnet50 --data-dir DIR --precision mixed_bfloat16. Source: He et al. 2015,
+    section 3.4, with the warm-up, Nesterov and initialisation of Goyal et al. 2017, section 5.1 (23.6 % top-1 error
+    published there). Not run by us: it takes GPU days.
+    """
+    return TrainConfig(
+        name="imagenet-resnet50",
+        model="resnet50",
+        data="imagenet2012",
+        image_size=224,
+        eval_crop=0.875,
+        epochs=90,
+        batch_size=256,
+        augmentation=Augmentation(crop="resized", flip=True),
+        optimizer=Optimizer(learning_rate=0.1, weight_decay=1e-4),
+        schedule=Schedule(decay="step", milestones=(30 / 90, 60 / 90, 80 / 90), warmup=5 / 90),
+    )
+
+
+def finetune() -> TrainConfig:
+    """ResNet-18 on a folder of your own pictures, from --weights where you have some.
+
+    Command: resnet-keras train finetune --data FOLDER --weights RUN. Source: ours.
+    """
+    return TrainConfig(
+        name="finetune",
+        model="resnet18",
+        data="images",
+        image_size=128,
+        eval_crop=0.875,
+        epochs=10,
+        batch_size=32,
+        augmentation=Augmentation(crop="resized", min_area=0.35, flip=True),
+        optimizer=Optimizer(learning_rate=0.02, weight_decay=1e-4),
+        schedule=Schedule(decay="cosine", warmup=0.1),
+    )
+
+
+RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
+    "digits": digits,
+    "cifar10-resnet20": cifar10_resnet20,
+    "cifar10-fast": cifar10_fast,
+    "imagenet-resnet50": imagenet_resnet50,
+    "finetune": finetune,
+}
+"""Name to the function that makes the config; its docstring says source, command and how it differs."""
+
+
+def recipe(name: str) -> TrainConfig:
+    """The config of a recipe. Raises `UsageError` for an unknown name."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name]()
+
+
+def recipe_summary(name: str) -> str:
+    """The first line of a recipe's description."""
+    return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]

@@ -1,0 +1,102 @@
+"""A folder of pictures as a source: `class/file` or `split/class/file`."""
+
+import concurrent.futures
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from sklearn.model_selection import train_test_split
+
+from resnet_keras.data.sources import FileSplit, Source
+from resnet_keras.errors import UsageError
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"}
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "val", "valid", "validation")
+TEST_SHARE = 0.2
+
+
+def open_folder(path: Path) -> Source:
+    """Open a folder of pictures. Where it has no splits, a stratified fifth, always the same, is kept for testing.
+
+    Raises `UsageError` for fewer than two classes, an empty class, and files that are no pictures, naming them.
+    """
+    children = _subfolders(path)
+    train = next((child for child in children if child.name in TRAIN_NAMES), None)
+    if train is None:
+        labels, paths, targets = _scan(path)
+        _check_readable(paths)
+        if min(np.bincount(targets)) < 2:
+            rare = labels[int(np.argmin(np.bincount(targets)))]
+            raise UsageError(f"class {path / rare} has one picture; a class needs two, one of them to test with")
+        # At least one test picture a class, however small the folder is.
+        test_size = max(round(TEST_SHARE * len(paths)), len(labels))
+        indices = np.arange(len(paths))
+        chosen = train_test_split(indices, test_size=test_size, stratify=targets, random_state=0)
+        splits = [FileSplit(tuple(paths[i] for i in np.sort(part)), targets[np.sort(part)]) for part in chosen]
+        return _source(path, labels, *splits)
+    test = next((child for name in TEST_NAMES for child in children if child.name == name), None)
+    if test is None:
+        raise UsageError(f"{path} has {train.name}/ but no test/ or val/ beside it")
+    labels, paths, targets = _scan(train)
+    test_labels, test_paths, test_targets = _scan(test)
+    strange = sorted(set(test_labels) - set(labels))
+    if strange:
+        raise UsageError(f"class {test / strange[0]} is not in {train}")
+    _check_readable([*paths, *test_paths])
+    places = np.array([labels.index(label) for label in test_labels])
+    return _source(
+        path, labels, FileSplit(tuple(paths), targets), FileSplit(tuple(test_paths), places[test_targets])
+    )
+
+
+def _source(path: Path, labels: list[str], train: FileSplit, test: FileSplit) -> Source:
+    return Source(name=str(path), labels=tuple(labels), channels=3, image_size=None, train=train, test=test)
+
+
+def _subfolders(path: Path) -> list[Path]:
+    try:
+        return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _scan(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+    """Class names, files, and each file's class, of a `class/file` folder."""
+    folders = _subfolders(path)
+    if len(folders) < 2:
+        found = f"one, {folders[0].name}" if folders else "none"
+        raise UsageError(f"{path} needs a subfolder for each of two classes or more; it has {found}")
+    paths: list[str] = []
+    targets: list[int] = []
+    for target, folder in enumerate(folders):
+        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS and not f.name.startswith("."))
+        if not files:
+            kinds = ", ".join(sorted(EXTENSIONS))
+            raise UsageError(f"class {folder} is empty: it has no {kinds} file; add pictures or remove the folder")
+        paths += map(str, files)
+        targets += [target] * len(files)
+    return [folder.name for folder in folders], paths, np.array(targets, "int64")
+
+
+def _check_readable(paths: list[str]) -> None:
+    """Decode every file once, so that training does not stop hours later on one that cannot be read."""
+
+    def fault(path: str) -> str | None:
+        try:
+            tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+        except tf.errors.OpError as error:
+            return _reason(error)
+        return None
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        faults = [(path, reason) for path, reason in zip(paths, pool.map(fault, paths), strict=True) if reason]
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise UsageError(f"{faults[0][0]} cannot be read as a picture{more}: {faults[0][1]}; mend or remove it")
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """TensorFlow's words without its node names."""
+    text = error.message.rsplit("}}", 1)[-1].split(" [Op:")[0]
+    return text.strip().rstrip(".").splitlines()[0]

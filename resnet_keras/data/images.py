@@ -1,0 +1,39 @@
+"""Pictures in a TensorFlow graph: decode, resize, crop. Training, evaluation and the servable share these."""
+
+import tensorflow as tf
+
+from resnet_keras.card import Interpolation
+
+
+def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """A JPEG, PNG, GIF (first frame), BMP or WebP file to `uint8[H, W, channels]`; channels is 1 or 3."""
+    # BMP files hold 3 or 4 channels and cannot be asked for another number, so the file says how many it has.
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image = tf.ensure_shape(image, [None, None, 3])
+    return image if channels == 3 else tf.cast(tf.round(_luma(image)), tf.uint8)
+
+
+def _luma(image: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(image, tf.float32) * tf.constant([0.299, 0.587, 0.114]), axis=-1, keepdims=True)
+
+
+def resize_and_centre_crop(
+    image: tf.Tensor, size: tuple[int, int], crop: float, interpolation: Interpolation
+) -> tf.Tensor:
+    """`[H, W, C]` of any size to `float32[*size, C]`: the evaluation transform.
+
+    The picture is resized, sides in proportion, until `size / crop` fits inside it; then the centre is cut out.
+    """
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    scale = tf.maximum(size[0] / crop / height, size[1] / crop / width)
+    sides = tf.maximum(tf.cast(tf.round(tf.stack([height, width]) * scale), tf.int32), size)
+    image = resize(image, sides, interpolation)
+    top, left = tf.unstack((sides - size) // 2)
+    # Whole numbers, as the uint8 pixels of a client's own picture would be.
+    return tf.ensure_shape(tf.round(image[top : top + size[0], left : left + size[1]]), [*size, image.shape[-1]])
+
+
+def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int], interpolation: Interpolation) -> tf.Tensor:
+    """Resize with antialiasing, so that a large picture made small keeps what it shows; float32, 0 to 255."""
+    image = tf.cast(tf.image.resize(image, size, interpolation, antialias=True), tf.float32)
+    return tf.clip_by_value(image, 0.0, 255.0)

@@ -1,0 +1,129 @@
+"""TensorFlow Datasets as a source: prepared data is read, the rest is downloaded where there is a network."""
+
+import contextlib
+import difflib
+import io
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from resnet_keras.data.digits import Digits
+from resnet_keras.data.sources import FITS_IN_MEMORY, ArraySplit, RecordSplit, Source, Split
+from resnet_keras.errors import UsageError
+
+# ImageNet's own test split has no labels.
+TEST_SPLIT = {"imagenet2012": "validation"}
+
+
+def is_known(name: str) -> bool:
+    """Whether TensorFlow Datasets has a data set of this name (`name`, `name/config` or `name:version`)."""
+    return _bare(name) in {"digits", *tfds.list_builders(with_community_datasets=False)}
+
+
+def near_names(name: str) -> list[str]:
+    """The names most like this one."""
+    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+    return difflib.get_close_matches(_bare(name), known, n=3, cutoff=0.6)
+
+
+def _bare(name: str) -> str:
+    return name.split("/")[0].split(":")[0]
+
+
+def open_tfds(name: str, data_dir: str | None) -> Source:
+    """Open a data set by name. Raises `UsageError` when it cannot be had, or has no pictures with labels."""
+    tfds.disable_progress_bar()
+    data_dir = str(Path(data_dir).expanduser()) if data_dir else None
+    try:
+        builder = Digits(data_dir=data_dir) if name == "digits" else tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        raise UsageError(f"--data {name}: {_first_line(error)}") from error
+    image_key, label_key = _keys(builder)
+    if not builder.is_prepared():
+        _prepare(builder)
+    splits = builder.info.splits
+    test = TEST_SPLIT.get(_bare(name), "test" if "test" in splits else "validation")
+    if "train" not in splits or test not in splits:
+        raise UsageError(f"--data {name} has no training and test split, only {', '.join(splits)}")
+    image, label = builder.info.features[image_key], builder.info.features[label_key]
+    height, width, channels = image.shape
+    fixed = height is not None and width is not None
+    total = splits["train"].num_examples + splits[test].num_examples
+    in_memory = fixed and total * height * width * channels <= FITS_IN_MEMORY
+    read = _array_split if in_memory else _record_split
+    return Source(
+        name=name,
+        labels=tuple(label.names),
+        channels=channels or 3,
+        image_size=(height, width) if fixed else None,
+        train=read(builder, "train", image_key, label_key),
+        test=read(builder, test, image_key, label_key),
+    )
+
+
+def _keys(builder: Any) -> tuple[str, str]:
+    keys, features = builder.info.supervised_keys, builder.info.features
+    if keys and len(keys) == 2 and all(isinstance(key, str) for key in keys):
+        image, label = (features[key] for key in keys)
+        if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+            return keys
+    raise UsageError(f"--data {builder.name} is not a data set of pictures with one class each")
+
+
+def _prepare(builder: Any) -> None:
+    if builder.name != "digits":
+        # TensorFlow Datasets itself would try for minutes.
+        page = builder.info.homepage
+        if page and not _reachable(page):
+            host = urllib.parse.urlsplit(page).hostname
+            raise UsageError(
+                f"--data {builder.name} is not prepared in {builder.data_dir_root} and there is no network to "
+                f"{host}; connect, or give --data-dir the folder of a prepared copy"
+            )
+    try:
+        with contextlib.redirect_stdout(sys.stderr if builder.name != "digits" else io.StringIO()):
+            builder.download_and_prepare()
+    except (OSError, AssertionError, tfds.download.DownloadError) as error:
+        raise UsageError(f"--data {builder.name} cannot be prepared: {_first_line(error)}") from error
+
+
+def _reachable(page: str) -> bool:
+    try:
+        urllib.request.urlopen(urllib.request.Request(page, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except OSError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _array_split(builder: Any, split: str, image_key: str, label_key: str) -> Split:
+    images, targets = [], []
+    dataset = builder.as_dataset(split=split, batch_size=1024, shuffle_files=False)
+    for batch in tfds.as_numpy(dataset):
+        images.append(batch[image_key])
+        targets.append(batch[label_key])
+    return ArraySplit(np.concatenate(images), np.concatenate(targets).astype("int64"))
+
+
+def _record_split(builder: Any, split: str, image_key: str, label_key: str) -> Split:
+    info = builder.info.splits[split]
+    features = builder.info.features
+
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example = features.deserialize_example(record, decoders={image_key: tfds.decode.SkipDecoding()})
+        return example[image_key], tf.cast(example[label_key], tf.int64)
+
+    return RecordSplit(tuple(str(path) for path in info.filepaths), info.num_examples, parse)

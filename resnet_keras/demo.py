@@ -1,0 +1,59 @@
+"""The whole way once, on the embedded digits: train, evaluate, export, ask the SavedModel, predict."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from resnet_keras.config import recipe
+from resnet_keras.data.sources import ArraySplit, open_source
+from resnet_keras.evaluation import evaluate
+from resnet_keras.export import ask_servable
+from resnet_keras.export.servable import export_servable
+from resnet_keras.prediction import predict
+from resnet_keras.runs import REPORT
+from resnet_keras.training.trainer import train
+
+
+def demo(run_dir: str | None, output: str, data_dir: str | None, *, quiet: bool = False) -> dict[str, Any]:
+    """Run the demo; returns what it found and where everything is."""
+    config = dataclasses.replace(recipe("digits"), name="demo", run_dir=run_dir, data_dir=data_dir)
+    folder = train(config, quiet=quiet).run_dir
+    measured = evaluate(folder, data_dir=data_dir)
+    version = export_servable(folder, output)
+    picture, label = _write_picture(folder, data_dir)
+    answer = ask_in_new_process(version, picture)
+    prediction = predict(folder, [picture])[0]
+    return {
+        "test_accuracy": round(measured.accuracy, 4),
+        "test_pictures": measured.examples,
+        "picture": str(picture),
+        "true_label": label,
+        "model_says": f"{prediction.labels[0]} ({prediction.scores[0]:.4f})",
+        "servable_says": f"{answer['labels'][0]} ({answer['scores'][0]:.4f})",
+        "run_folder": str(folder),
+        "report": str(folder / REPORT),
+        "saved_model": str(version),
+    }
+
+
+def ask_in_new_process(version: Path, picture: Path) -> dict[str, Any]:
+    """The answer of a SavedModel for a picture, from a process that does not import this package."""
+    program = [sys.executable, "-P", ask_servable.__file__, str(version), str(picture)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{version} gave no answer in a new process:\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def _write_picture(folder: Path, data_dir: str | None) -> tuple[Path, str]:
+    """The first test picture as a PNG file."""
+    source = open_source("digits", data_dir)
+    assert isinstance(source.test, ArraySplit)
+    path = folder / "digit.png"
+    path.write_bytes(tf.io.encode_png(source.test.images[0]).numpy())
+    return path, source.labels[source.test.targets[0]]

@@ -1,0 +1,1 @@
+"""A SavedModel that TensorFlow Serving loads: signatures, versions, manifest."""

@@ -1,0 +1,34 @@
+"""Ask a SavedModel about one picture, as a server would: a program of its own that knows nothing of resnet_keras.
+
+Usage: python -P ask_servable.py VERSION_FOLDER PICTURE
+Prints one JSON object: labels, scores and seconds of the answer.
+"""
+
+import json
+import os
+import sys
+import time
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+import tensorflow as tf
+
+
+def main(folder: str, picture: str) -> None:
+    tags, signature = [tf.saved_model.SERVING], "image_bytes"
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        graph = tf.compat.v1.saved_model.load(session, tags, folder).signature_def[signature]
+        with open(picture, "rb") as file:
+            feed = {graph.inputs["image_bytes"].name: [file.read()]}
+        fetch = {name: graph.outputs[name].name for name in ("labels", "scores")}
+        session.run(fetch, feed)
+        started = time.perf_counter()
+        answer = session.run(fetch, feed)
+        seconds = time.perf_counter() - started
+    assert "resnet_keras" not in sys.modules
+    labels = [label.decode() for label in answer["labels"][0]]
+    print(json.dumps({"labels": labels, "scores": answer["scores"][0].tolist(), "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

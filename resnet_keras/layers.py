@@ -1,0 +1,243 @@
+"""The parts of a block: convolution with norm and activation, squeeze-and-excitation, shortcuts, pooling, pixels in.
+
+Images are `[N, H, W, C]`, channels last. Padding is `kernel // 2` on both sides, as in the papers' own code: Keras's
+"same" pads unevenly at stride 2, which moves every feature by half a pixel and breaks published weights.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from resnet_keras.card import ModelCard
+from resnet_keras.specs import Norm
+
+BN_MOMENTUM = 0.9
+BN_EPSILON = 1e-5
+
+Shape = tuple[int | None, ...]
+
+
+def he_normal_fan_out() -> keras.initializers.Initializer:
+    """Normal with variance 2 / (kernel area x filters), not truncated (He et al. 2015b, equation 14)."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
+def normalization(norm: Norm, name: str, dtype: Any, gamma_initializer: str = "ones") -> keras.layers.Layer:
+    """Batch normalisation as torch and the papers have it: epsilon 1e-5, a tenth of each batch into the statistics."""
+    return keras.layers.BatchNormalization(
+        momentum=BN_MOMENTUM,
+        epsilon=BN_EPSILON,
+        gamma_initializer=gamma_initializer,
+        synchronized=norm == "sync_batch",
+        name=name,
+        dtype=dtype,
+    )
+
+
+class Chain(keras.layers.Layer):
+    """A layer that is the sublayers of `self.layers`, one after the other. Subclasses make them in `build`."""
+
+    layers: list[keras.layers.Layer]
+
+    def build_in_turn(self, layers: Sequence[keras.layers.Layer], shape: Shape) -> Shape:
+        for layer in layers:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return run(self.layers, x, training)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        if not self.built:
+            self.build(input_shape)
+        for layer in self.layers:
+            input_shape = layer.compute_output_shape(input_shape)
+        return input_shape
+
+
+def run(layers: Sequence[keras.layers.Layer], x: Any, training: bool | None) -> Any:
+    """Apply layers in turn; those that know training from inference are told which it is."""
+    for layer in layers:
+        x = layer(x, training=training) if isinstance(layer, TRAINING_AWARE) else layer(x)
+    return x
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class ConvNorm(Chain):
+    """Convolution without bias, then norm, then activation; norm and activation may be left out.
+
+    Args:
+        filters: channels out.
+        kernel_size: side of the kernel.
+        strides: 1 or 2; the output is `ceil(size / strides)`.
+        groups: groups of channels that do not mix.
+        norm: "batch", "sync_batch" or None.
+        activation: Keras's name of an activation, or None.
+        zero_init: start the norm's gamma at zero (the kernel where there is no norm), so that the output is zero.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        groups: int = 1,
+        norm: Norm | None = "batch",
+        activation: str | None = None,
+        zero_init: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.kernel_size, self.strides, self.groups = filters, kernel_size, strides, groups
+        self.norm, self.activation, self.zero_init = norm, activation, zero_init
+
+    def build(self, input_shape: Shape) -> None:
+        dtype = self.dtype_policy
+        self.layers = []
+        pad_by_hand = self.strides > 1 and self.kernel_size > 1
+        if pad_by_hand:
+            self.layers.append(keras.layers.ZeroPadding2D(self.kernel_size // 2, name="pad", dtype=dtype))
+        self.layers.append(
+            keras.layers.Conv2D(
+                self.filters,
+                self.kernel_size,
+                self.strides,
+                "valid" if pad_by_hand else "same",
+                groups=self.groups,
+                use_bias=False,
+                kernel_initializer="zeros" if self.zero_init and not self.norm else he_normal_fan_out(),
+                name="conv",
+                dtype=dtype,
+            )
+        )
+        if self.norm:
+            self.layers.append(normalization(self.norm, "norm", dtype, "zeros" if self.zero_init else "ones"))
+        if self.activation:
+            self.layers.append(keras.layers.Activation(self.activation, name="activation", dtype=dtype))
+        self.build_in_turn(self.layers, input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("filters", "kernel_size", "strides", "groups", "norm", "activation", "zero_init")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class NormActivation(Chain):
+    """Norm, then activation: what pre-activation puts before a branch and after the last stage."""
+
+    def __init__(self, norm: Norm = "batch", activation: str = "relu", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.norm, self.activation = norm, activation
+
+    def build(self, input_shape: Shape) -> None:
+        dtype = self.dtype_policy
+        self.layers = [
+            normalization(self.norm, "norm", dtype),
+            keras.layers.Activation(self.activation, name="activation", dtype=dtype),
+        ]
+        self.build_in_turn(self.layers, input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "norm": self.norm, "activation": self.activation}
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class SqueezeExcitation(Chain):
+    """Scale each channel by a gate that has seen all of them: mean, dense, ReLU, dense, sigmoid (Hu et al. 2017).
+
+    Args:
+        ratio: hidden units as a share of the channels.
+    """
+
+    def __init__(self, ratio: float = 1 / 16, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ratio = ratio
+
+    def build(self, input_shape: Shape) -> None:
+        dtype, channels = self.dtype_policy, int(input_shape[-1] or 0)
+        self.layers = [
+            keras.layers.GlobalAveragePooling2D(keepdims=True, name="squeeze", dtype=dtype),
+            keras.layers.Dense(max(1, round(channels * self.ratio)), "relu", name="reduce", dtype=dtype),
+            keras.layers.Dense(channels, "sigmoid", name="expand", dtype=dtype),
+        ]
+        self.build_in_turn(self.layers, input_shape)
+
+    def call(self, x: Any) -> Any:
+        return x * run(self.layers, x, None)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "ratio": self.ratio}
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class ZeroPaddedShortcut(keras.layers.Layer):
+    """Shortcut A: every `strides`-th pixel, new channels zero, half before and half after. It has no parameters.
+
+    He et al. 2015, section 3.3, option A.
+    """
+
+    def __init__(self, filters: int, strides: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.strides = filters, strides
+
+    def call(self, x: Any) -> Any:
+        new = self.filters - x.shape[-1]
+        x = x[:, :: self.strides, :: self.strides, :]
+        return ops.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, *sides, _ = input_shape
+        return (batch, *(side and -(-side // self.strides) for side in sides), self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters, "strides": self.strides}
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class StemMaxPooling(keras.layers.MaxPooling2D):
+    """The stem's 3x3 max-pool at stride 2, padded by 1 on every side with minus infinity."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs = {"pool_size": 3, "strides": 2, "padding": "valid"} | kwargs
+        super().__init__(**kwargs)
+
+    def call(self, x: Any) -> Any:
+        return super().call(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=float("-inf")))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, height, width, channels = input_shape
+        return super().compute_output_shape((batch, height and height + 2, width and width + 2, channels))
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class Preprocessing(keras.layers.Layer):
+    """Raw pixels, 0 to 255, to the numbers the network was trained on: `(x / 255 - mean) / std`, in float32.
+
+    It carries the model's card. The layer computes in float32 whatever the policy is.
+
+    Args:
+        card: a `ModelCard`, or its dictionary.
+    """
+
+    def __init__(self, card: ModelCard | dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.card = card if isinstance(card, ModelCard) else ModelCard(**(card or {}))
+
+    def call(self, x: Any) -> Any:
+        mean, std = (ops.convert_to_tensor(v, "float32") for v in (self.card.mean, self.card.std))
+        return (ops.cast(x, "float32") / 255.0 - mean) / std
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "card": self.card.to_dict()}
+
+
+TRAINING_AWARE = (ConvNorm, NormActivation, keras.layers.BatchNormalization, keras.layers.Dropout)

@@ -1,0 +1,111 @@
+"""Run folders and the models in them: writing one file whole or not at all, and finding a model again."""
+
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import keras
+
+from resnet_keras import blocks, layers  # noqa: F401  (registers the classes that a .keras file names)
+from resnet_keras.card import ModelCard
+from resnet_keras.data.pipeline import PictureFormat
+from resnet_keras.errors import UsageError
+from resnet_keras.layers import Preprocessing
+
+CONFIG, MODEL, TABLE, METRICS, REPORT = "config.json", "model.keras", "metrics.csv", "metrics.json", "report.html"
+BEST = Path("checkpoints", "best.keras")
+LOGS = "tensorboard"
+DEFAULT_SIDE = 224
+
+
+def new_run_folder(run_dir: str | None, name: str) -> Path:
+    """Make the folder of a new run. Raises `UsageError` where it exists with something in it or cannot be made."""
+    folder = Path(run_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}").expanduser()
+    number, wanted = 2, folder
+    while run_dir is None and folder.exists():  # two runs in one second
+        folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"run folder {folder} is not empty; give another --run-dir, or remove it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write to {folder}: it is read-only; give another --run-dir")
+    return folder
+
+
+def cannot_write(path: Path, error: Exception) -> UsageError:
+    """The error for a folder that is full, read-only or not a folder."""
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return UsageError(f"cannot write to {path}: {reason}; free space there or give another folder")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Save a `.keras` file whole or not at all."""
+    beside = path.with_name(f".part-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def model_file(source: str | Path) -> Path:
+    """The `.keras` file of a run folder, or the file itself. Raises `UsageError` where there is none."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / MODEL).is_file():
+            raise UsageError(f"{path} is not a run folder: it has no {MODEL}")
+        return path / MODEL
+    if not path.exists():
+        raise UsageError(f"there is no run folder or model at {path}")
+    if path.suffix != ".keras":
+        raise UsageError(f"{path} is neither a run folder nor a .keras file")
+    return path
+
+
+def load_model(source: str | Path) -> keras.Model:
+    """The model of a run folder or a `.keras` file. Raises `UsageError` where there is none, or it is damaged."""
+    path = model_file(source)
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"{path} is damaged, or not a .keras file: it is no zip archive")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises a dozen kinds for a file it cannot read
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UsageError(f"{path} cannot be loaded, it is damaged or not one of our models: {reason[0]}") from error
+
+
+def card_layer(model: keras.Model) -> Preprocessing | None:
+    """The layer that normalises a model's pixels and carries its card, where the model has one."""
+    return next((layer for layer in model.layers if isinstance(layer, Preprocessing)), None)
+
+
+def picture_format(model: keras.Model) -> PictureFormat:
+    """The pictures that a model takes; 224x224 where its input has no fixed size, ImageNet's where it has no card."""
+    height, width, channels = model.input_shape[1:]
+    layer = card_layer(model)
+    return PictureFormat(
+        (height or DEFAULT_SIDE, width or DEFAULT_SIDE), channels, layer.card if layer else ModelCard()
+    )
+
+
+def from_pixels(model: keras.Model) -> keras.Model:
+    """The model as a function of raw pixels, 0 to 255: itself, or with ImageNet's normalisation before it."""
+    if card_layer(model):
+        return model
+    shape = picture_format(model)
+    if shape.channels != len(shape.card.mean):
+        raise UsageError(f"{model.name} takes {shape.channels} channels and says nothing of their normalisation")
+    pixels = keras.Input((*shape.size, shape.channels), name="image")
+    return keras.Model(pixels, model(Preprocessing(shape.card, name="preprocessing")(pixels)), name=model.name)

@@ -1,0 +1,241 @@
+"""`train(config)`: data, network, optimizer, fit, evaluation, and the run folder that holds them."""
+
+import contextlib
+import dataclasses
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from resnet_keras.card import ModelCard
+from resnet_keras.config import TrainConfig
+from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, steps_per_epoch, training_batches
+from resnet_keras.data.sources import Source, open_source, statistics
+from resnet_keras.errors import UsageError
+from resnet_keras.evaluation import Evaluation, evaluate_batches
+from resnet_keras.reporting import write_report
+from resnet_keras.resnet import load_weights_file
+from resnet_keras.runs import (
+    CONFIG,
+    LOGS,
+    METRICS,
+    MODEL,
+    card_layer,
+    load_model,
+    new_run_folder,
+    save_model,
+    write_text,
+)
+from resnet_keras.specs import named
+from resnet_keras.training.callbacks import Progress, RunWriter
+from resnet_keras.training.devices import describe, make_strategy, use_xla
+from resnet_keras.training.optimization import make_optimizer
+from resnet_keras.zoo import complexity, create_model
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run leaves."""
+
+    model: keras.Model
+    """From raw pixels, 0 to 255, to probabilities."""
+    metrics: dict[str, Any]
+    """loss, accuracy, top5_accuracy and examples on the test split, and how the run went."""
+    run_dir: Path
+
+
+def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
+    """Train a network as a config says, and write its run folder.
+
+    The folder has `config.json`, `metrics.csv` (a row an epoch), `metrics.json`, `model.keras`,
+    `checkpoints/best.keras`, `tensorboard/` and `report.html`. Model and table are written after each epoch. Ctrl-C
+    saves what there is and raises `KeyboardInterrupt`.
+
+    Args:
+        config: a recipe of `resnet_keras.config`, changed with `dataclasses.replace`.
+        quiet: without the progress on standard error.
+
+    Raises:
+        UsageError: (a ValueError) for data, a network, weights or a folder that cannot be used, before anything is
+            written; and for a loss that is no longer a number.
+    """
+    named(config.model)
+    source = open_source(config.data, config.data_dir)
+    shape = _picture_format(config, source)
+    steps = steps_per_epoch(source.train, config.batch_size)
+    strategy = make_strategy(config.strategy)
+    if config.batch_size % strategy.num_replicas_in_sync:
+        raise UsageError(f"batch_size {config.batch_size} cannot be divided over {describe(strategy)}")
+    xla = use_xla(config, strategy)
+
+    keras.utils.set_random_seed(config.seed)
+    with _precision(config.precision), strategy.scope():
+        network = _network(config, source, shape)
+        # Trained on logits, for the loss is exact there; saved with the softmax.
+        trained = keras.Model(network.inputs, network.get_layer("logits").output, name=network.name)
+        trained.compile(
+            make_optimizer(config.optimizer, config.schedule, steps * config.epochs),
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+            jit_compile=xla,
+        )
+
+    folder = new_run_folder(config.run_dir, config.name)
+    config = dataclasses.replace(config, run_dir=str(folder))
+    write_text(folder / CONFIG, config.to_json() + "\n")
+    batches = training_batches(
+        source,
+        shape,
+        config.augmentation,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        label_smoothing=config.label_smoothing,
+    )
+    test_batches = evaluation_batches(source, shape, config.batch_size)
+    writer = RunWriter(folder, network)
+    callbacks: list[keras.callbacks.Callback] = [
+        writer,
+        keras.callbacks.TensorBoard(folder / LOGS, write_graph=False),
+    ]
+    if not quiet:
+        callbacks.append(Progress(config.epochs, steps, config.batch_size))
+        print(_opening(config, network, source, describe(strategy), xla), file=sys.stderr, flush=True)
+    started, interrupted = time.perf_counter(), False
+    try:
+        trained.fit(
+            batches,
+            epochs=config.epochs,
+            steps_per_epoch=steps,
+            validation_data=test_batches,
+            callbacks=callbacks,
+            shuffle=False,  # the batches are in their order already
+            verbose=0,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+        print(f"\ninterrupted: saving {folder}", file=sys.stderr, flush=True)
+    seconds = time.perf_counter() - started
+
+    result = evaluate_batches(network, test_batches, source.labels)
+    metrics = {
+        **result.metrics,
+        "epochs": len(writer.rows),
+        "interrupted": interrupted,
+        "seconds": seconds,
+        "environment": environment(strategy, xla),
+    }
+    _finish(folder, network, config, result, metrics, writer.rows)
+    if interrupted:
+        raise KeyboardInterrupt(f"the run is saved in {folder}")
+    return TrainResult(network, metrics, folder)
+
+
+def environment(strategy: tf.distribute.Strategy, xla: bool) -> dict[str, str]:
+    """Where a figure was measured: devices, versions."""
+    return {
+        "devices": describe(strategy),
+        "xla": "on" if xla else "off",
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+
+
+def _picture_format(config: TrainConfig, source: Source) -> PictureFormat:
+    if config.image_size:
+        size = (config.image_size, config.image_size)
+    elif source.image_size:
+        size = source.image_size
+    else:
+        raise UsageError(f"the pictures of {config.data} have no common size; give --image-size")
+    card = ModelCard(
+        crop=config.eval_crop,
+        labels=source.labels,
+        network=config.model,
+        data=config.data,
+        recipe=config.name,
+    )
+    measured = statistics(source.train, source.channels)
+    if measured:
+        card = dataclasses.replace(card, mean=measured[0], std=measured[1])
+    return PictureFormat(size, source.channels, card)
+
+
+@contextlib.contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """Keras's global policy, for the length of a `with`."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _network(config: TrainConfig, source: Source, shape: PictureFormat) -> keras.Model:
+    options: dict[str, Any] = dict(config.model_options)
+    shortcut = options.get("shortcut", named(config.model).spec.shortcut)
+    options.setdefault("zero_init_gamma", config.zero_init_gamma and shortcut != "none")
+    network = create_model(
+        config.model,
+        classes=len(source.labels),
+        input_shape=(*shape.size, shape.channels),
+        include_preprocessing=shape.card,
+        **options,
+    )
+    if config.weights:
+        _start_from(network, config.weights)
+    return network
+
+
+def _start_from(network: keras.Model, weights: str) -> None:
+    """Copy weights layer by layer; a classifier of other classes stays as it is."""
+    if weights.endswith(".weights.h5"):
+        load_weights_file(network, weights)
+        return
+    given = {layer.name: layer for layer in load_model(weights).layers}
+    for layer in network.layers:
+        if not layer.weights:
+            continue
+        other = given.get(layer.name)
+        shapes = [tuple(weight.shape) for weight in layer.weights]
+        if other is not None and [tuple(weight.shape) for weight in other.weights] == shapes:
+            layer.set_weights(other.get_weights())
+        elif layer.name != "logits":
+            raise UsageError(f"weights {weights} do not fit {network.name}: {layer.name} is missing or of another shape")
+
+
+def _opening(config: TrainConfig, network: keras.Model, source: Source, devices: str, xla: bool) -> str:
+    cost = complexity(network)
+    return (
+        f"{network.name}: {cost.trainable_parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds a picture\n"
+        f"{source.name}: {len(source.train):,} training and {len(source.test):,} test pictures, "
+        f"{len(source.labels)} classes\n"
+        f"{config.epochs} epochs in batches of {config.batch_size}; {devices}, {config.precision}, "
+        f"XLA {'on' if xla else 'off'}; run folder {config.run_dir}"
+    )
+
+
+def _finish(
+    folder: Path,
+    network: keras.Model,
+    config: TrainConfig,
+    result: Evaluation,
+    metrics: dict[str, Any],
+    rows: list[dict[str, Any]],
+) -> None:
+    layer = card_layer(network)
+    assert layer is not None
+    layer.card = dataclasses.replace(layer.card, metrics=result.metrics)
+    save_model(network, folder / MODEL)
+    write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
+    write_report(folder, config, result, metrics, rows)
