@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from resnet_keras.errors import UsageError
 from resnet_keras.layers import Chain, ConvNorm, NormActivation, Shape, SqueezeExcitation, ZeroPaddedShortcut, run
 from resnet_keras.specs import Norm, ResNetSpec, Shortcut
 
@@ -108,6 +109,8 @@ class ResidualBlock(Chain):
         if self.shortcut == "none" or not (changes or self.shortcut == "C"):
             return []
         if self.shortcut == "A":
+            if channels < int(input_shape[-1] or 0):
+                raise UsageError(f"shortcut A only adds channels, not {input_shape[-1]} to {channels}; use shortcut B")
             return [ZeroPaddedShortcut(channels, self.strides, name="shortcut", dtype=dtype)]
         # Pre-activation's projection reads the activated input, which needs no further norm.
         norm, strides, layers = None if self.preactivation else self.norm, self.strides, []

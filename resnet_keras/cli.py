@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from resnet_keras.config import RECIPES, TrainConfig, config_from_json, recipe, recipe_summary
 from resnet_keras.errors import UsageError, unknown
@@ -84,7 +84,7 @@ class Train:
 class Evaluate:
     """Measure a run or a model on a test split: loss, top 1, top 5, each class, confusion."""
 
-    model: Positional[str]
+    model: Annotated[str, Positional, arg(metavar="MODEL")]
     """A run folder or a .keras file."""
     data: str | None = None
     """A TensorFlow Datasets name, digits or a folder; the data the model was trained on when left out."""
@@ -119,9 +119,9 @@ class Evaluate:
 class Predict:
     """Name what is in pictures."""
 
-    model: Positional[str]
+    model: Annotated[str, Positional, arg(metavar="MODEL")]
     """A run folder, a .keras file or a SavedModel folder."""
-    images: Positional[tuple[str, ...]]
+    images: Annotated[tuple[str, ...], Positional, arg(metavar="IMAGE ...")]
     """JPEG, PNG, GIF, BMP or WebP files."""
     top_k: int = 5
     """Classes to name for each."""
@@ -146,7 +146,7 @@ class Predict:
 class Export:
     """Write a SavedModel for TensorFlow Serving, as the next version."""
 
-    model: Positional[str]
+    model: Annotated[str, Positional, arg(metavar="MODEL")]
     """A run folder or a .keras file."""
     output: str | None = None
     """saved_models/NAME; NAME is the run's or the file's when left out."""
@@ -173,7 +173,7 @@ class Export:
 class Models:
     """List the networks: parameters (trainable), multiply-adds, input size, source."""
 
-    pattern: Positional[str] = "*"
+    pattern: Annotated[str, Positional, arg(metavar="PATTERN")] = "*"
     """A shell pattern, such as '*cifar*'."""
     json: bool = False
     """One JSON object on standard output."""
@@ -292,9 +292,12 @@ def _fill(kind: type[T], words: list[str], program: str, default: T | None = Non
 
 
 def _one_line(box: str, program: str) -> str:
-    lines = [re.sub(r"^[│|]\s*|\s*[│|]$", "", line).strip() for line in box.splitlines()]
-    kept = [line for line in lines if line and not re.match(r"^[╭╰─━]", line) and "full helptext" not in line]
-    return f"{' '.join(kept)[:300] or 'wrong arguments'} (see {program} --help)"
+    """What tyro says in a box, in one line."""
+    lines = [re.sub(r"^│\s*|\s*│$", "", line).strip() for line in box.splitlines()]
+    kept = [line for line in lines if line and line[0] not in "╭╰─" and "full helptext" not in line]
+    text = " ".join(kept).split(" Argument helptext:")[0].replace("(required)", "")
+    text = re.sub(rf"^Missing from {program}: ", "missing: ", re.sub(r"^Error parsing config[.\w]*: ", "", text))
+    return f"{text.replace(f'{program} --help', '').strip() or 'wrong arguments'} (see {program} --help)"
 
 
 def _help() -> str:

@@ -81,24 +81,58 @@ def evaluate(
         raise UsageError(f"{data} has a class {strange[0]!r} that {model.name} was not trained on")
     if opened.image_size and opened.channels != shape.channels:
         raise UsageError(f"{model.name} takes {shape.channels} channels, {data} has {opened.channels}")
-    return evaluate_batches(model, evaluation_batches(opened, shape, batch_size), opened.labels)
+    return Evaluator(model, opened.labels)(evaluation_batches(opened, shape, batch_size))
 
 
-def evaluate_batches(model: keras.Model, batches: tf.data.Dataset, labels: tuple[str, ...]) -> Evaluation:
-    """Evaluate a model on `(images, one-hot labels)` batches."""
-    model = from_pixels(model)
-    classes = len(labels)
-    scores = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
-    confusion = np.zeros((classes, classes), "int64")
-    loss = top5 = 0.0
-    for images, one_hot in batches:
-        probabilities = scores(images).numpy().astype("float64")
-        targets = np.argmax(one_hot.numpy(), axis=-1)
-        own = probabilities[np.arange(len(targets)), targets]
-        # float32's softmax has no smaller normal number to take the logarithm of
-        loss -= np.log(np.maximum(own, 1e-37)).sum()
-        top5 += (np.sum(probabilities > own[:, None], axis=-1) < 5).sum()
-        np.add.at(confusion, (targets, np.argmax(probabilities, axis=-1)), 1)
-    examples = int(confusion.sum())
-    accuracy = float(np.trace(confusion) / examples)
-    return Evaluation(float(loss / examples), accuracy, float(top5 / examples), examples, labels, confusion)
+class Evaluator:
+    """Evaluates a model on `(images, one-hot labels)` batches, again and again without tracing anew.
+
+    Args:
+        model: from pixels, or normalised pixels where it has no card, to probabilities.
+        labels: class names, one an output.
+        strategy: the one the model was made under; its devices share each batch.
+    """
+
+    def __init__(
+        self, model: keras.Model, labels: tuple[str, ...], strategy: tf.distribute.Strategy | None = None
+    ) -> None:
+        self.model, self.labels = from_pixels(model), labels
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self._forward = tf.function(lambda images: self.model(images, training=False), reduce_retracing=True)
+        self._forward_each = tf.function(
+            lambda images: self.strategy.run(lambda own: self.model(own, training=False), args=(images,)),
+            reduce_retracing=True,
+        )
+
+    def __call__(self, batches: tf.data.Dataset) -> Evaluation:
+        if self.strategy.num_replicas_in_sync > 1:
+            # Each replica has statistics of its own batches. Their mean is what a saved model has: evaluate that.
+            for variable in self.model.non_trainable_variables:
+                variable.value.assign(variable.value.read_value())
+        classes = len(self.labels)
+        confusion = np.zeros((classes, classes), "int64")
+        loss = top5 = 0.0
+        for images, one_hot in batches:
+            probabilities = self._probabilities(images).astype("float64")
+            targets = np.argmax(one_hot.numpy(), axis=-1)
+            own = probabilities[np.arange(len(targets)), targets]
+            # float32's softmax has no smaller normal number to take the logarithm of
+            loss -= np.log(np.maximum(own, 1e-37)).sum()
+            top5 += (np.sum(probabilities > own[:, None], axis=-1) < 5).sum()
+            np.add.at(confusion, (targets, np.argmax(probabilities, axis=-1)), 1)
+        examples = int(confusion.sum())
+        accuracy = float(np.trace(confusion) / examples)
+        return Evaluation(float(loss / examples), accuracy, float(top5 / examples), examples, self.labels, confusion)
+
+    def _probabilities(self, images: tf.Tensor) -> np.ndarray:
+        replicas, count = self.strategy.num_replicas_in_sync, len(images)
+        if replicas == 1:
+            return self._forward(images).numpy()
+        # Every replica needs a picture: an empty batch is an error in TensorFlow's own kernels.
+        share = -(-count // replicas)
+        padded = tf.concat([images, tf.repeat(images[:1], share * replicas - count, axis=0)], 0)
+        each = self.strategy.experimental_distribute_values_from_function(
+            lambda context: padded[share * context.replica_id_in_sync_group :][:share]
+        )
+        answers = self.strategy.experimental_local_results(self._forward_each(each))
+        return np.concatenate([answer.numpy() for answer in answers])[:count]

@@ -69,6 +69,8 @@ class ResNetSpec:
             raise UsageError("cardinality, base_width and stem_width must be at least 1")
         if self.block == "basic" and (self.cardinality, self.base_width) != (1, 64):
             raise UsageError("cardinality and base_width belong to block='bottleneck'; widen a basic net with widths=")
+        if self.shortcut == "none" and self.zero_init_gamma:
+            raise UsageError("zero_init_gamma would silence a plain net: with shortcut='none' nothing goes round a block")
         if not 0.0 <= self.se_ratio <= 1.0:
             raise UsageError(f"se_ratio must be between 0 and 1, not {self.se_ratio}")
 

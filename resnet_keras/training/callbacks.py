@@ -4,40 +4,48 @@ import csv
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from resnet_keras.errors import UsageError
+from resnet_keras.evaluation import Evaluation
 from resnet_keras.runs import BEST, MODEL, TABLE, save_model
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
 class RunWriter(keras.callbacks.Callback):
-    """After each epoch: a row in `metrics.csv`, `model.keras`, and `checkpoints/best.keras` where it is the best yet.
+    """After each epoch: the test split, a row in `metrics.csv`, `model.keras`, and the best one yet in `checkpoints/`.
+
+    It puts `val_loss` and `val_accuracy` into the epoch's logs, for the callbacks after it.
 
     Args:
         folder: the run folder.
         network: the model to save; the one that is trained is a view of it.
+        test: measures the network on the test split.
     """
 
-    def __init__(self, folder: Path, network: keras.Model) -> None:
+    def __init__(self, folder: Path, network: keras.Model, test: Callable[[], Evaluation]) -> None:
         super().__init__()
-        self.folder, self.network = folder, network
+        self.folder, self.network, self.test = folder, network, test
         self.rows: list[dict[str, Any]] = []
+        self.tested: Evaluation | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs = logs or {}
+        logs = {} if logs is None else logs
         if not math.isfinite(logs["loss"]):
             raise UsageError(
                 f"the loss is {logs['loss']} after epoch {epoch + 1}: training diverged; lower --learning-rate "
                 f"or lengthen --warmup ({self.folder} keeps the epochs before)"
             )
+        self.tested = self.test()
+        logs |= {"val_loss": self.tested.loss, "val_accuracy": self.tested.accuracy}
         best = max((row["val_accuracy"] for row in self.rows), default=-1.0)
         row = {
             **{name: float(value) for name, value in logs.items()},

@@ -1,5 +1,7 @@
 """Which devices a run uses, and whether XLA compiles it."""
 
+import functools
+
 import tensorflow as tf
 
 from resnet_keras.config import TrainConfig
@@ -17,7 +19,13 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     if name == "none" or (name == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
     devices = gpus or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return _mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    # One a process: a second strategy would number its collective operations like the first, and clash with them.
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy) -> bool:

@@ -19,7 +19,7 @@ from resnet_keras.config import TrainConfig
 from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, steps_per_epoch, training_batches
 from resnet_keras.data.sources import Source, open_source, statistics
 from resnet_keras.errors import UsageError
-from resnet_keras.evaluation import Evaluation, evaluate_batches
+from resnet_keras.evaluation import Evaluation, Evaluator
 from resnet_keras.reporting import write_report
 from resnet_keras.resnet import load_weights_file
 from resnet_keras.runs import (
@@ -68,24 +68,12 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
     """
     named(config.model)
     source = open_source(config.data, config.data_dir)
-    shape = _picture_format(config, source)
+    shape = picture_format_for(config, source)
     steps = steps_per_epoch(source.train, config.batch_size)
     strategy = make_strategy(config.strategy)
     if config.batch_size % strategy.num_replicas_in_sync:
         raise UsageError(f"batch_size {config.batch_size} cannot be divided over {describe(strategy)}")
-    xla = use_xla(config, strategy)
-
-    keras.utils.set_random_seed(config.seed)
-    with _precision(config.precision), strategy.scope():
-        network = _network(config, source, shape)
-        # Trained on logits, for the loss is exact there; saved with the softmax.
-        trained = keras.Model(network.inputs, network.get_layer("logits").output, name=network.name)
-        trained.compile(
-            make_optimizer(config.optimizer, config.schedule, steps * config.epochs),
-            keras.losses.CategoricalCrossentropy(from_logits=True),
-            metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-            jit_compile=xla,
-        )
+    network, trained = build_for_training(config, source, shape, strategy, total_steps=steps * config.epochs)
 
     folder = new_run_folder(config.run_dir, config.name)
     config = dataclasses.replace(config, run_dir=str(folder))
@@ -100,21 +88,21 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
         label_smoothing=config.label_smoothing,
     )
     test_batches = evaluation_batches(source, shape, config.batch_size)
-    writer = RunWriter(folder, network)
+    evaluator = Evaluator(network, source.labels, strategy)
+    writer = RunWriter(folder, network, lambda: evaluator(test_batches))
     callbacks: list[keras.callbacks.Callback] = [
         writer,
         keras.callbacks.TensorBoard(folder / LOGS, write_graph=False),
     ]
     if not quiet:
         callbacks.append(Progress(config.epochs, steps, config.batch_size))
-        print(_opening(config, network, source, describe(strategy), xla), file=sys.stderr, flush=True)
+        print(_opening(config, network, source, describe(strategy), trained.jit_compile), file=sys.stderr, flush=True)
     started, interrupted = time.perf_counter(), False
     try:
         trained.fit(
             batches,
             epochs=config.epochs,
             steps_per_epoch=steps,
-            validation_data=test_batches,
             callbacks=callbacks,
             shuffle=False,  # the batches are in their order already
             verbose=0,
@@ -124,18 +112,37 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
         print(f"\ninterrupted: saving {folder}", file=sys.stderr, flush=True)
     seconds = time.perf_counter() - started
 
-    result = evaluate_batches(network, test_batches, source.labels)
+    result = writer.tested if writer.tested and not interrupted else evaluator(test_batches)
     metrics = {
         **result.metrics,
         "epochs": len(writer.rows),
         "interrupted": interrupted,
         "seconds": seconds,
-        "environment": environment(strategy, xla),
+        "environment": environment(strategy, trained.jit_compile),
     }
     _finish(folder, network, config, result, metrics, writer.rows)
     if interrupted:
         raise KeyboardInterrupt(f"the run is saved in {folder}")
     return TrainResult(network, metrics, folder)
+
+
+def build_for_training(
+    config: TrainConfig, source: Source, shape: PictureFormat, strategy: tf.distribute.Strategy, total_steps: int
+) -> tuple[keras.Model, keras.Model]:
+    """The network of a config, from raw pixels to probabilities, and the compiled view of it that ends in logits."""
+    xla = use_xla(config, strategy)
+    keras.utils.set_random_seed(config.seed)
+    with _precision(config.precision), strategy.scope():
+        network = _network(config, source, shape)
+        # Trained on logits, for the loss is exact there; saved with the softmax.
+        trained = keras.Model(network.inputs, network.get_layer("logits").output, name=network.name)
+        trained.compile(
+            make_optimizer(config.optimizer, config.schedule, total_steps),
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+            jit_compile=xla,
+        )
+    return network, trained
 
 
 def environment(strategy: tf.distribute.Strategy, xla: bool) -> dict[str, str]:
@@ -150,7 +157,7 @@ def environment(strategy: tf.distribute.Strategy, xla: bool) -> dict[str, str]:
     }
 
 
-def _picture_format(config: TrainConfig, source: Source) -> PictureFormat:
+def picture_format_for(config: TrainConfig, source: Source) -> PictureFormat:
     if config.image_size:
         size = (config.image_size, config.image_size)
     elif source.image_size:

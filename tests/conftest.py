@@ -1,0 +1,78 @@
+"""Two logical CPU devices for the tests of MirroredStrategy, and small real things to test with."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import resnet_keras as rk
+from resnet_keras.config import TrainConfig, recipe
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the digits are prepared, once for all tests."""
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture(scope="session")
+def quick(data_dir: str) -> TrainConfig:
+    """The digits recipe, two epochs long."""
+    return dataclasses.replace(recipe("digits"), data_dir=data_dir, epochs=2, batch_size=128)
+
+
+@pytest.fixture(scope="session")
+def digits_run(quick: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that a real training wrote."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    rk.train(dataclasses.replace(quick, run_dir=str(folder)), quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def servable(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported version folder of that run."""
+    return rk.export_servable(digits_run, tmp_path_factory.mktemp("saved_models") / "digits")
+
+
+@pytest.fixture(scope="session")
+def digit_png(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An 8x8 grey picture."""
+    path = tmp_path_factory.mktemp("pictures") / "digit.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 1), "uint8")
+    path.write_bytes(tf.io.encode_png(pixels).numpy())
+    return path
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path) -> Path:
+    """A `class/file` folder of 12 JPEG pictures of different sizes in 2 classes, told apart by their colour."""
+    folder, rng = tmp_path / "pictures", np.random.default_rng(0)
+    for label, colour in (("blue", (30, 60, 200)), ("red", (200, 60, 30))):
+        (folder / label).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 50, (20 + i, 24, 3)) + colour
+            (folder / label / f"{i}.jpg").write_bytes(tf.io.encode_jpeg(pixels.clip(0, 255).astype("uint8")).numpy())
+    return folder
+
+
+def randomise(model: keras.Model, seed: int = 0) -> None:
+    """Random weights and non-trivial BN statistics, so that no wrong layer hides behind a one or a zero."""
+    rng = np.random.default_rng(seed)
+    for variable in model.weights:
+        shape = tuple(variable.shape)
+        if len(shape) > 1:
+            variable.assign(rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape))
+        elif variable.name in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.5, 1.5, shape))
+        else:
+            variable.assign(rng.normal(0, 0.2, shape))

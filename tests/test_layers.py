@@ -1,0 +1,113 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from resnet_keras.card import ModelCard
+from resnet_keras.layers import (
+    ConvNorm,
+    NormActivation,
+    Preprocessing,
+    SqueezeExcitation,
+    StemMaxPooling,
+    ZeroPaddedShortcut,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def correlate(x: np.ndarray, kernel: np.ndarray, strides: int) -> np.ndarray:
+    """A convolution from its definition, `k // 2` zeros on every side."""
+    side = kernel.shape[0]
+    padded = np.pad(x, ((0, 0), (side // 2, side // 2), (side // 2, side // 2), (0, 0)))
+    height, width = ((n - 1) // strides + 1 for n in x.shape[1:3])
+    out = np.zeros((len(x), height, width, kernel.shape[-1]))
+    for row in range(height):
+        for column in range(width):
+            window = padded[:, row * strides : row * strides + side, column * strides : column * strides + side]
+            out[:, row, column] = np.einsum("nhwc,hwcf->nf", window, kernel)
+    return out
+
+
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize(("kernel_size", "strides"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
+def test_convolution_pads_the_same_on_every_side(size: int, kernel_size: int, strides: int) -> None:
+    x = RNG.normal(size=(2, size, size + 2, 3)).astype("float32")
+    layer = ConvNorm(4, kernel_size, strides, norm=None)
+    out = layer(x)
+    conv = next(sub for sub in layer.layers if sub.name == "conv")
+    np.testing.assert_allclose(out, correlate(x, conv.kernel.numpy(), strides), atol=1e-5)
+    assert layer.compute_output_shape(x.shape) == out.shape
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_stem_pooling_pads_with_minus_infinity(size: int) -> None:
+    x = -RNG.uniform(1, 2, size=(1, size, size, 2)).astype("float32")  # below zero, so that padded zeros would show
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    side = (size - 1) // 2 + 1
+    expected = [
+        [padded[0, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3].max((0, 1)) for c in range(side)] for r in range(side)
+    ]
+    layer = StemMaxPooling()
+    np.testing.assert_array_equal(layer(x)[0], expected)
+    assert layer.compute_output_shape(x.shape) == (1, side, side, 2)
+
+
+def test_zero_padded_shortcut() -> None:
+    x = RNG.normal(size=(2, 5, 5, 4)).astype("float32")
+    out = ZeroPaddedShortcut(8, 2)(x).numpy()
+    np.testing.assert_array_equal(out[..., 2:6], x[:, ::2, ::2])
+    assert not out[..., :2].any()
+    assert not out[..., 6:].any()
+
+
+def test_squeeze_excitation_is_its_formula() -> None:
+    x = RNG.normal(size=(2, 5, 5, 32)).astype("float32")
+    layer = SqueezeExcitation(1 / 16)
+    out = layer(x)
+    reduce, expand = layer.layers[1:]
+    assert reduce.units == 2
+    hidden = np.maximum(x.mean((1, 2)) @ reduce.kernel.numpy() + reduce.bias.numpy(), 0)
+    gate = 1 / (1 + np.exp(-(hidden @ expand.kernel.numpy() + expand.bias.numpy())))
+    np.testing.assert_allclose(out, x * gate[:, None, None], rtol=1e-4, atol=1e-5)
+
+
+def test_norm_has_the_papers_constants() -> None:
+    layer = NormActivation()
+    layer.build((None, 4, 4, 8))
+    norm = layer.layers[0]
+    assert (norm.momentum, norm.epsilon) == (0.9, 1e-5)
+
+
+def test_initial_kernel_has_the_variance_of_fan_out() -> None:
+    layer = ConvNorm(256, 3)
+    layer.build((None, 8, 8, 64))
+    kernel = layer.layers[0].kernel.numpy()
+    # 147,456 draws: the standard error of the deviation is 0.2 %.
+    assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.02)
+
+
+def test_preprocessing_computes_in_float32_and_carries_its_card() -> None:
+    card = ModelCard(mean=(0.5,), std=(0.25,), labels=("a", "b"), metrics={"accuracy": 0.5})
+    layer = Preprocessing(card, dtype="mixed_float16")
+    out = layer(tf.constant([[[[0.0], [255.0], [51.0]]]], tf.float16))
+    assert out.dtype == tf.float32
+    np.testing.assert_allclose(out[0, 0, :, 0], [-2.0, 2.0, -1.2], atol=1e-6)
+    assert Preprocessing.from_config(layer.get_config()).card == card
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        ConvNorm(8, 3, 2, 2, "sync_batch", "relu", True),
+        NormActivation("batch", "gelu"),
+        SqueezeExcitation(0.25),
+        ZeroPaddedShortcut(16, 2),
+        StemMaxPooling(name="pool"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_config_is_complete(layer: keras.layers.Layer) -> None:
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert again(tf.zeros((1, 8, 8, 8))).shape == layer(tf.zeros((1, 8, 8, 8))).shape

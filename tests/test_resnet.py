@@ -1,0 +1,223 @@
+"""Whole networks: shapes, parity with keras.applications, saving, precisions, refusals."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import randomise
+
+import resnet_keras as rk
+from resnet_keras.errors import UsageError
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "out"),
+    [
+        ({"depth": 18}, 224, (None, 1000)),
+        ({"depth": 50, "input_shape": (75, 49, 3), "classes": 7}, None, (None, 7)),
+        ({"depth": 18, "include_top": False}, None, (None, None, None, 512)),
+        ({"depth": 50, "include_top": False, "input_shape": (64, 96, 5)}, None, (None, 2, 3, 2048)),
+        ({"depth": 18, "include_top": False, "pooling": "avg"}, None, (None, 512)),
+        ({"depth": 34, "variant": "v2", "include_top": False, "pooling": "max"}, None, (None, 512)),
+        ({"depth": 18, "stem": "cifar", "input_shape": (8, 8, 1)}, None, (None, 1000)),
+        ({"depth": 50, "variant": "d", "input_shape": (33, 33, 3)}, None, (None, 1000)),
+    ],
+    ids=str,
+)
+def test_output_shapes(arguments: dict, size: int | None, out: tuple) -> None:
+    model = rk.build_resnet(**arguments)
+    assert model.output_shape == out
+    if size:
+        assert model.input_shape == (None, size, size, 3)
+
+
+def test_an_odd_size_flows_through_a_net_of_unknown_size() -> None:
+    model = rk.build_resnet(18, include_top=False)
+    assert model(tf.zeros((1, 65, 33, 3))).shape == (1, 3, 2, 512)
+
+
+def test_cifar_net() -> None:
+    model = rk.build_cifar_resnet(20)
+    assert (model.name, model.input_shape, model.output_shape) == ("cifar_resnet20", (None, 32, 32, 3), (None, 10))
+    assert model.get_layer("stage3_block3").output.shape == (None, 8, 8, 64)
+    plain = rk.build_cifar_resnet(20, shortcut="none")
+    assert plain.name == "cifar_plain20"
+    assert plain.count_params() == model.count_params()
+
+
+def test_probabilities_and_logits() -> None:
+    x = RNG.normal(size=(3, 32, 32, 3)).astype("float32")
+    model = rk.build_cifar_resnet(20)
+    logits = rk.build_cifar_resnet(20, classifier_activation=None)
+    logits.set_weights(model.get_weights())
+    np.testing.assert_allclose(model(x).numpy().sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(tf.nn.softmax(logits(x)), model(x), atol=1e-6)
+
+
+def test_input_tensor() -> None:
+    tensor = keras.Input((64, 64, 3))
+    model = rk.build_resnet(18, input_tensor=tensor * 2.0, classes=3)
+    assert model.inputs[0] is tensor
+    assert model.output_shape == (None, 3)
+
+
+def test_preprocessing_takes_raw_pixels() -> None:
+    raw = RNG.integers(0, 256, (2, 64, 64, 3)).astype("float32")
+    inside = rk.build_resnet(18, input_shape=(64, 64, 3), include_preprocessing=True)
+    outside = rk.build_resnet(18, input_shape=(64, 64, 3))
+    outside.set_weights(inside.get_weights())
+    by_hand = (raw / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(inside(raw), outside(by_hand), rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [224, 97])
+def test_v1_is_keras_applications_resnet50(size: int) -> None:
+    """The published net, by another hand: random weights and statistics, the same logits."""
+    peer = keras.applications.ResNet50(weights=None, classes=10, classifier_activation=None, input_shape=(size, size, 3))
+    ours = rk.build_resnet(50, "v1", classes=10, classifier_activation=None, input_shape=(size, size, 3))
+    randomise(peer)
+    for layer in peer.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.epsilon = 1e-5  # theirs is 1.001e-5
+    for layer in ours.layers:
+        if layer.name == "stem":
+            copy_convolution(peer, "conv1", layer)
+        elif layer.name.startswith("stage"):
+            stage, block = (int(part[5:]) for part in layer.name.split("_"))
+            for number, convolution in enumerate([*layer.bypass, *layer.branch], start=0 if layer.bypass else 1):
+                copy_convolution(peer, f"conv{stage + 1}_block{block}_{number}", convolution)
+        elif layer.name == "logits":
+            layer.set_weights(peer.get_layer("predictions").get_weights())
+    x = RNG.normal(size=(2, size, size, 3)).astype("float32")
+    expected = peer(x).numpy()
+    # float32 sums of up to 2,048 products in 50 layers, in another order
+    np.testing.assert_allclose(ours(x), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def copy_convolution(peer: keras.Model, name: str, ours) -> None:  # noqa: ANN001
+    """Copy a convolution and its norm; their convolution's bias moves into the norm's mean."""
+    kernel, bias = peer.get_layer(f"{name}_conv").get_weights()
+    gamma, beta, mean, variance = peer.get_layer(f"{name}_bn").get_weights()
+    sublayers = {layer.name: layer for layer in ours.layers}
+    sublayers["conv"].set_weights([kernel])
+    sublayers["norm"].set_weights([gamma, beta, mean - bias, variance])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50_v2", "resnet50d", "seresnet50", "cifar_plain20"])
+def test_saves_and_loads(name: str, tmp_path: Path) -> None:
+    model = rk.create_model(name, input_shape=(32, 32, 3), classes=5, include_preprocessing=True)
+    randomise(model)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    x = RNG.integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    np.testing.assert_array_equal(model(x), again(x))
+    model.save_weights(tmp_path / "model.weights.h5")
+    third = rk.create_model(
+        name, input_shape=(32, 32, 3), classes=5, include_preprocessing=True, weights=tmp_path / "model.weights.h5"
+    )
+    np.testing.assert_array_equal(model(x), third(x))
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_precisions(policy: str, tmp_path: Path) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = rk.build_cifar_resnet(20, input_shape=(8, 8, 3), include_preprocessing=True)
+    finally:
+        keras.config.set_dtype_policy(before)
+    x = RNG.integers(0, 256, (2, 8, 8, 3)).astype("float32")
+    assert model(x).dtype == tf.float32
+    block = model.get_layer("stage2_block1")
+    compute = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}[policy]
+    assert {sub.compute_dtype for layer in block.branch for sub in layer.layers} == {compute}
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.get_layer("stage2_block1").branch[0].layers[0].compute_dtype == compute
+    np.testing.assert_array_equal(model(x), again(x))
+
+
+def test_summary_is_short_and_opens() -> None:
+    model = rk.build_resnet(50)
+    assert len(model.layers) < 30
+    closed, opened = io.StringIO(), io.StringIO()
+    model.summary(print_fn=lambda line, **_: closed.write(line))
+    model.summary(print_fn=lambda line, **_: opened.write(line), expand_nested=True)
+    assert "projection" not in closed.getvalue()
+    assert opened.getvalue().count("projection (ConvNorm)") == 4
+    assert opened.getvalue().count("conv (Conv2D)") == 53
+
+
+def test_weight_file_keys_stay(tmp_path: Path) -> None:
+    """Files that people have saved must load for ever."""
+    import h5py
+
+    rk.build_cifar_resnet(20, shortcut="B").save_weights(tmp_path / "a.weights.h5")
+    keys: list[str] = []
+    with h5py.File(tmp_path / "a.weights.h5") as file:
+        file.visititems(lambda name, item: keys.append(name) if isinstance(item, h5py.Dataset) else None)
+    # Keras numbers the layers of a class, in order; a layer without weights, such as the preprocessing, has no key.
+    assert "layers/conv_norm/layers/conv2d/vars/0" in keys
+    assert "layers/basic_block_8/branch/conv_norm_1/layers/batch_normalization/vars/3" in keys
+    assert "layers/basic_block_3/bypass/conv_norm/layers/conv2d/vars/0" in keys
+    assert "layers/dense/vars/1" in keys
+    assert len(keys) == 1 + 9 * 2 + 2 + 4 * (1 + 9 * 2 + 2) + 2
+
+
+@pytest.mark.slow
+def test_1202_layers_at_the_default_recursion_limit(tmp_path: Path) -> None:
+    code = (
+        "import sys; assert sys.getrecursionlimit() == 1000\n"
+        "import resnet_keras as rk, numpy as np, keras\n"
+        "model = rk.build_cifar_resnet(1202); x = np.zeros((1, 32, 32, 3), 'float32')\n"
+        "out = model(x, training=True); model.save(sys.argv[1])\n"
+        "again = keras.models.load_model(sys.argv[1]); assert np.array_equal(again(x), model(x))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.keras")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_1202_layers_build_at_the_default_recursion_limit() -> None:
+    assert sys.getrecursionlimit() <= 1000
+    assert rk.build_cifar_resnet(1202).count_params() == 19_510_906
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": 49}, "unknown depth '49'"),
+        ({"depth": 50, "input_shape": (31, 64, 3)}, "31x64 is too small.*32x32 or more"),
+        ({"depth": 50, "input_shape": (64, 64)}, r"\(height, width, channels\)"),
+        ({"depth": 50, "input_shape": (64, 64, None)}, "channels known"),
+        ({"depth": 50, "pooling": "mean"}, "unknown pooling 'mean'"),
+        ({"depth": 50, "classifier_activation": "tanh"}, "unknown classifier_activation 'tanh'"),
+        ({"depth": 50, "classes": 0}, "classes must be at least 1"),
+        ({"depth": 50, "weights": "imagenet"}, "None or the path of a .weights.h5 file"),
+        ({"depth": 50, "weights": "none.weights.h5"}, "no weights file"),
+        ({"depth": 18, "input_shape": (64, 64, 1), "include_preprocessing": True}, "3 means for 1 channels"),
+    ],
+    ids=str,
+)
+def test_refusals(arguments: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        rk.build_resnet(**arguments)
+
+
+def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.weights.h5"
+    rk.build_cifar_resnet(20).save_weights(path)
+    with pytest.raises(UsageError, match="does not fit cifar_resnet32"):
+        rk.build_cifar_resnet(32, weights=path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="does not fit"):
+        rk.build_cifar_resnet(20, weights=path)

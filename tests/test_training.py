@@ -1,0 +1,316 @@
+"""The step, the schedule, repeatability, MirroredStrategy, and the run folder."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import resnet_keras as rk
+from resnet_keras.config import Augmentation, Optimizer, Schedule, TrainConfig
+from resnet_keras.data.pipeline import training_batches
+from resnet_keras.data.sources import open_source
+from resnet_keras.errors import UsageError
+from resnet_keras.evaluation import Evaluator
+from resnet_keras.training.callbacks import COLUMNS
+from resnet_keras.training.devices import describe, make_strategy, use_xla
+from resnet_keras.training.optimization import CoupledSGD, RunSchedule, make_optimizer
+from resnet_keras.training.trainer import build_for_training, picture_format_for
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+def without_seconds(folder: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in table(folder)]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_decay_is_part_of_the_gradient_and_spares_vectors(nesterov: bool) -> None:
+    """Two steps of the papers' SGD by hand: velocity = m v - rate (g + decay w)."""
+    rate, momentum, decay = 0.1, 0.9, 0.5
+    optimizer = make_optimizer(Optimizer(rate, momentum, nesterov, decay), Schedule("constant"), 10)
+    start = {"kernel": np.array([[1.0, -2.0]]), "bias": np.array([3.0])}
+    gradient = {"kernel": np.array([[0.25, 0.5]]), "bias": np.array([1.0])}
+    variables = {name: keras.Variable(value, dtype="float32") for name, value in start.items()}
+    expected = {name: value.copy() for name, value in start.items()}
+    velocity = {name: np.zeros_like(value) for name, value in start.items()}
+    for _ in range(2):
+        optimizer.apply([tf.constant(g, tf.float32) for g in gradient.values()], list(variables.values()))
+        for name, weight in expected.items():
+            whole = gradient[name] + (decay * weight if name == "kernel" else 0)
+            velocity[name] = momentum * velocity[name] - rate * whole
+            expected[name] = weight + (momentum * velocity[name] - rate * whole if nesterov else velocity[name])
+    for name, variable in variables.items():
+        np.testing.assert_allclose(variable, expected[name], rtol=1e-6)
+
+
+def test_the_papers_decay_is_half_an_l2_penalty() -> None:
+    """The paper's decay d is the penalty d/2 |w|^2: one step of each from the same weights agree."""
+    x, y = np.eye(4, dtype="float32"), np.eye(4, dtype="float32")[::-1]
+    ends = []
+    for decay, penalty in ((1e-2, None), (0.0, keras.regularizers.L2(0.5e-2))):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, kernel_regularizer=penalty)])
+        model.compile(CoupledSGD(0.5, coupled_weight_decay=decay, momentum=0.9), "mse")
+        for _ in range(5):
+            model.train_on_batch(x, y)
+        ends.append(model.get_weights()[0])
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("total", [8, 1000])
+def test_schedules_are_fractions_of_the_run(total: int) -> None:
+    def rates(**fields) -> np.ndarray:  # noqa: ANN003
+        schedule = RunSchedule(2.0, total, Schedule(**fields))
+        return np.array([float(schedule(step)) for step in range(total + 1)])
+
+    np.testing.assert_allclose(rates(decay="constant"), 2.0)
+    steps = rates(decay="step", milestones=(0.5, 0.75))
+    assert steps[total // 2 - 1] == 2.0
+    np.testing.assert_allclose(steps[[total // 2, total * 3 // 4, total]], [0.2, 0.02, 0.02], rtol=1e-5)
+    cosine = rates(decay="cosine", warmup=0.25)
+    assert cosine[0] == pytest.approx(2.0 / (total / 4))
+    assert cosine[total // 4] == pytest.approx(2.0)
+    assert cosine[total * 5 // 8] == pytest.approx(1.0, rel=1e-3)
+    assert cosine[total] == pytest.approx(0.0, abs=1e-6)
+    linear = rates(decay="linear", warmup=0.5)
+    assert linear[total * 3 // 4] == pytest.approx(1.0)
+    assert (np.diff(linear[total // 2 :]) < 0).all()
+
+
+def test_optimizer_and_schedule_come_back_from_their_config() -> None:
+    optimizer = make_optimizer(Optimizer(0.3, weight_decay=0.01), Schedule("step", (0.25, 0.5), warmup=0.1), 100)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert isinstance(again, CoupledSGD)
+    assert again.get_config() == optimizer.get_config()
+    assert again.coupled_weight_decay == 0.01
+
+
+class Losses(keras.callbacks.Callback):
+    """The loss of each step, from Keras's running mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.means: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:  # noqa: ANN001, ARG002
+        self.means.append(logs["loss"])
+
+    @property
+    def each(self) -> np.ndarray:
+        return np.diff(np.array(self.means) * np.arange(1, len(self.means) + 1), prepend=0)
+
+
+def twenty_losses(quick: TrainConfig, strategy_name: str, norm: str) -> tuple[np.ndarray, keras.Model]:
+    config = dataclasses.replace(
+        quick, strategy=strategy_name, model_options={"norm": norm}, batch_size=64, schedule=Schedule("constant")
+    )
+    source = open_source("digits", config.data_dir)
+    shape = picture_format_for(config, source)
+    network, trained = build_for_training(config, source, shape, make_strategy(strategy_name), 20)
+    batches = training_batches(source, shape, config.augmentation, batch_size=64, epochs=1, seed=0)
+    losses = Losses()
+    trained.fit(batches, steps_per_epoch=20, callbacks=[losses], verbose=0, shuffle=False)
+    return losses.each, network
+
+
+def test_mirrored_with_synchronised_norm_follows_one_device(quick: TrainConfig) -> None:
+    assert make_strategy("mirrored").num_replicas_in_sync == 2
+    one, network = twenty_losses(quick, "none", "sync_batch")
+    two, copies = twenty_losses(quick, "mirrored", "sync_batch")
+    assert len(one) == 20
+    np.testing.assert_allclose(two, one, atol=1e-3)
+    assert np.ptp(one) > 0.01  # it did move
+    for ours, theirs in zip(network.get_weights(), copies.get_weights(), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-2)
+
+
+def test_mirrored_with_ordinary_norm_trains_and_evaluates(quick: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(quick, strategy="mirrored", run_dir=str(tmp_path / "run"))
+    result = rk.train(config, quiet=True)
+    assert result.metrics["environment"]["devices"] == "MirroredStrategy on 2 CPUs"
+    rows = table(result.run_dir)
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    alone = rk.evaluate(result.run_dir, data_dir=quick.data_dir)
+    assert alone.loss == pytest.approx(result.metrics["loss"], rel=1e-5)
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_evaluated_whole(quick: TrainConfig) -> None:
+    _, network = twenty_losses(quick, "mirrored", "batch")
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), "uint8")
+    batches = tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype="float32")[:5])).batch(4)  # 4, then 1
+    labels = tuple("0123456789")
+    two = Evaluator(network, labels, make_strategy("mirrored"))(batches)
+    one = Evaluator(network, labels)(batches)
+    assert two.examples == 5
+    assert two.loss == pytest.approx(one.loss, rel=1e-5)
+
+
+def test_devices(quick: TrainConfig) -> None:
+    one, two = make_strategy("none"), make_strategy("mirrored")
+    assert make_strategy("auto") is one  # no GPU here
+    assert describe(one) == "1 CPU"
+    assert not use_xla(quick, one)
+    assert use_xla(dataclasses.replace(quick, xla="on"), one)
+    with pytest.raises(UsageError, match="keras#19005"):
+        use_xla(dataclasses.replace(quick, xla="on"), two)
+
+
+def test_xla_trains(quick: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(quick, xla="on", epochs=1, model="cifar_resnet20", run_dir=str(tmp_path / "run"))
+    assert rk.train(config, quiet=True).metrics["environment"]["xla"] == "on"
+
+
+def test_one_seed_one_result_another_seed_another(quick: TrainConfig, digits_run: Path, tmp_path: Path) -> None:
+    same = rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "same")), quiet=True)
+    other = rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "other"), seed=1), quiet=True)
+    assert without_seconds(same.run_dir) == without_seconds(digits_run)
+    assert without_seconds(other.run_dir) != without_seconds(digits_run)
+    first = keras.models.load_model(digits_run / "model.keras")
+    for a, b in zip(first.get_weights(), same.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_run_folder(digits_run: Path, quick: TrainConfig) -> None:
+    names = {str(path.relative_to(digits_run)) for path in digits_run.rglob("*") if path.is_file()}
+    expected = {"config.json", "metrics.csv", "metrics.json", "model.keras", "checkpoints/best.keras", "report.html"}
+    assert expected <= names
+    assert any(name.startswith("tensorboard/") for name in names)
+    assert not [name for name in names if "part" in name]
+    rows = table(digits_run)
+    assert list(rows[0]) == list(COLUMNS)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    metrics = json.loads((digits_run / "metrics.json").read_text())
+    assert metrics["accuracy"] == float(rows[-1]["val_accuracy"])
+    assert metrics["examples"] == 360
+    assert metrics["environment"]["tensorflow"] == tf.__version__
+    assert not metrics["interrupted"]
+    card = next(layer.card for layer in rk.load_model(digits_run).layers if layer.name == "preprocessing")
+    assert card.metrics["accuracy"] == metrics["accuracy"]
+    assert (card.data, card.recipe, card.network) == ("digits", "digits", "cifar_resnet20")
+    page = (digits_run / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http" not in page
+
+
+def test_tensorboard_has_the_scalars(digits_run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = set()
+    for part in ("train", "validation"):
+        events = EventAccumulator(str(digits_run / "tensorboard" / part))
+        events.Reload()
+        tags |= {f"{part}/{tag}" for tag in events.Tags()["tensors"]}
+    wanted = {"train/epoch_loss", "train/epoch_accuracy", "train/epoch_learning_rate"}
+    assert wanted | {"validation/epoch_loss", "validation/epoch_accuracy"} <= tags
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_exports(quick: TrainConfig, precision: str, tmp_path: Path) -> None:
+    before = keras.config.dtype_policy().name
+    config = dataclasses.replace(quick, precision=precision, run_dir=str(tmp_path / "run"))
+    result = rk.train(config, quiet=True)
+    assert keras.config.dtype_policy().name == before
+    rows = table(result.run_dir)
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+    assert result.model.get_layer("stage1_block1").dtype_policy.name == precision
+    assert rk.export_servable(result.run_dir, tmp_path / "servable").name == "1"
+
+
+def test_weights_start_a_run(quick: TrainConfig, digits_run: Path, tmp_path: Path) -> None:
+    tiny_rate = Optimizer(learning_rate=1e-9)
+    config = dataclasses.replace(quick, weights=str(digits_run), optimizer=tiny_rate, epochs=1)
+    result = rk.train(dataclasses.replace(config, run_dir=str(tmp_path / "run")), quiet=True)
+    trained = rk.load_model(digits_run).get_layer("logits").get_weights()
+    np.testing.assert_allclose(result.model.get_layer("logits").get_weights()[0], trained[0], atol=1e-6)
+    with pytest.raises(UsageError, match="do not fit cifar_resnet32"):
+        rk.train(dataclasses.replace(config, model="cifar_resnet32"), quiet=True)
+
+
+def test_weights_of_other_classes_keep_all_but_the_head(
+    quick: TrainConfig, digits_run: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    colour = rk.build_cifar_resnet(20, classes=10, input_shape=(16, 16, 3))
+    colour.save(tmp_path / "colour.keras")
+    config = dataclasses.replace(
+        quick,
+        data=str(picture_folder),
+        image_size=16,
+        weights=str(tmp_path / "colour.keras"),
+        batch_size=4,
+        epochs=1,
+        optimizer=Optimizer(learning_rate=1e-9),
+        run_dir=str(tmp_path / "run"),
+    )
+    model = rk.train(config, quiet=True).model
+    np.testing.assert_allclose(
+        model.get_layer("stage1_block1").get_weights()[0], colour.get_layer("stage1_block1").get_weights()[0], atol=1e-6
+    )
+    assert model.output_shape == (None, 2)
+
+
+def test_interruption_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnet_keras.training import trainer
+
+    class Interrupt(trainer.RunWriter):
+        def on_train_batch_end(self, batch: int, logs=None) -> None:  # noqa: ANN001, ARG002
+            if len(self.rows) == 1 and batch == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "RunWriter", Interrupt)
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt, match="run"):
+        rk.train(dataclasses.replace(quick, run_dir=str(folder)), quiet=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["interrupted"]
+    assert metrics["epochs"] == 1
+    assert rk.evaluate(folder, data_dir=quick.data_dir).loss == pytest.approx(metrics["loss"], rel=1e-6)
+    assert "Interrupted before its end" in (folder / "report.html").read_text()
+
+
+def test_divergence_is_said_and_keeps_the_last_sound_model(quick: TrainConfig, tmp_path: Path) -> None:
+    wild = Optimizer(learning_rate=1e30)
+    config = dataclasses.replace(quick, optimizer=wild, schedule=Schedule("constant"), run_dir=str(tmp_path / "run"))
+    with pytest.raises(UsageError, match="training diverged; lower --learning-rate"):
+        rk.train(config, quiet=True)
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "resnet51"}, "unknown model"),
+        ({"data": "no_such_data"}, "no such folder and no TensorFlow data set"),
+        ({"batch_size": 1438}, "larger than the 1437 training pictures"),
+        ({"strategy": "mirrored", "batch_size": 63}, "cannot be divided over MirroredStrategy on 2 CPUs"),
+        ({"model_options": {"shortcut": "Q"}}, "unknown shortcut"),
+        ({"model": "resnet50"}, "8x8 is too small"),
+        ({"weights": "/nowhere"}, "no run folder or model at /nowhere"),
+    ],
+    ids=str,
+)
+def test_refusals_come_before_anything_is_written(
+    quick: TrainConfig, changes: dict, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "run"), **changes), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_used_run_folder_is_refused(quick: TrainConfig, digits_run: Path) -> None:
+    before = (digits_run / "metrics.csv").read_text()
+    with pytest.raises(UsageError, match="is not empty; give another --run-dir"):
+        rk.train(dataclasses.replace(quick, run_dir=str(digits_run)), quiet=True)
+    assert (digits_run / "metrics.csv").read_text() == before
+
+
+def test_plain_nets_train_by_every_recipe(quick: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(quick, model="cifar_plain20", epochs=1, run_dir=str(tmp_path / "run"))
+    assert config.zero_init_gamma
+    rk.train(dataclasses.replace(config, augmentation=Augmentation(flip=True)), quiet=True)
