@@ -292,12 +292,14 @@ def _fill(kind: type[T], words: list[str], program: str, default: T | None = Non
 
 
 def _one_line(box: str, program: str) -> str:
-    """What tyro says in a box, in one line."""
-    lines = [re.sub(r"^│\s*|\s*│$", "", line).strip() for line in box.splitlines()]
-    kept = [line for line in lines if line and line[0] not in "╭╰─" and "full helptext" not in line]
-    text = " ".join(kept).split(" Argument helptext:")[0].replace("(required)", "")
+    """What tyro says in a box, in one line. The box is drawn in Unicode or in ASCII; its first line is its title."""
+    lines = [re.sub(r"[│╭╮╰╯─]|-{3,}", "", line).strip() for line in box.splitlines()]
+    text = " ".join(line for line in lines if line)
+    text = text.split("For full helptext")[0].split("Argument helptext:")[0].replace("(required)", "").strip()
+    for title in ("Required options", "Unrecognized options", "Parsing error", "Value error", "Invalid choice"):
+        text = text.removeprefix(title).strip()
     text = re.sub(rf"^Missing from {program}: ", "missing: ", re.sub(r"^Error parsing config[.\w]*: ", "", text))
-    return f"{text.replace(f'{program} --help', '').strip() or 'wrong arguments'} (see {program} --help)"
+    return f"{text or 'wrong arguments'} (see {program} --help)"
 
 
 def _help() -> str:

@@ -150,8 +150,8 @@ def assemble(
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
     if include_top:
         x = _classifier(x, classes, classifier_activation)
-    source = keras.utils.get_source_inputs(input_tensor) if input_tensor is not None else inputs
-    model = keras.Model(source, x, name=name)
+    sources = keras.utils.get_source_inputs(inputs)
+    model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
     if weights is not None:
         load_weights_file(model, weights)
     return model
@@ -205,8 +205,7 @@ def _stem(spec: ResNetSpec, x: Any) -> Any:
 
 def _classifier(x: Any, classes: int, activation: str | None) -> Any:
     # Softmax of bfloat16 or float16 logits loses what training needs, so the head is float32 under every policy.
-    start = keras.initializers.RandomNormal(stddev=0.01)  # Goyal et al. 2017, section 5.1
-    x = keras.layers.Dense(classes, kernel_initializer=start, name="logits", dtype="float32")(x)
+    x = keras.layers.Dense(classes, kernel_initializer="he_normal", name="logits", dtype="float32")(x)
     if activation in (None, "linear"):
         return x
     return keras.layers.Activation(activation, name="predictions", dtype="float32")(x)

@@ -107,7 +107,7 @@ def training_batches(
     def epoch_of_records(epoch: tf.Tensor) -> tf.data.Dataset:
         files = tf.random.experimental.stateless_shuffle(tf.constant(split.files), _seed(seed, epoch))
         records = tf.data.Dataset.from_tensor_slices(files).interleave(
-            tf.data.TFRecordDataset, cycle_length=16, block_length=16, deterministic=True
+            tf.data.TFRecordDataset, 16, 16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         return records.shuffle(SHUFFLE_BUFFER, seed=seed + epoch).take(steps * batch_size)
 

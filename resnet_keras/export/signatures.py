@@ -14,16 +14,23 @@ class Servable(tf.Module):
 
     Args:
         model: from raw pixels `[N, H, W, C]` to probabilities.
+        features: the same, to what the classifier reads.
         shape: how encoded pictures are brought to the model's size.
         labels: class names, one an output.
         top_k: classes that `image_bytes` names.
     """
 
-    def __init__(self, model: keras.Model, shape: PictureFormat, labels: tuple[str, ...], top_k: int) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        features: keras.Model,
+        shape: PictureFormat,
+        labels: tuple[str, ...],
+        top_k: int,
+    ) -> None:
         super().__init__()
         self._weights = [weight.value for weight in model.weights]  # what the SavedModel keeps
-        self._probabilities = model
-        self._features = keras.Model(model.inputs, model.get_layer("avg_pool").output)
+        self._probabilities, self._features = model, features
         self._shape, self._labels, self._top_k = shape, tf.constant(labels), min(top_k, len(labels))
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -135,7 +135,7 @@ def build_for_training(
     with _precision(config.precision), strategy.scope():
         network = _network(config, source, shape)
         # Trained on logits, for the loss is exact there; saved with the softmax.
-        trained = keras.Model(network.inputs, network.get_layer("logits").output, name=network.name)
+        trained = keras.Model(network.input, network.get_layer("logits").output, name=network.name)
         trained.compile(
             make_optimizer(config.optimizer, config.schedule, total_steps),
             keras.losses.CategoricalCrossentropy(from_logits=True),
