@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import keras
 
 from resnet_keras.errors import UsageError
-from resnet_keras.layers import Chain, ConvNorm, NormActivation, Shape, SqueezeExcitation, ZeroPaddedShortcut, run
+from resnet_keras.layers import (
+    ConvNorm,
+    NormActivation,
+    Shape,
+    SqueezeExcitation,
+    ZeroPaddedShortcut,
+    build_in_turn,
+    run,
+)
 from resnet_keras.specs import Norm, ResNetSpec, Shortcut
 
 
@@ -24,7 +32,7 @@ class Convolution(NamedTuple):
     groups: int = 1
 
 
-class ResidualBlock(Chain):
+class ResidualBlock(keras.layers.Layer):
     """The base of the kinds of block: `[N, H, W, C]` to `[N, ceil(H/strides), ceil(W/strides), filters * expansion]`.
 
     Args:
@@ -67,7 +75,8 @@ class ResidualBlock(Chain):
         self.filters, self.strides = filters, strides
         self.shortcut, self.preactivation, self.stride_in_1x1 = shortcut, preactivation, stride_in_1x1
         self.cardinality, self.base_width, self.se_ratio = cardinality, base_width, se_ratio
-        self.norm, self.zero_init_gamma, self.activation = norm, zero_init_gamma, activation
+        self.norm: Norm = norm
+        self.zero_init_gamma, self.activation = zero_init_gamma, activation
 
     def convolutions(self) -> list[Convolution]:
         """The branch's convolutions, first to last."""
@@ -99,8 +108,8 @@ class ResidualBlock(Chain):
         self.end = (
             [] if self.preactivation else [keras.layers.Activation(self.activation, name="activation", dtype=dtype)]
         )
-        self.build_in_turn([*self.front, *self.branch, *self.end], input_shape)
-        self.build_in_turn(self.bypass, input_shape)
+        build_in_turn([*self.front, *self.branch, *self.end], input_shape)
+        build_in_turn(self.bypass, input_shape)
 
     def shortcut_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
         """The shortcut, first to last layer; empty where it is the identity, or where there is none."""

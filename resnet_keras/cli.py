@@ -283,8 +283,9 @@ def _fill(kind: type[T], words: list[str], program: str, default: T | None = Non
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
+            parse: Any = tyro.cli  # its own annotations know no Annotated
             options = {} if default is None else {"default": default}
-            return tyro.cli(Annotated[kind, OmitArgPrefixes], args=words, prog=program, **options)
+            return parse(Annotated[kind, OmitArgPrefixes], args=words, prog=program, **options)
     except SystemExit as exit_:
         if not exit_.code:
             return None

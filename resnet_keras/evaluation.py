@@ -11,7 +11,7 @@ import tensorflow as tf
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.sources import open_source
 from resnet_keras.errors import UsageError
-from resnet_keras.runs import card_layer, from_pixels, load_model, picture_format
+from resnet_keras.runs import as_model, card_layer, from_pixels, picture_format
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def evaluate(
     Raises:
         UsageError: nothing there, a damaged file, no data named, or data of other classes or channels.
     """
-    model = source if isinstance(source, keras.Model) else load_model(source)
+    model = as_model(source)
     layer = card_layer(model)
     data = data or (layer.card.data if layer else None)
     if not data:

@@ -41,12 +41,6 @@ class Chain(keras.layers.Layer):
 
     layers: list[keras.layers.Layer]
 
-    def build_in_turn(self, layers: Sequence[keras.layers.Layer], shape: Shape) -> Shape:
-        for layer in layers:
-            layer.build(shape)
-            shape = layer.compute_output_shape(shape)
-        return shape
-
     def call(self, x: Any, training: bool | None = None) -> Any:
         return run(self.layers, x, training)
 
@@ -56,6 +50,13 @@ class Chain(keras.layers.Layer):
         for layer in self.layers:
             input_shape = layer.compute_output_shape(input_shape)
         return input_shape
+
+
+def build_in_turn(layers: Sequence[keras.layers.Layer], shape: Shape) -> None:
+    """Build layers that follow one another; the first sees `shape`."""
+    for layer in layers:
+        layer.build(shape)
+        shape = layer.compute_output_shape(shape)
 
 
 def run(layers: Sequence[keras.layers.Layer], x: Any, training: bool | None) -> Any:
@@ -92,7 +93,8 @@ class ConvNorm(Chain):
     ) -> None:
         super().__init__(**kwargs)
         self.filters, self.kernel_size, self.strides, self.groups = filters, kernel_size, strides, groups
-        self.norm, self.activation, self.zero_init = norm, activation, zero_init
+        self.norm: Norm | None = norm
+        self.activation, self.zero_init = activation, zero_init
 
     def build(self, input_shape: Shape) -> None:
         dtype = self.dtype_policy
@@ -117,7 +119,7 @@ class ConvNorm(Chain):
             self.layers.append(normalization(self.norm, "norm", dtype, "zeros" if self.zero_init else "ones"))
         if self.activation:
             self.layers.append(keras.layers.Activation(self.activation, name="activation", dtype=dtype))
-        self.build_in_turn(self.layers, input_shape)
+        build_in_turn(self.layers, input_shape)
 
     def get_config(self) -> dict[str, Any]:
         names = ("filters", "kernel_size", "strides", "groups", "norm", "activation", "zero_init")
@@ -130,7 +132,8 @@ class NormActivation(Chain):
 
     def __init__(self, norm: Norm = "batch", activation: str = "relu", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.norm, self.activation = norm, activation
+        self.norm: Norm = norm
+        self.activation = activation
 
     def build(self, input_shape: Shape) -> None:
         dtype = self.dtype_policy
@@ -138,14 +141,14 @@ class NormActivation(Chain):
             normalization(self.norm, "norm", dtype),
             keras.layers.Activation(self.activation, name="activation", dtype=dtype),
         ]
-        self.build_in_turn(self.layers, input_shape)
+        build_in_turn(self.layers, input_shape)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "norm": self.norm, "activation": self.activation}
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
-class SqueezeExcitation(Chain):
+class SqueezeExcitation(keras.layers.Layer):
     """Scale each channel by a gate that has seen all of them: mean, dense, ReLU, dense, sigmoid (Hu et al. 2017).
 
     Args:
@@ -163,7 +166,7 @@ class SqueezeExcitation(Chain):
             keras.layers.Dense(max(1, round(channels * self.ratio)), "relu", name="reduce", dtype=dtype),
             keras.layers.Dense(channels, "sigmoid", name="expand", dtype=dtype),
         ]
-        self.build_in_turn(self.layers, input_shape)
+        build_in_turn(self.layers, input_shape)
 
     def call(self, x: Any) -> Any:
         return x * run(self.layers, x, None)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.errors import UsageError
-from resnet_keras.runs import card_layer, from_pixels, load_model, model_file, picture_format
+from resnet_keras.runs import as_model, card_layer, from_pixels, model_file, picture_format
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,15 @@ def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_
     """
     if top_k < 1:
         raise UsageError(f"top_k must be at least 1, not {top_k}")
-    servable = None if isinstance(source, keras.Model) else servable_folder(source)
-    if not servable and not isinstance(source, keras.Model):
+    servable = servable_folder(source) if isinstance(source, str | Path) else None
+    if isinstance(source, str | Path) and not servable:
         model_file(source)  # a wrong model is said before a wrong picture
     encoded = [read_picture(path) for path in images]
     if servable:
         labels, scores = _ask_servable(servable, encoded)
         top = [(row_labels[:top_k], row_scores[:top_k]) for row_labels, row_scores in zip(labels, scores, strict=True)]
     else:
-        model = source if isinstance(source, keras.Model) else load_model(source)
-        top = [(names[:top_k], scores[:top_k]) for names, scores in _ask_model(model, encoded)]
+        top = [(names[:top_k], scores[:top_k]) for names, scores in _ask_model(as_model(source), encoded)]
     return [
         Prediction(str(path), tuple(names), tuple(map(float, scores)))
         for path, (names, scores) in zip(images, top, strict=True)

@@ -77,9 +77,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _lines(
-    axes: Axes, epochs: list[int], rows: list[dict[str, Any]], name: str, title: str, scale: float = 1
-) -> None:
+def _lines(axes: Axes, epochs: list[int], rows: list[dict[str, Any]], name: str, title: str, scale: float = 1) -> None:
     axes.plot(epochs, [row[name] * scale for row in rows], color=TRAIN_COLOUR, marker=".", ls="--", label="training")
     axes.plot(epochs, [row[f"val_{name}"] * scale for row in rows], color=TEST_COLOUR, marker=".", label="test")
     axes.set(title=title, xlabel="Epoch")

@@ -194,7 +194,7 @@ def _stem(spec: ResNetSpec, x: Any) -> Any:
     if spec.stem == "cifar":
         return ConvNorm(spec.stem_width, 3, **finish, name="stem")(x)
     if spec.stem == "deep":
-        half = {"norm": spec.norm, "activation": spec.activation}
+        half: dict[str, Any] = {"norm": spec.norm, "activation": spec.activation}
         x = ConvNorm(spec.stem_width // 2, 3, 2, **half, name="stem1")(x)
         x = ConvNorm(spec.stem_width // 2, 3, **half, name="stem2")(x)
         x = ConvNorm(spec.stem_width, 3, **finish, name="stem")(x)

@@ -86,6 +86,11 @@ def load_model(source: str | Path) -> keras.Model:
         raise UsageError(f"{path} cannot be loaded, it is damaged or not one of our models: {reason[0]}") from error
 
 
+def as_model(source: str | Path | keras.Model) -> keras.Model:
+    """A model as it is, or the one that `load_model` finds."""
+    return load_model(source) if isinstance(source, str | Path) else source
+
+
 def card_layer(model: keras.Model) -> Preprocessing | None:
     """The layer that normalises a model's pixels and carries its card, where the model has one."""
     return next((layer for layer in model.layers if isinstance(layer, Preprocessing)), None)

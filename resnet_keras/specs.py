@@ -32,7 +32,8 @@ class ResNetSpec:
     block: BlockKind = "basic"
     """`basic`: two 3x3; `bottleneck`: 1x1, 3x3, 1x1 with four times the filters (He et al. 2015, Figure 5)."""
     stem: Stem = "imagenet"
-    """`imagenet`: 7x7 stride 2 and max-pool; `deep`: three 3x3 and max-pool (He et al. 2018, ResNet-C); `cifar`: 3x3."""
+    """`imagenet`: 7x7 stride 2 and max-pool; `deep`: three 3x3 and max-pool (He et al. 2018, ResNet-C);
+    `cifar`: 3x3."""
     stem_width: int = 64
     """Filters of the stem's output; the deep stem's first two convolutions have half as many."""
     shortcut: Shortcut = "B"
@@ -70,7 +71,7 @@ class ResNetSpec:
         if self.block == "basic" and (self.cardinality, self.base_width) != (1, 64):
             raise UsageError("cardinality and base_width belong to block='bottleneck'; widen a basic net with widths=")
         if self.shortcut == "none" and self.zero_init_gamma:
-            raise UsageError("zero_init_gamma would silence a plain net: with shortcut='none' nothing goes round a block")
+            raise UsageError("zero_init_gamma would silence a plain net: with shortcut='none' nothing goes round")
         if not 0.0 <= self.se_ratio <= 1.0:
             raise UsageError(f"se_ratio must be between 0 and 1, not {self.se_ratio}")
 

@@ -59,7 +59,7 @@ def complexity(model: keras.Model) -> Complexity:
             continue
         shape = layer.compute_output_shape(layer.get_build_config()["input_shape"])[1:]
         if None in shape:
-            raise UsageError(f"{model.name} has no fixed input size; build it with input_shape=(height, width, channels)")
+            raise UsageError(f"{model.name} has no fixed input size; give input_shape=(height, width, channels)")
         macs += math.prod(layer.kernel.shape) * math.prod(shape[:-1])
         if isinstance(layer, keras.layers.Conv2D):
             activations += math.prod(shape)

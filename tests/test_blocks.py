@@ -14,8 +14,7 @@ RNG = np.random.default_rng(0)
 
 def block_model(block: ResidualBlock, channels: int = 16, size: int = 8) -> keras.Model:
     inputs = keras.Input((size, size, channels))
-    model = keras.Model(inputs, block(inputs))
-    return model
+    return keras.Model(inputs, block(inputs))
 
 
 def names(block: ResidualBlock) -> list[str]:
@@ -104,7 +103,7 @@ def test_where_the_bottleneck_strides(in_1x1: bool, strides: list[int]) -> None:
     preactivation=st.booleans(),
     se_ratio=st.sampled_from([0.0, 0.25]),
 )
-def test_any_combination_builds_runs_and_comes_back_from_its_config(kind, size, channels, **options) -> None:  # noqa: ANN001
+def test_any_combination_builds_runs_and_comes_back_from_its_config(kind, size, channels, **options) -> None:
     block = kind(8, **options)
     if options["shortcut"] == "A" and channels > 8 * kind.expansion:
         with pytest.raises(UsageError, match="only adds channels"):

@@ -37,7 +37,8 @@ def test_the_papers_protocol() -> None:
     config = recipe("cifar10-resnet20")
     assert config.epochs * (50_000 // config.batch_size) == pytest.approx(64_000, rel=0.01)
     assert config.schedule.milestones == (32 / 64, 48 / 64)
-    assert (config.optimizer.learning_rate, config.optimizer.weight_decay, config.optimizer.momentum) == (0.1, 1e-4, 0.9)
+    sgd = config.optimizer
+    assert (sgd.learning_rate, sgd.weight_decay, sgd.momentum) == (0.1, 1e-4, 0.9)
     assert config.augmentation == Augmentation("pad", 4, flip=True)
 
 

@@ -45,9 +45,7 @@ def test_stem_pooling_pads_with_minus_infinity(size: int) -> None:
     x = -RNG.uniform(1, 2, size=(1, size, size, 2)).astype("float32")  # below zero, so that padded zeros would show
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     side = (size - 1) // 2 + 1
-    expected = [
-        [padded[0, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3].max((0, 1)) for c in range(side)] for r in range(side)
-    ]
+    expected = [[padded[0, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3].max((0, 1)) for c in range(side)] for r in range(side)]
     layer = StemMaxPooling()
     np.testing.assert_array_equal(layer(x)[0], expected)
     assert layer.compute_output_shape(x.shape) == (1, side, side, 2)

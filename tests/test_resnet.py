@@ -80,8 +80,9 @@ def test_preprocessing_takes_raw_pixels() -> None:
 @pytest.mark.parametrize("size", [224, 97])
 def test_v1_is_keras_applications_resnet50(size: int) -> None:
     """The published net, by another hand: random weights and statistics, the same logits."""
-    peer = keras.applications.ResNet50(weights=None, classes=10, classifier_activation=None, input_shape=(size, size, 3))
-    ours = rk.build_resnet(50, "v1", classes=10, classifier_activation=None, input_shape=(size, size, 3))
+    arguments = {"classes": 10, "classifier_activation": None, "input_shape": (size, size, 3)}
+    peer = keras.applications.ResNet50(weights=None, **arguments)
+    ours = rk.build_resnet(50, "v1", **arguments)
     randomise(peer)
     for layer in peer.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -101,7 +102,7 @@ def test_v1_is_keras_applications_resnet50(size: int) -> None:
     np.testing.assert_allclose(ours(x), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def copy_convolution(peer: keras.Model, name: str, ours) -> None:  # noqa: ANN001
+def copy_convolution(peer: keras.Model, name: str, ours) -> None:
     """Copy a convolution and its norm; their convolution's bias moves into the norm's mean."""
     kernel, bias = peer.get_layer(f"{name}_conv").get_weights()
     gamma, beta, mean, variance = peer.get_layer(f"{name}_bn").get_weights()

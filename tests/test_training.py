@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -66,7 +67,7 @@ def test_the_papers_decay_is_half_an_l2_penalty() -> None:
 
 @pytest.mark.parametrize("total", [8, 1000])
 def test_schedules_are_fractions_of_the_run(total: int) -> None:
-    def rates(**fields) -> np.ndarray:  # noqa: ANN003
+    def rates(**fields) -> np.ndarray:
         schedule = RunSchedule(2.0, total, Schedule(**fields))
         return np.array([float(schedule(step)) for step in range(total + 1)])
 
@@ -99,7 +100,7 @@ class Losses(keras.callbacks.Callback):
         super().__init__()
         self.means: list[float] = []
 
-    def on_train_batch_end(self, batch: int, logs=None) -> None:  # noqa: ANN001, ARG002
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.means.append(logs["loss"])
 
     @property
@@ -259,7 +260,7 @@ def test_interruption_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path, mo
     from resnet_keras.training import trainer
 
     class Interrupt(trainer.RunWriter):
-        def on_train_batch_end(self, batch: int, logs=None) -> None:  # noqa: ANN001, ARG002
+        def on_train_batch_end(self, batch: int, logs=None) -> None:
             if len(self.rows) == 1 and batch == 3:
                 raise KeyboardInterrupt
 

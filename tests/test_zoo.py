@@ -40,7 +40,8 @@ def test_keras_applications_counts_differ_by_its_biases(name: str) -> None:
 
 def test_complexity_counts_what_can_be_counted_by_hand() -> None:
     layers = keras.layers
-    model = keras.Sequential([layers.Input((8, 6, 4)), layers.Conv2D(10, 3, 2, groups=2), layers.Flatten(), layers.Dense(5)])
+    convolution = layers.Conv2D(10, 3, 2, groups=2)
+    model = keras.Sequential([layers.Input((8, 6, 4)), convolution, layers.Flatten(), layers.Dense(5)])
     cost = complexity(model)
     assert cost.macs == (3 * 3 * 2 * 10) * (3 * 2) + (3 * 2 * 10) * 5
     assert cost.activations == 3 * 2 * 10

@@ -12,15 +12,15 @@ def pad_crop_flip(images: tf.Tensor, seed: tf.Tensor, pad: int, fill: tf.Tensor,
     several times faster than one picture at a time. `pad=0` only mirrors.
     """
     count, height, width = (tf.shape(images)[axis] for axis in range(3))
-    seeds = tf.random.experimental.stateless_split(seed, 3)
+    seeds = tf.random.split(seed, 3)
     if pad:
         edges = [[0, 0], [pad, pad], [pad, pad], [0, 0]]
         images = tf.pad(images - fill, edges) + fill  # uint8 wraps around, there and back
         rows = _offsets(count, pad, seeds[0]) + tf.range(height)
         images = tf.gather(images, rows, axis=1, batch_dims=1)
-    columns = tf.tile(tf.range(width)[None], [count, 1])
+    columns = tf.tile(tf.range(width)[None], tf.stack([count, 1]))
     if flip:
-        mirrored = tf.random.stateless_uniform([count, 1], seeds[1], maxval=2, dtype=tf.int32) == 1
+        mirrored = tf.random.stateless_uniform(tf.stack([count, 1]), seeds[1], maxval=2, dtype=tf.int32) == 1
         columns = tf.where(mirrored, width - 1 - columns, columns)
     if pad:
         columns += _offsets(count, pad, seeds[2])
@@ -28,7 +28,7 @@ def pad_crop_flip(images: tf.Tensor, seed: tf.Tensor, pad: int, fill: tf.Tensor,
 
 
 def _offsets(count: tf.Tensor, pad: int, seed: tf.Tensor) -> tf.Tensor:
-    return tf.random.stateless_uniform([count, 1], seed, maxval=2 * pad + 1, dtype=tf.int32)
+    return tf.random.stateless_uniform(tf.stack([count, 1]), seed, maxval=2 * pad + 1, dtype=tf.int32)
 
 
 def random_resized_crop(
@@ -38,7 +38,7 @@ def random_resized_crop(
 
     The part has `min_area` to all of the area and sides of 3:4 to 4:3. Of a JPEG only that part is decoded.
     """
-    seeds = tf.random.experimental.stateless_split(seed, 2)
+    seeds = tf.random.split(seed, 2)
 
     def part_of(shape: tf.Tensor) -> tf.Tensor:
         begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(

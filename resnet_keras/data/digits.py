@@ -46,8 +46,6 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         raise NotImplementedError("the split generators hold the examples")
 
     @staticmethod
-    def _examples(
-        images: np.ndarray, targets: np.ndarray, chosen: np.ndarray
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _examples(images: np.ndarray, targets: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
         for index in chosen:
             yield int(index), {"image": images[index], "label": int(targets[index])}

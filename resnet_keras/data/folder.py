@@ -45,9 +45,7 @@ def open_folder(path: Path) -> Source:
         raise UsageError(f"class {test / strange[0]} is not in {train}")
     _check_readable([*paths, *test_paths])
     places = np.array([labels.index(label) for label in test_labels])
-    return _source(
-        path, labels, FileSplit(tuple(paths), targets), FileSplit(tuple(test_paths), places[test_targets])
-    )
+    return _source(path, labels, FileSplit(tuple(paths), targets), FileSplit(tuple(test_paths), places[test_targets]))
 
 
 def _source(path: Path, labels: list[str], train: FileSplit, test: FileSplit) -> Source:

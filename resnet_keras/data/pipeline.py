@@ -6,6 +6,7 @@ permutation that is computed, not stored.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,7 @@ from resnet_keras.card import ModelCard
 from resnet_keras.config import Augmentation
 from resnet_keras.data.augmentation import pad_crop_flip, random_resized_crop
 from resnet_keras.data.images import decode, resize_and_centre_crop
-from resnet_keras.data.sources import FITS_IN_MEMORY, ArraySplit, FileSplit, RecordSplit, Source, Split
+from resnet_keras.data.sources import FITS_IN_MEMORY, ArraySplit, FileSplit, Source, Split
 from resnet_keras.errors import UsageError
 
 SHUFFLE_BUFFER = 16_384
@@ -78,7 +79,7 @@ def training_batches(
     def labels(targets: tf.Tensor) -> tf.Tensor:
         return tf.one_hot(targets, classes) * (1.0 - label_smoothing) + label_smoothing / classes
 
-    def batch_from_array(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def batch_from_array(step: Any) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, place = step // steps, step % steps
         order = _shuffled(place * batch_size + tf.range(batch_size, dtype=tf.int64), len(split), seed, epoch)
         pad = augmentation.pad if augmentation.crop == "pad" else 0
@@ -99,14 +100,14 @@ def training_batches(
             image = pad_crop_flip(image[None], own, pad, fill, augmentation.flip)[0]
         return tf.ensure_shape(image, [*shape.size, shape.channels]), labels(target)
 
-    def picture_from_file(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def picture_from_file(position: Any) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, place = position // (steps * batch_size), position % (steps * batch_size)
         index = _shuffled(place, len(split), seed, epoch)
         return picture(tf.io.read_file(tf.gather(paths, index)), tf.gather(targets, index), position)
 
-    def epoch_of_records(epoch: tf.Tensor) -> tf.data.Dataset:
-        files = tf.random.experimental.stateless_shuffle(tf.constant(split.files), _seed(seed, epoch))
-        records = tf.data.Dataset.from_tensor_slices(files).interleave(
+    def epoch_of_records(epoch: Any) -> tf.data.Dataset:
+        shuffled = tf.random.experimental.stateless_shuffle(tf.constant(files), _seed(seed, epoch))  # pyright: ignore[reportAttributeAccessIssue]
+        records = tf.data.Dataset.from_tensor_slices(shuffled).interleave(
             tf.data.TFRecordDataset, 16, 16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         return records.shuffle(SHUFFLE_BUFFER, seed=seed + epoch).take(steps * batch_size)
@@ -120,6 +121,7 @@ def training_batches(
         pictures = tf.data.Dataset.range(first, total * batch_size).map(picture_from_file, tf.data.AUTOTUNE)
         batches = pictures.batch(batch_size, drop_remainder=True)
     else:
+        files = split.files
         records = tf.data.Dataset.range(epochs).flat_map(epoch_of_records).skip(first)
         numbered = records.enumerate(first).map(
             lambda position, record: picture(*split.parse(record), position), tf.data.AUTOTUNE
@@ -152,7 +154,7 @@ def _prepared(shape: PictureFormat, encoded: tf.Tensor, target: tf.Tensor) -> tu
 def _shuffled(places: tf.Tensor, count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     """Where the `places` of an epoch's order point: a permutation of `count` that depends on (seed, epoch) only."""
     key = tf.stack([tf.constant(seed, tf.int64), epoch])
-    return tf.random.experimental.index_shuffle(places, tf.cast(key, tf.uint32), tf.constant(count - 1, tf.int64))
+    return tf.random.experimental.index_shuffle(places, tf.cast(key, tf.uint32), tf.constant(count - 1, tf.int64))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _seed(seed: int, position: tf.Tensor) -> tf.Tensor:

@@ -62,7 +62,7 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
         name=name,
         labels=tuple(label.names),
         channels=channels or 3,
-        image_size=(height, width) if fixed else None,
+        image_size=(height, width) if height and width else None,
         train=read(builder, "train", image_key, label_key),
         test=read(builder, test, image_key, label_key),
     )

@@ -15,7 +15,7 @@ import tensorflow as tf
 from resnet_keras.errors import UsageError
 from resnet_keras.export.signatures import Servable
 from resnet_keras.prediction import model_labels
-from resnet_keras.runs import cannot_write, card_layer, from_pixels, load_model, picture_format
+from resnet_keras.runs import as_model, cannot_write, card_layer, from_pixels, picture_format
 
 MANIFEST = Path("assets.extra", "manifest.json")
 TOLERANCE = 1e-4
@@ -62,7 +62,7 @@ def export_servable(
         raise UsageError("calibration_data is for quantised exports; leave it out with dtype float32")
     if top_k < 1:
         raise UsageError(f"top_k must be at least 1, not {top_k}")
-    given = model_or_run if isinstance(model_or_run, keras.Model) else load_model(model_or_run)
+    given = as_model(model_or_run)
     if not {"avg_pool", "logits"} <= {layer.name for layer in given.layers}:
         raise UsageError(f"{given.name} has no classifier to export; build it with include_top=True")
     names = tuple(labels) if labels is not None else model_labels(given)

@@ -14,7 +14,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.runs import BEST, MODEL, TABLE, save_model
 
-COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+COLUMNS: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
 class RunWriter(keras.callbacks.Callback):

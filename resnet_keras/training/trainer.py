@@ -218,7 +218,7 @@ def _start_from(network: keras.Model, weights: str) -> None:
         if other is not None and [tuple(weight.shape) for weight in other.weights] == shapes:
             layer.set_weights(other.get_weights())
         elif layer.name != "logits":
-            raise UsageError(f"weights {weights} do not fit {network.name}: {layer.name} is missing or of another shape")
+            raise UsageError(f"weights {weights} do not fit {network.name}: {layer.name} is missing or another shape")
 
 
 def _opening(config: TrainConfig, network: keras.Model, source: Source, devices: str, xla: bool) -> str:
