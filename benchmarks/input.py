@@ -13,7 +13,7 @@ import tensorflow as tf
 from benchmarks.pairs import paired_ratio
 from resnet_keras.config import Augmentation
 from resnet_keras.data.pipeline import PictureFormat, training_batches
-from resnet_keras.data.sources import ArraySplit, Source
+from resnet_keras.data.splits import ArraySplit, Source
 
 COUNT, BATCH, PAIRS = 20_000, 128, 5
 

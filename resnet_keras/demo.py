@@ -10,7 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from resnet_keras.config import recipe
-from resnet_keras.data.sources import ArraySplit, open_source
+from resnet_keras.data.sources import open_source
+from resnet_keras.data.splits import ArraySplit
 from resnet_keras.evaluation import evaluate
 from resnet_keras.export import ask_servable
 from resnet_keras.export.servable import export_servable

@@ -18,7 +18,8 @@ from resnet_keras.data import pipeline, tfds_source
 from resnet_keras.data.augmentation import pad_crop_flip, random_resized_crop
 from resnet_keras.data.images import decode, resize_and_centre_crop
 from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, training_batches
-from resnet_keras.data.sources import ArraySplit, FileSplit, RecordSplit, Source, open_source, statistics
+from resnet_keras.data.sources import open_source
+from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Source, statistics
 from resnet_keras.errors import UsageError
 
 RNG = np.random.default_rng(0)

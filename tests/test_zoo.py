@@ -69,3 +69,13 @@ def test_create_model_takes_the_builders_arguments() -> None:
     model = create_model("cifar_resnet20", classes=3, input_shape=(16, 16, 1), shortcut="B")
     assert model.name == "cifar_resnet20"
     assert model.output_shape == (None, 3)
+
+
+def test_readme_table_is_the_table() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    rows = [
+        f"| `{row['name']}` | {row['trainable_parameters']:,} | {row['macs'] / 1e9:.3f} | {row['input_size']} | "
+        f"{row['source']} |"
+        for row in model_table(list(NAMES))
+    ]
+    assert "\n".join(rows) in readme

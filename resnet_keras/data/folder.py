@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
-from resnet_keras.data.sources import FileSplit, Source
+from resnet_keras.data.splits import FileSplit, Source
 from resnet_keras.errors import UsageError
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"}

@@ -15,7 +15,7 @@ from resnet_keras.card import ModelCard
 from resnet_keras.config import Augmentation
 from resnet_keras.data.augmentation import pad_crop_flip, random_resized_crop
 from resnet_keras.data.images import decode, resize_and_centre_crop
-from resnet_keras.data.sources import FITS_IN_MEMORY, ArraySplit, FileSplit, Source, Split
+from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, FileSplit, Source, Split
 from resnet_keras.errors import UsageError
 
 SHUFFLE_BUFFER = 16_384

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from resnet_keras.data.digits import Digits
-from resnet_keras.data.sources import FITS_IN_MEMORY, ArraySplit, RecordSplit, Source, Split
+from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError
 
 # ImageNet's own test split has no labels.

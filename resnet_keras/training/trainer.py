@@ -17,7 +17,8 @@ import tensorflow as tf
 from resnet_keras.card import ModelCard
 from resnet_keras.config import TrainConfig
 from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, steps_per_epoch, training_batches
-from resnet_keras.data.sources import Source, open_source, statistics
+from resnet_keras.data.sources import open_source
+from resnet_keras.data.splits import Source, statistics
 from resnet_keras.errors import UsageError
 from resnet_keras.evaluation import Evaluation, Evaluator
 from resnet_keras.reporting import write_report
