@@ -1,5 +1,6 @@
 """`evaluate`: loss, accuracy, per class and confusion, of a model on a data set's test split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ def evaluate(
         raise UsageError(f"{data} has a class {strange[0]!r} that {model.name} was not trained on")
     if opened.image_size and opened.channels != shape.channels:
         raise UsageError(f"{model.name} takes {shape.channels} channels, {data} has {opened.channels}")
-    return Evaluator(model, opened.labels)(evaluation_batches(opened, shape, batch_size))
+    # The same classes in another order, such as a folder's alphabet: put the model's outputs into the data's order.
+    columns = [layer.card.labels.index(label) for label in opened.labels] if layer and known else None
+    return Evaluator(model, opened.labels, columns=columns)(evaluation_batches(opened, shape, batch_size))
 
 
 class Evaluator:
@@ -89,14 +92,20 @@ class Evaluator:
 
     Args:
         model: from pixels, or normalised pixels where it has no card, to probabilities.
-        labels: class names, one an output.
+        labels: class names, as the batches number them.
         strategy: the one the model was made under; its devices share each batch.
+        columns: the model's output for each of the labels, where it has another order.
     """
 
     def __init__(
-        self, model: keras.Model, labels: tuple[str, ...], strategy: tf.distribute.Strategy | None = None
+        self,
+        model: keras.Model,
+        labels: tuple[str, ...],
+        strategy: tf.distribute.Strategy | None = None,
+        columns: Sequence[int] | None = None,
     ) -> None:
         self.model, self.labels = from_pixels(model), labels
+        self.columns = list(columns) if columns is not None else list(range(len(labels)))
         self.strategy = strategy or tf.distribute.get_strategy()
         self._forward = tf.function(lambda images: self.model(images, training=False), reduce_retracing=True)
         self._forward_each = tf.function(
@@ -113,7 +122,7 @@ class Evaluator:
         confusion = np.zeros((classes, classes), "int64")
         loss = top5 = 0.0
         for images, one_hot in batches:
-            probabilities = self._probabilities(images).astype("float64")
+            probabilities = self._probabilities(images).astype("float64")[:, self.columns]
             targets = np.argmax(one_hot.numpy(), axis=-1)
             own = probabilities[np.arange(len(targets)), targets]
             # float32's softmax has no smaller normal number to take the logarithm of

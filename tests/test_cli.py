@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -157,26 +158,31 @@ def test_wrong_files(quick: TrainConfig, digits_run: Path, servable: Path, tmp_p
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Path:
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder of half a megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], check=False)
-    if mounted.returncode:
-        pytest.skip("a small file system can be mounted by root only")
-    return folder
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk(quick: TrainConfig, digits_run: Path, small_disk: Path, capsys: Capture) -> None:
-    try:
-        run, net = small_disk / "run", small_disk / "net"
-        words = ["train", "digits", *flags(quick), "--quiet", "--run-dir", str(run)]
-        assert "cannot write to" in refused(capsys, *words)
-        assert not (run / "model.keras").exists()
-        assert "cannot write to" in refused(capsys, "export", str(digits_run), "--output", str(net))
-        assert list(net.iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(small_disk)], check=True)
+    run, net = small_disk / "run", small_disk / "net"
+    words = ["train", "digits", *flags(quick), "--quiet", "--run-dir", str(run)]
+    assert "cannot write to" in refused(capsys, *words)
+    assert not (run / "model.keras").exists()
+    assert "cannot write to" in refused(capsys, "export", str(digits_run), "--output", str(net))
+    assert list(net.iterdir()) == []
+
+
+def test_a_read_only_disk(quick: TrainConfig, digits_run: Path, small_disk: Path, capsys: Capture) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    words = ["train", "digits", *flags(quick), "--quiet", "--run-dir", str(small_disk / "run")]
+    assert "Read-only file system" in refused(capsys, *words)
+    assert "Read-only file system" in refused(capsys, "export", str(digits_run), "--output", str(small_disk / "net"))
 
 
 def test_ctrl_c_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path) -> None:

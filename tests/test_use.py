@@ -63,6 +63,20 @@ def test_evaluate_a_run_is_what_training_said(digits_run: Path, data_dir: str) -
     assert again.accuracy == said["accuracy"]
 
 
+def test_evaluate_finds_classes_by_name_not_by_place(picture_folder: Path) -> None:
+    ways = []
+    for labels in (("blue", "red"), ("red", "blue")):
+        card = rk.ModelCard(mean=(0.5,), std=(0.5,), labels=labels)
+        model = rk.build_cifar_resnet(20, classes=2, input_shape=(8, 8, 3), include_preprocessing=card)
+        if ways:
+            model.set_weights(ways[0][1].get_weights())
+            kernel, bias = model.get_layer("logits").get_weights()
+            model.get_layer("logits").set_weights([kernel[:, ::-1], bias[::-1]])
+        ways.append((rk.evaluate(model, str(picture_folder)), model))
+    assert ways[0][0].loss == pytest.approx(ways[1][0].loss, rel=1e-5)
+    assert ways[0][0].confusion.tolist() == ways[1][0].confusion.tolist()
+
+
 def test_evaluate_refusals(digits_run: Path, data_dir: str, picture_folder: Path) -> None:
     with pytest.raises(UsageError, match="knows 10 classes, .* has 2"):
         rk.evaluate(digits_run, str(picture_folder))
