@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import errno
 import io
-import json as json_format
 import re
 import sys
 from collections.abc import Sequence
@@ -20,16 +19,18 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from resnet_keras.config import RECIPES, TrainConfig, config_from_json, recipe, recipe_summary
-from resnet_keras.errors import UsageError, unknown
+from resnet_keras.errors import UsageError, reason, require, unknown
 from resnet_keras.startup import import_tensorflow
 from resnet_keras.version import __version__
 
 T = TypeVar("T")
-FOLDER_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR}
+FOLDER_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    print(json_format.dumps(value))
+    from resnet_keras.runs import json_text
+
+    print(json_text(value))
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,7 @@ class Evaluate:
     def run(self) -> None:
         from resnet_keras.evaluation import evaluate
 
-        if self.batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
+        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         result = evaluate(self.model, self.data, data_dir=self.data_dir, batch_size=self.batch_size)
         if self.json:
             _print_json(result.to_dict())
@@ -161,7 +161,9 @@ class Export:
     def run(self) -> None:
         from resnet_keras.export.servable import export_servable
 
-        output = self.output or str(Path("saved_models", Path(self.model).resolve().stem))
+        path = Path(self.model).resolve()
+        path = path.parent if path.name == "model.keras" else path
+        output = self.output or str(Path("saved_models", path.name.removesuffix(".keras")))
         path = export_servable(self.model, output, version=self.version, dtype=self.dtype, top_k=self.top_k)
         if self.json:
             _print_json({"path": str(path), "version": int(path.name)})
@@ -184,7 +186,7 @@ class Models:
         names = list_models(self.pattern)
         if not names:
             raise unknown("model pattern", self.pattern, NAMES, "without a pattern, all are listed")
-        import_tensorflow()
+        _import_tensorflow()
         from resnet_keras.zoo import model_table
 
         rows = model_table(names)
@@ -218,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = _parse(words)
         if command is not None:
             if not isinstance(command, Models):
-                import_tensorflow()
+                _import_tensorflow()
             command.run()
     except UsageError as error:
         return _refuse(str(error))
@@ -231,8 +233,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in FOLDER_ERRORS:
             raise
-        return _refuse(f"cannot write to {error.filename or 'the output folder'}: {error.strerror}")
+        return _refuse(f"cannot use {error.filename or 'the output folder'}: {error.strerror}")
     return 0
+
+
+def _import_tensorflow() -> None:
+    try:
+        import_tensorflow()
+    except ImportError as error:
+        raise UsageError(reason(error)) from error
 
 
 def _refuse(message: str) -> int:
@@ -261,10 +270,12 @@ def _parse_train(words: list[str]) -> Train | None:
         source, rest = words[0], words[1:]
         if source.endswith(".json"):
             path = Path(source).expanduser()
-            if not path.is_file():
-                raise UsageError(f"there is no config file {path}")
+            try:
+                text = path.read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"cannot read the config file {path}: {reason(error)}") from error
             # Another run, so not into the folder of the one it was read from.
-            config = dataclasses.replace(config_from_json(path.read_text(), str(path)), run_dir=None)
+            config = dataclasses.replace(config_from_json(text, str(path)), run_dir=None)
         else:
             config = recipe(source)
         return _fill(Train, rest, f"resnet-keras train {source}", Train(config))

@@ -7,45 +7,12 @@ so that another number of epochs stretches or shortens the whole schedule.
 import dataclasses
 import inspect
 import json
-import types
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-from resnet_keras.errors import UsageError, unknown
-
-
-def _check(config: Any) -> None:
-    """Every field has its annotated type and, where it is a Literal, one of its words."""
-    for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            raise unknown(name, value, get_args(hint))
-        if not _is(value, hint):
-            wanted = getattr(hint, "__name__", str(hint)) if not get_args(hint) else str(hint)
-            raise UsageError(f"{name} must be of type {wanted}, not {value!r}")
-
-
-def _is(value: Any, hint: Any) -> bool:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_is(value, choice) for choice in arguments)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_is(item, arguments[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _require(good: bool, name: str, rule: str, value: object) -> None:
-    if not good:
-        raise UsageError(f"{name} must be {rule}, not {value}")
+from resnet_keras.errors import UsageError, check_types, require, unknown
 
 
 @dataclass(frozen=True)
@@ -62,9 +29,9 @@ class Augmentation:
     """Mirror every other picture, left to right."""
 
     def __post_init__(self) -> None:
-        _check(self)
-        _require(self.pad >= 1, "pad", "at least 1", self.pad)
-        _require(0 < self.min_area <= 1, "min_area", "above 0 and at most 1", self.min_area)
+        check_types(self)
+        require(self.pad >= 1, "pad", "at least 1", self.pad)
+        require(0 < self.min_area <= 1, "min_area", "above 0 and at most 1", self.min_area)
 
 
 @dataclass(frozen=True)
@@ -79,11 +46,11 @@ class Optimizer:
     """Added to the gradient, before momentum, times the weight; kernels only, never biases, gammas and betas."""
 
     def __post_init__(self) -> None:
-        _check(self)
-        _require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
-        _require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1", self.momentum)
-        _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
-        _require(not self.nesterov or self.momentum > 0, "momentum", "above 0 with nesterov", self.momentum)
+        check_types(self)
+        require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1", self.momentum)
+        require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        require(not self.nesterov or self.momentum > 0, "momentum", "above 0 with nesterov", self.momentum)
 
 
 @dataclass(frozen=True)
@@ -100,11 +67,11 @@ class Schedule:
     """Fraction of the run in which the rate climbs from zero to the peak."""
 
     def __post_init__(self) -> None:
-        _check(self)
-        _require(0 <= self.warmup < 1, "warmup", "at least 0 and below 1 (a fraction of the run)", self.warmup)
-        _require(0 < self.factor <= 1, "factor", "above 0 and at most 1", self.factor)
+        check_types(self)
+        require(0 <= self.warmup < 1, "warmup", "at least 0 and below 1 (a fraction of the run)", self.warmup)
+        require(0 < self.factor <= 1, "factor", "above 0 and at most 1", self.factor)
         rising = sorted(set(self.milestones)) == list(self.milestones) and all(0 < m < 1 for m in self.milestones)
-        _require(rising, "milestones", "rising fractions of the run, between 0 and 1", self.milestones)
+        require(rising, "milestones", "rising fractions of the run, between 0 and 1", self.milestones)
 
 
 @dataclass(frozen=True)
@@ -120,7 +87,8 @@ class TrainConfig:
     zero_init_gamma: bool = True
     """Every residual block starts as the identity (plain nets: no effect)."""
     weights: str | None = None
-    """A run folder, .keras or .weights.h5 file to start from; a head of another number of classes is left as it is."""
+    """A run folder or .keras file to start from (its normalisation is taken over, a head of other classes is not), or a
+    .weights.h5 file of the very same network."""
     data: str = "digits"
     """digits (embedded), a TensorFlow Datasets name such as cifar10, or a folder of class/file or split/class/file."""
     data_dir: str | None = None
@@ -147,13 +115,14 @@ class TrainConfig:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
 
     def __post_init__(self) -> None:
-        _check(self)
-        _require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
-        _require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
-        _require(self.image_size is None or self.image_size >= 1, "image_size", "at least 1", self.image_size)
-        _require(0 < self.eval_crop <= 1, "eval_crop", "above 0 and at most 1", self.eval_crop)
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1", self.label_smoothing)
-        _require(0 <= self.seed < 2**31, "seed", "at least 0 and below 2147483648", self.seed)
+        check_types(self)
+        require(bool(re.fullmatch(r"[\w.-]+", self.name)), "name", "letters, digits, dots and dashes", repr(self.name))
+        require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
+        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+        require(self.image_size is None or self.image_size >= 1, "image_size", "at least 1", self.image_size)
+        require(0 < self.eval_crop <= 1, "eval_crop", "above 0 and at most 1", self.eval_crop)
+        require(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1", self.label_smoothing)
+        require(0 <= self.seed < 2**31, "seed", "at least 0 and below 2147483648", self.seed)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -166,7 +135,7 @@ def config_from_json(text: str, where: str = "the config") -> TrainConfig:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not JSON: {error}") from error
     return _from_dict(TrainConfig, values, where)
 

@@ -13,11 +13,12 @@ from resnet_keras.config import recipe
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit
 from resnet_keras.evaluation import evaluate
-from resnet_keras.export import ask_servable
 from resnet_keras.export.servable import export_servable
 from resnet_keras.prediction import predict
 from resnet_keras.runs import REPORT
 from resnet_keras.training.trainer import train
+
+ASK = Path(__file__).with_name("export") / "ask_servable.py"
 
 
 def demo(run_dir: str | None, output: str, data_dir: str | None, *, quiet: bool = False) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def demo(run_dir: str | None, output: str, data_dir: str | None, *, quiet: bool 
 
 def ask_in_new_process(version: Path, picture: Path) -> dict[str, Any]:
     """The answer of a SavedModel for a picture, from a process that does not import this package."""
-    program = [sys.executable, "-P", ask_servable.__file__, str(version), str(picture)]
+    program = [sys.executable, "-P", str(ASK), str(version), str(picture)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{version} gave no answer in a new process:\n{done.stderr}")

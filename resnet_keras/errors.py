@@ -1,7 +1,11 @@
-"""The one error that is the user's to mend."""
+"""The error that is the user's to mend, and the checks that raise it."""
 
+import dataclasses
 import difflib
+import math
+import types
 from collections.abc import Iterable
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 class UsageError(ValueError):
@@ -16,6 +20,50 @@ def unknown(what: str, given: object, known: Iterable[object], hint: str = "") -
     """The error for a word that is not in a list: names the nearest words, or all of them where they are few."""
     words = [str(word) for word in known]
     near = difflib.get_close_matches(str(given), words, n=5, cutoff=0.5)
-    choices = words if len(words) <= 12 else near
-    tail = f"; {'choose from' if choices is words else 'did you mean'} {', '.join(choices)}" if choices else ""
+    if near and len(words) > 12:
+        tail = f"; did you mean {', '.join(near)}"
+    else:
+        tail = f"; choose from {', '.join(words)}" if len(words) <= 20 else ""
     return UsageError(f"unknown {what} {str(given)!r}{tail}{f' ({hint})' if hint else ''}")
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in one line and without TensorFlow's node names."""
+    text = getattr(error, "strerror", None) or str(error).rsplit("}}", 1)[-1].split(" [Op:")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def require(good: bool, name: str, rule: str, value: object) -> None:
+    """Raise `UsageError` for a field whose value breaks a rule."""
+    if not good:
+        raise UsageError(f"{name} must be {rule}, not {value}")
+
+
+def check_types(config: Any) -> None:
+    """Every field of a dataclass has its annotated type and, where it is a Literal, one of its words."""
+    hints = get_type_hints(type(config))
+    for name in (field.name for field in dataclasses.fields(config)):
+        hint, value = hints[name], getattr(config, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise unknown(name, value, get_args(hint))
+        if not _is(value, hint):
+            wanted = str(hint) if get_args(hint) else getattr(hint, "__name__", str(hint))
+            raise UsageError(f"{name} must be of type {wanted}, not {value!r}")
+
+
+def _is(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_is(value, choice) for choice in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)

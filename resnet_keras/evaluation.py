@@ -12,7 +12,7 @@ import tensorflow as tf
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.sources import open_source
 from resnet_keras.errors import UsageError
-from resnet_keras.runs import as_model, card_layer, from_pixels, picture_format
+from resnet_keras.runs import card_layer, classifier, from_pixels, picture_format, run_config
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,19 @@ def evaluate(
 
     Args:
         source: what to evaluate; it takes raw pixels, or is normalised as its card or ImageNet says.
-        data: as `open_source` takes it; the data that the model's card names when None.
-        data_dir: where TensorFlow Datasets keeps its data.
+        data: as `open_source` takes it; the run's, or what the model's card names, when None.
+        data_dir: where TensorFlow Datasets keeps its data; the run's when None.
         batch_size: pictures at a time.
+
+    A model that is not ours is given pixels normalised as ImageNet's.
 
     Raises:
         UsageError: nothing there, a damaged file, no data named, or data of other classes or channels.
     """
-    model = as_model(source)
+    model, config = classifier(source), run_config(source)
     layer = card_layer(model)
+    if config and data in (None, config.data):
+        data, data_dir = config.data, data_dir or config.data_dir
     data = data or (layer.card.data if layer else None)
     if not data:
         raise UsageError(f"{model.name} does not say which data it is for; give --data")
@@ -84,7 +88,9 @@ def evaluate(
         raise UsageError(f"{model.name} takes {shape.channels} channels, {data} has {opened.channels}")
     # The same classes in another order, such as a folder's alphabet: put the model's outputs into the data's order.
     columns = [layer.card.labels.index(label) for label in opened.labels] if layer and known else None
-    return Evaluator(model, opened.labels, columns=columns)(evaluation_batches(opened, shape, batch_size))
+    return Evaluator(model, opened.labels, columns=columns)(
+        evaluation_batches(opened, shape, min(batch_size, len(opened.test)))
+    )
 
 
 class Evaluator:
@@ -127,7 +133,7 @@ class Evaluator:
             own = probabilities[np.arange(len(targets)), targets]
             # float32's softmax has no smaller normal number to take the logarithm of
             loss -= np.log(np.maximum(own, 1e-37)).sum()
-            top5 += (np.sum(probabilities > own[:, None], axis=-1) < 5).sum()
+            top5 += (np.isfinite(own) & (np.sum(probabilities > own[:, None], axis=-1) < 5)).sum()
             np.add.at(confusion, (targets, np.argmax(probabilities, axis=-1)), 1)
         examples = int(confusion.sum())
         accuracy = float(np.trace(confusion) / examples)

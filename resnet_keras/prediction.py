@@ -9,8 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.errors import UsageError
-from resnet_keras.runs import as_model, card_layer, from_pixels, model_file, picture_format
+from resnet_keras.errors import UsageError, reason, require
+from resnet_keras.runs import card_layer, classifier, from_pixels, model_file, picture_format
+from resnet_keras.startup import standard_error_held
+
+BATCH = 32
+"""Pictures that are answered at a time."""
+Top = list[tuple[list[str], np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,15 @@ def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_
     Raises:
         UsageError: nothing there, a damaged file, or a file that is no picture; it names the file.
     """
-    if top_k < 1:
-        raise UsageError(f"top_k must be at least 1, not {top_k}")
+    require(top_k >= 1, "top_k", "at least 1", top_k)
     servable = servable_folder(source) if isinstance(source, str | Path) else None
     if isinstance(source, str | Path) and not servable:
         model_file(source)  # a wrong model is said before a wrong picture
     encoded = [read_picture(path) for path in images]
-    if servable:
-        labels, scores = _ask_servable(servable, encoded)
-        top = [(row_labels[:top_k], row_scores[:top_k]) for row_labels, row_scores in zip(labels, scores, strict=True)]
-    else:
-        top = [(names[:top_k], scores[:top_k]) for names, scores in _ask_model(as_model(source), encoded)]
+    top = _ask_servable(servable, encoded) if servable else _ask_model(classifier(source), encoded)
     return [
-        Prediction(str(path), tuple(names), tuple(map(float, scores)))
-        for path, (names, scores) in zip(images, top, strict=True)
+        Prediction(str(path), tuple(labels[:top_k]), tuple(map(float, scores[:top_k])))
+        for path, (labels, scores) in zip(images, top, strict=True)
     ]
 
 
@@ -59,9 +59,10 @@ def read_picture(path: str | Path) -> bytes:
     try:
         encoded = Path(path).expanduser().read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read {path}: {reason(error)}") from error
     try:
-        tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        with standard_error_held():  # libjpeg speaks for itself
+            tf.io.decode_image(encoded, channels=3, expand_animations=False)
     except tf.errors.OpError as error:
         raise UsageError(f"{path} is not a picture, or a damaged one; give a JPEG, PNG, GIF, BMP or WebP") from error
     return encoded
@@ -76,27 +77,34 @@ def servable_folder(source: str | Path) -> Path | None:
     return max(versions, key=lambda child: int(child.name), default=None)
 
 
-def _ask_servable(folder: Path, encoded: list[bytes]) -> tuple[list[list[str]], np.ndarray]:
+def _ask_servable(folder: Path, encoded: list[bytes]) -> Top:
     try:
         signatures = tf.saved_model.load(str(folder)).signatures
     except Exception as error:  # TensorFlow raises a dozen kinds for a folder it cannot read
-        raise UsageError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{folder} cannot be loaded: {reason(error)}") from error
     if "image_bytes" not in signatures:
         raise UsageError(f"{folder} has no image_bytes signature; export it again with resnet-keras export")
-    answer = signatures["image_bytes"](image_bytes=tf.constant(encoded))
-    labels = [[label.decode() for label in row] for row in answer["labels"].numpy()]
-    return labels, answer["scores"].numpy()
+    top = []
+    for batch in _batches(encoded):
+        answer = signatures["image_bytes"](image_bytes=tf.constant(batch))
+        for labels, scores in zip(answer["labels"].numpy(), answer["scores"].numpy(), strict=True):
+            top.append(([label.decode() for label in labels], scores))
+    return top
 
 
-def _ask_model(model: keras.Model, encoded: list[bytes]) -> list[tuple[list[str], np.ndarray]]:
-    shape = picture_format(model)
-    pixels = tf.stack([shape.prepare(tf.constant(picture)) for picture in encoded])
-    names = model_labels(model)
-    answers = []
-    for row in np.asarray(from_pixels(model)(pixels, training=False)):
-        order = np.argsort(-row, kind="stable")
-        answers.append(([names[i] for i in order], row[order]))
-    return answers
+def _ask_model(model: keras.Model, encoded: list[bytes]) -> Top:
+    shape, names, answer = picture_format(model), model_labels(model), from_pixels(model)
+    top = []
+    for batch in _batches(encoded):
+        pixels = tf.stack([shape.prepare(tf.constant(picture)) for picture in batch])
+        for row in np.asarray(answer(pixels, training=False)):
+            order = np.argsort(-row, kind="stable")
+            top.append(([names[i] for i in order], row[order]))
+    return top
+
+
+def _batches(encoded: list[bytes]) -> list[list[bytes]]:
+    return [encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH)]
 
 
 def model_labels(model: keras.Model) -> tuple[str, ...]:

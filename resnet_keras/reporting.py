@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,12 @@ def write_report(
     """Write the report of a run into its folder, with `curves.png` beside it."""
     parts = []
     if rows:
-        curves = _png(draw_curves(rows))
+        curves = png_of(draw_curves(rows))
         (folder / "curves.png").write_bytes(curves)
         parts += ["<h2>Training</h2>", _image(curves, "Loss, accuracy and learning rate by epoch")]
     parts += ["<h2>Classes on the test split</h2>"]
     if len(result.labels) <= LARGEST_CONFUSION:
-        parts += [_image(_png(draw_confusion(result)), "Confusion matrix")]
+        parts += [_image(png_of(draw_confusion(result)), "Confusion matrix")]
     parts += [_class_table(result), "<h2>Configuration</h2>", _pairs(_flat(config))]
     parts += ["<h2>Environment</h2>", _pairs({**metrics["environment"], "seconds": round(metrics["seconds"], 1)})]
     end = " Interrupted before its end." if metrics["interrupted"] else ""
@@ -95,15 +96,19 @@ def draw_confusion(result: Evaluation) -> Figure:
     for row, column in np.argwhere(result.confusion):
         ink = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(result.confusion[row, column]), ha="center", va="center", color=ink, fontsize=8)
-    axes.set_xticks(range(count), result.labels, rotation=45, ha="right")
-    axes.set_yticks(range(count), result.labels)
+    # A class may be called $x$: no formulas.
+    axes.set_xticks(range(count), result.labels, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(count), result.labels, parse_math=False)
     axes.set(xlabel="Predicted", ylabel="True", title="Pictures by true and predicted class")
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a class name in a script that the font lacks
+        figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
 
 

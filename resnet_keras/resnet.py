@@ -1,5 +1,6 @@
 """Stem, stages, head: `build_resnet` and `build_cifar_resnet`."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import keras
 
 from resnet_keras.blocks import block_from_spec
 from resnet_keras.card import ModelCard
-from resnet_keras.errors import UsageError, unknown
+from resnet_keras.errors import UsageError, reason, require, unknown
 from resnet_keras.layers import ConvNorm, NormActivation, Preprocessing, StemMaxPooling
 from resnet_keras.specs import ResNetSpec, cifar_spec, imagenet_spec
 
@@ -133,8 +134,11 @@ def assemble(
         raise unknown("pooling", pooling, ["avg", "max", None])
     if classifier_activation not in (None, "linear", "softmax", "sigmoid"):
         raise unknown("classifier_activation", classifier_activation, ["softmax", "sigmoid", None])
-    if include_top and classes < 1:
-        raise UsageError(f"classes must be at least 1, not {classes}")
+    try:
+        keras.activations.get(spec.activation)
+    except ValueError as error:
+        raise UsageError(f"unknown activation {spec.activation!r}; give Keras's name of one, such as relu") from error
+    require(not include_top or classes >= 1, "classes", "at least 1", classes)
     inputs = _inputs(spec, input_tensor, input_shape or (default_side, default_side, 3))
     x = _normalise(inputs, include_preprocessing)
     x = _stem(spec, x)
@@ -168,8 +172,8 @@ def _inputs(spec: ResNetSpec, input_tensor: Any, input_shape: tuple[int | None, 
         if side is not None and side < spec.total_stride:
             raise UsageError(
                 f"input {input_shape[0]}x{input_shape[1]} is too small: this net divides each side by "
-                f"{spec.total_stride}, so give it {spec.total_stride}x{spec.total_stride} or more, "
-                "or stem='cifar' for small pictures"
+                f"{spec.total_stride}, so give it {spec.total_stride}x{spec.total_stride} or more"
+                + ("" if spec.stem == "cifar" else ", or stem='cifar' for small pictures")
             )
     return keras.Input(input_shape, tensor=input_tensor, name="image") if inputs is None else inputs
 
@@ -218,6 +222,7 @@ def load_weights_file(model: keras.Model, path: str | Path) -> None:
     if not Path(path).is_file():
         raise UsageError(f"no weights file at {path}")
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings(action="ignore"):  # Keras says in a warning what it then raises
+            model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
-        raise UsageError(f"{path} does not fit {model.name}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{path} does not fit {model.name}: {reason(error)}") from error

@@ -1,16 +1,22 @@
 """Run folders and the models in them: writing one file whole or not at all, and finding a model again."""
 
+import contextlib
+import json
+import math
 import os
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from resnet_keras import blocks, layers  # noqa: F401  (registers the classes that a .keras file names)
 from resnet_keras.card import ModelCard
+from resnet_keras.config import TrainConfig, config_from_json
 from resnet_keras.data.pipeline import PictureFormat
-from resnet_keras.errors import UsageError
+from resnet_keras.errors import UsageError, reason
 from resnet_keras.layers import Preprocessing
 
 CONFIG, MODEL, TABLE, METRICS, REPORT = "config.json", "model.keras", "metrics.csv", "metrics.json", "report.html"
@@ -38,15 +44,39 @@ def new_run_folder(run_dir: str | None, name: str) -> Path:
 
 def cannot_write(path: Path, error: Exception) -> UsageError:
     """The error for a folder that is full, read-only or not a folder."""
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    return UsageError(f"cannot write to {path}: {reason}; free space there or give another folder")
+    return UsageError(f"cannot write to {path}: {reason(error)}; free space there or give another folder")
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Within it, a disk that is full or read-only is a `UsageError` that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text)
-    os.replace(beside, path)
+    """Write a UTF-8 file whole or not at all."""
+    beside = path.with_name(f".part-{path.name}")
+    try:
+        beside.write_text(text, "utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def json_text(value: Any) -> str:
+    """JSON, in which a number that is none (NaN, infinity) is null."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: plain(item) for key, item in part.items()}
+        if isinstance(part, list | tuple):
+            return [plain(item) for item in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(plain(value), allow_nan=False)
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -77,18 +107,40 @@ def model_file(source: str | Path) -> Path:
 def load_model(source: str | Path) -> keras.Model:
     """The model of a run folder or a `.keras` file. Raises `UsageError` where there is none, or it is damaged."""
     path = model_file(source)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {reason(error)}") from error
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is damaged, or not a .keras file: it is no zip archive")
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises a dozen kinds for a file it cannot read
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(f"{path} cannot be loaded, it is damaged or not one of our models: {reason[0]}") from error
+        raise UsageError(f"{path} cannot be loaded, it is damaged or not one of our models: {reason(error)}") from error
 
 
-def as_model(source: str | Path | keras.Model) -> keras.Model:
-    """A model as it is, or the one that `load_model` finds."""
-    return load_model(source) if isinstance(source, str | Path) else source
+def classifier(source: str | Path | keras.Model) -> keras.Model:
+    """A model, or the one that `load_model` finds, from pictures to the probabilities of classes.
+
+    Raises `UsageError` for a model of another kind. A softmax is put behind a network of ours that ends in logits.
+    """
+    model = load_model(source) if isinstance(source, str | Path) else source
+    if not model.built or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+        raise UsageError(f"{model.name} is no classifier of pictures: it does not take [N, H, W, C] alone")
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise UsageError(
+            f"{model.name} is no classifier: it does not give [N, classes]; build it with include_top=True"
+        )
+    if model.layers[-1].name == "logits":
+        softmax = keras.layers.Activation("softmax", name="predictions", dtype="float32")
+        return keras.Model(model.input, softmax(model.output), name=model.name)
+    return model
+
+
+def run_config(source: str | Path | keras.Model) -> TrainConfig | None:
+    """The config of a run folder; None for anything else."""
+    path = Path(source) / CONFIG if isinstance(source, str | Path) else None
+    return config_from_json(path.read_text("utf-8"), str(path)) if path and path.is_file() else None
 
 
 def card_layer(model: keras.Model) -> Preprocessing | None:

@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from resnet_keras.errors import UsageError, unknown
+from resnet_keras.errors import UsageError, check_types, require, unknown
 
 BlockKind = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "cifar", "deep"]
@@ -57,23 +57,23 @@ class ResNetSpec:
     activation: str = "relu"
 
     def __post_init__(self) -> None:
-        for name, annotation in self.__annotations__.items():
-            if get_origin(annotation) is Literal and getattr(self, name) not in get_args(annotation):
-                raise unknown(name, getattr(self, name), get_args(annotation))
         for name in ("blocks", "widths"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_types(self)
         if not self.blocks or len(self.blocks) != len(self.widths) or min(self.blocks + self.widths) < 1:
             raise UsageError(
                 f"blocks and widths need one positive number a stage each, not {self.blocks} and {self.widths}"
             )
-        if min(self.cardinality, self.base_width, self.stem_width) < 1:
-            raise UsageError("cardinality, base_width and stem_width must be at least 1")
+        require(self.stem_width >= 2, "stem_width", "at least 2", self.stem_width)
+        require(self.cardinality >= 1, "cardinality", "at least 1", self.cardinality)
+        narrowest = min(self.widths) * self.base_width // 64
+        require(narrowest >= 1, "base_width", f"at least {-(-64 // min(self.widths))} here", self.base_width)
         if self.block == "basic" and (self.cardinality, self.base_width) != (1, 64):
             raise UsageError("cardinality and base_width belong to block='bottleneck'; widen a basic net with widths=")
         if self.shortcut == "none" and self.zero_init_gamma:
             raise UsageError("zero_init_gamma would silence a plain net: with shortcut='none' nothing goes round")
-        if not 0.0 <= self.se_ratio <= 1.0:
-            raise UsageError(f"se_ratio must be between 0 and 1, not {self.se_ratio}")
+        require(0.0 <= self.se_ratio <= 1.0, "se_ratio", "between 0 and 1", self.se_ratio)
 
     @property
     def total_stride(self) -> int:

@@ -1,29 +1,38 @@
 """TensorFlow without its start-up messages. Standard library only, so that it can run before everything else."""
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 
 
 def import_tensorflow() -> None:
     """Import TensorFlow and look at the devices, keeping to itself what they print meanwhile.
 
-    Some of those lines come before TensorFlow reads TF_CPP_MIN_LOG_LEVEL, so standard error itself is held back; it is
-    shown after all when the import fails. Does nothing where TensorFlow is imported already.
+    Some of those lines come before TensorFlow reads TF_CPP_MIN_LOG_LEVEL, so standard error itself is held back. Does
+    nothing where TensorFlow is imported already. Raises ImportError for another backend of Keras than tensorflow.
     """
     if "tensorflow" in sys.modules:
         return
     if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
         raise ImportError("resnet_keras runs on Keras's tensorflow backend; unset KERAS_BACKEND")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with standard_error_held():
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def standard_error_held() -> Iterator[None]:
+    """Hold back what libraries write to standard error themselves; show it after all where an exception passes."""
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            import tensorflow
-
-            tensorflow.config.list_physical_devices()
+            yield
         except BaseException:
             held.seek(0)
             os.write(real, held.read())

@@ -124,7 +124,7 @@ def test_nested_flags_reach_the_config(quick: TrainConfig, tmp_path: Path) -> No
         ("train digits --model-options shortcut", "--model-options"),
         ("train digits --data cifar01", "no TensorFlow data set of that name; did you mean cifar10"),
         ("train digits --data /nowhere", "there is no such folder"),
-        ("train none.json", "there is no config file none.json"),
+        ("train none.json", "cannot read the config file none.json: No such file"),
         ("evaluate", "missing: MODEL"),
         ("evaluate /nowhere", "there is no run folder or model at /nowhere"),
         ("evaluate / --batch-size 0", "batch_size must be at least 1"),

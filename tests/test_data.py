@@ -182,6 +182,61 @@ def test_decode_kinds() -> None:
         np.testing.assert_allclose(grey[..., 0], image @ [0.299, 0.587, 0.114], atol=0.51)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 60_000), (60_000, 1)])
+def test_a_long_thin_picture_costs_no_more_than_another(height: int, width: int) -> None:
+    """Resized first and cropped then, it would take 44 GiB."""
+    out = resize_and_centre_crop(tf.ones((height, width, 3), tf.uint8), (224, 224), 0.875, "bilinear")
+    np.testing.assert_array_equal(out, np.ones((224, 224, 3)))
+
+
+def test_the_crop_is_the_centre_of_the_resized_picture() -> None:
+    """Against tf.image.resize of the whole and a cut, where both can be had: whole pixels on every side."""
+    image = tf.constant(RNG.integers(0, 256, (60, 90, 3), "uint8"))
+    whole = tf.image.resize(image, (40, 60), "bilinear", antialias=True)[4:36, 14:46]
+    out = resize_and_centre_crop(image, (32, 32), 0.8, "bilinear")
+    np.testing.assert_allclose(out, tf.round(whole), atol=1)
+
+
+@pytest.mark.parametrize("kind", ["array", "files", "records"])
+def test_training_without_augmentation_sees_what_evaluation_sees(
+    kind: str, picture_folder: Path, tmp_path: Path
+) -> None:
+    source = {
+        "array": array_source,
+        "files": lambda: open_source(str(picture_folder)),
+        "records": lambda: record_source(tmp_path),
+    }[kind]()
+    source = dataclasses.replace(source, test=source.train)
+    shape = PictureFormat((16, 16), source.channels, ModelCard(crop=0.5))
+    options: dict[str, Any] = {"batch_size": 1, "epochs": 1, "seed": 0}
+    seen = [x.numpy().tobytes() for x, _ in training_batches(source, shape, Augmentation(), **options)]
+    tested = [tf.cast(x, tf.uint8).numpy().tobytes() for x, _ in evaluation_batches(source, shape, 1)]
+    assert sorted(seen) == sorted(tested)
+
+
+def test_streamed_batches_do_not_depend_on_the_process(tmp_path: Path) -> None:
+    source, orders = record_source(tmp_path), []
+    for seed in (1, 2):
+        tf.random.set_seed(seed)
+        orders.append(numbers(batches_of(source, seed=3)))
+    assert orders[0] == orders[1]
+
+
+def test_a_rare_class_is_tested_too(picture_folder: Path) -> None:
+    for i in range(6, 60):
+        (picture_folder / "red" / f"{i}.jpg").write_bytes((picture_folder / "red" / "0.jpg").read_bytes())
+    for i in range(2, 6):
+        (picture_folder / "blue" / f"{i}.jpg").unlink()
+    source = open_source(str(picture_folder))
+    assert isinstance(source.test, FileSplit)
+    assert np.bincount(source.test.targets).tolist() == [1, 12]
+
+
+def test_a_class_may_be_called_train(picture_folder: Path) -> None:
+    (picture_folder / "red").rename(picture_folder / "train")
+    assert open_source(str(picture_folder)).labels == ("blue", "train")
+
+
 def test_statistics_are_means_and_deviations() -> None:
     images = RNG.integers(0, 256, (20, 5, 5, 3), "uint8")
     measured = statistics(ArraySplit(images, np.zeros(20, "int64")), 3)

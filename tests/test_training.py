@@ -315,3 +315,41 @@ def test_plain_nets_train_by_every_recipe(quick: TrainConfig, tmp_path: Path) ->
     config = dataclasses.replace(quick, model="cifar_plain20", epochs=1, run_dir=str(tmp_path / "run"))
     assert config.zero_init_gamma
     rk.train(dataclasses.replace(config, augmentation=Augmentation(flip=True)), quiet=True)
+
+
+def test_resized_crops_of_pictures_in_memory(quick: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        quick, augmentation=Augmentation("resized"), image_size=12, epochs=1, run_dir=str(tmp_path / "run")
+    )
+    assert rk.train(config, quiet=True).model.input_shape == (None, 12, 12, 1)
+
+
+def test_a_run_takes_over_the_normalisation_it_starts_from(quick: TrainConfig, tmp_path: Path) -> None:
+    card = rk.ModelCard(mean=(0.1,), std=(0.7,))
+    model = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), include_preprocessing=card)
+    model.save(tmp_path / "start.keras")
+    config = dataclasses.replace(quick, weights=str(tmp_path / "start.keras"), epochs=1, run_dir=str(tmp_path / "run"))
+    layer = rk.train(config, quiet=True).model.get_layer("preprocessing")
+    assert (layer.card.mean, layer.card.std) == ((0.1,), (0.7,))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"classes": 5},
+        {"name": "x"},
+        {"include_top": False},
+        {"se_ratio": "abc"},
+        {"blocks": 3},
+        {"widths": (0, 1, 2)},
+        {"activation": "foo"},
+        {"stem": "deep", "stem_width": 1},
+    ],
+    ids=str,
+)
+def test_model_options_are_fields_of_a_spec_with_their_types(quick: TrainConfig, options: dict, tmp_path: Path) -> None:
+    config = dataclasses.replace(quick, model_options=options, run_dir=str(tmp_path / "run"))
+    with pytest.raises(UsageError) as error:
+        rk.train(config, quiet=True)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()

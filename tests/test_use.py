@@ -17,9 +17,10 @@ from conftest import randomise
 import resnet_keras as rk
 from resnet_keras.data.pipeline import PictureFormat
 from resnet_keras.errors import UsageError
-from resnet_keras.evaluation import Evaluator
+from resnet_keras.evaluation import Evaluation, Evaluator
 from resnet_keras.export import ask_servable, servable
-from resnet_keras.runs import picture_format
+from resnet_keras.reporting import draw_confusion, png_of
+from resnet_keras.runs import json_text, picture_format
 
 RNG = np.random.default_rng(0)
 
@@ -213,6 +214,64 @@ def test_the_manifest_says_how_to_use_it(servable: Path) -> None:
     assert math.isfinite(manifest["card"]["metrics"]["accuracy"])
 
 
+def foreign(kind: str) -> keras.Model:
+    layers, image = keras.layers, keras.Input((8, 8, 3))
+    if kind == "vector":
+        return keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    if kind == "unbuilt":
+        return keras.Sequential([layers.Dense(3)])
+    if kind == "map":
+        return keras.Model(image, layers.Conv2D(3, 3)(image))
+    flat = layers.Flatten()(image)
+    if kind == "two outputs":
+        return keras.Model(image, [layers.Dense(3)(flat), layers.Dense(2)(flat)])
+    other = keras.Input((8, 8, 3))
+    return keras.Model([image, other], layers.Dense(3)(layers.Flatten()(image + other)))
+
+
+@pytest.mark.parametrize("kind", ["vector", "unbuilt", "map", "two outputs", "two inputs"])
+def test_models_that_are_no_classifiers_are_refused(kind: str, digit_png: Path, data_dir: str, tmp_path: Path) -> None:
+    model = foreign(kind)
+    for use in (
+        lambda: rk.predict(model, [digit_png]),
+        lambda: rk.evaluate(model, "digits", data_dir=data_dir),
+        lambda: rk.export_servable(model, tmp_path / "net"),
+    ):
+        with pytest.raises(UsageError, match="is no classifier"):
+            use()
+
+
+def test_logits_become_probabilities_in_use(digit_png: Path, tmp_path: Path) -> None:
+    model = rk.build_cifar_resnet(20)
+    logits = rk.build_cifar_resnet(20, classifier_activation=None)
+    logits.set_weights(model.get_weights())
+    for source in (logits, rk.export_servable(logits, tmp_path / "net")):
+        prediction = rk.predict(source, [digit_png], top_k=5)[0]
+        np.testing.assert_allclose(prediction.scores, rk.predict(model, [digit_png])[0].scores, atol=1e-5)
+
+
+def test_a_model_of_nothing_but_nan_is_right_about_nothing(data_dir: str) -> None:
+    card = rk.ModelCard(mean=(0.5,), std=(0.5,), labels=tuple("0123456789"))
+    model = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), include_preprocessing=card)
+    model.get_layer("logits").set_weights([np.full((64, 10), np.nan), np.zeros(10)])
+    result = rk.evaluate(model, "digits", data_dir=data_dir)
+    assert result.top5_accuracy == 0
+    assert json.loads(json_text(result.to_dict()))["loss"] is None
+
+
+def test_reports_draw_any_class_name() -> None:
+    labels = ("$\\foo$", "猫", "<b>")
+    figure = draw_confusion(Evaluation(0.1, 0.5, 1.0, 3, labels, np.eye(3, dtype="int64")))
+    assert len(png_of(figure)) > 1000
+
+
+def test_many_pictures_are_answered_in_batches(servable: Path, digits_run: Path, digit_png: Path) -> None:
+    for source in (servable, digits_run):
+        answers = rk.predict(source, [digit_png] * 70, top_k=1)
+        assert len({(answer.labels, round(answer.scores[0], 5)) for answer in answers}) == 1
+        assert rk.predict(source, []) == []
+
+
 def test_versions_count_up(digits_run: Path, tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "notes").mkdir()
@@ -259,7 +318,7 @@ def test_export_refusals(digits_run: Path, tmp_path: Path, arguments: dict, mess
 
 
 def test_export_needs_a_classifier(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no classifier to export"):
+    with pytest.raises(UsageError, match="is no classifier"):
         rk.export_servable(rk.build_resnet(18, include_top=False), tmp_path)
 
 

@@ -32,11 +32,12 @@ def _offsets(count: tf.Tensor, pad: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def random_resized_crop(
-    encoded: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], channels: int, min_area: float, flip: bool
+    picture: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], channels: int, min_area: float, flip: bool
 ) -> tf.Tensor:
-    """A random part of an encoded picture, resized to `float32[*size, channels]`, 0 to 255 (Szegedy et al. 2014).
+    """A random part of a picture, resized to `float32[*size, channels]`, 0 to 255 (Szegedy et al. 2014).
 
-    The part has `min_area` to all of the area and sides of 3:4 to 4:3. Of a JPEG only that part is decoded.
+    The part has `min_area` to all of the area and sides of 3:4 to 4:3. The picture is `uint8[H, W, channels]`, or an
+    encoded file; of a JPEG only that part is decoded.
     """
     seeds = tf.random.split(seed, 2)
 
@@ -54,14 +55,16 @@ def random_resized_crop(
         return tf.concat([begin[:2], extent[:2]], 0)
 
     def from_jpeg() -> tf.Tensor:
-        return tf.io.decode_and_crop_jpeg(encoded, part_of(tf.io.extract_jpeg_shape(encoded)), channels=channels)
+        return tf.io.decode_and_crop_jpeg(picture, part_of(tf.io.extract_jpeg_shape(picture)), channels=channels)
 
-    def from_other() -> tf.Tensor:
-        image = decode(encoded, channels)
+    def from_pixels(image: tf.Tensor) -> tf.Tensor:
         top, left, height, width = tf.unstack(part_of(tf.shape(image)))
         return image[top : top + height, left : left + width]
 
-    image = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
+    if picture.dtype == tf.string:
+        image = tf.cond(tf.io.is_jpeg(picture), from_jpeg, lambda: from_pixels(decode(picture, channels)))
+    else:
+        image = from_pixels(picture)
     image = resize(tf.ensure_shape(image, [None, None, channels]), size, "bilinear")
     if flip:
         mirrored = tf.random.stateless_uniform([], seeds[1], maxval=2, dtype=tf.int32) == 1

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from sklearn.model_selection import train_test_split
 
 from resnet_keras.data.splits import FileSplit, Source
-from resnet_keras.errors import UsageError
+from resnet_keras.errors import UsageError, reason
+from resnet_keras.startup import standard_error_held
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"}
 TRAIN_NAMES = ("train", "training")
@@ -22,18 +22,17 @@ def open_folder(path: Path) -> Source:
     Raises `UsageError` for fewer than two classes, an empty class, and files that are no pictures, naming them.
     """
     children = _subfolders(path)
-    train = next((child for child in children if child.name in TRAIN_NAMES), None)
+    # A class may be called train: only a folder of folders is a split.
+    train = next((child for child in children if child.name in TRAIN_NAMES and _subfolders(child)), None)
     if train is None:
         labels, paths, targets = _scan(path)
         _check_readable(paths)
         if min(np.bincount(targets)) < 2:
             rare = labels[int(np.argmin(np.bincount(targets)))]
             raise UsageError(f"class {path / rare} has one picture; a class needs two, one of them to test with")
-        # At least one test picture a class, however small the folder is.
-        test_size = max(round(TEST_SHARE * len(paths)), len(labels))
-        indices = np.arange(len(paths))
-        chosen = train_test_split(indices, test_size=test_size, stratify=targets, random_state=0)
-        splits = [FileSplit(tuple(paths[i] for i in np.sort(part)), targets[np.sort(part)]) for part in chosen]
+        tested = _test_places(targets)
+        chosen = (np.setdiff1d(np.arange(len(paths)), tested), tested)
+        splits = [FileSplit(tuple(paths[i] for i in part), targets[part]) for part in chosen]
         return _source(path, labels, *splits)
     test = next((child for name in TEST_NAMES for child in children if child.name == name), None)
     if test is None:
@@ -46,6 +45,15 @@ def open_folder(path: Path) -> Source:
     _check_readable([*paths, *test_paths])
     places = np.array([labels.index(label) for label in test_labels])
     return _source(path, labels, FileSplit(tuple(paths), targets), FileSplit(tuple(test_paths), places[test_targets]))
+
+
+def _test_places(targets: np.ndarray) -> np.ndarray:
+    """A fifth of each class, and at least one picture; always the same ones."""
+    rng, places = np.random.default_rng(0), []
+    for target in range(targets.max() + 1):
+        own = rng.permutation(np.flatnonzero(targets == target))
+        places.append(own[: max(1, round(TEST_SHARE * len(own)))])
+    return np.sort(np.concatenate(places))
 
 
 def _source(path: Path, labels: list[str], train: FileSplit, test: FileSplit) -> Source:
@@ -84,17 +92,11 @@ def _check_readable(paths: list[str]) -> None:
         try:
             tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
         except tf.errors.OpError as error:
-            return _reason(error)
+            return reason(error)
         return None
 
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with standard_error_held(), concurrent.futures.ThreadPoolExecutor() as pool:  # libjpeg speaks for itself
         faults = [(path, reason) for path, reason in zip(paths, pool.map(fault, paths), strict=True) if reason]
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise UsageError(f"{faults[0][0]} cannot be read as a picture{more}: {faults[0][1]}; mend or remove it")
-
-
-def _reason(error: tf.errors.OpError) -> str:
-    """TensorFlow's words without its node names."""
-    text = error.message.rsplit("}}", 1)[-1].split(" [Op:")[0]
-    return text.strip().rstrip(".").splitlines()[0]

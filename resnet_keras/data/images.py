@@ -22,18 +22,24 @@ def resize_and_centre_crop(
 ) -> tf.Tensor:
     """`[H, W, C]` of any size to `float32[*size, C]`: the evaluation transform.
 
-    The picture is resized, sides in proportion, until `size / crop` fits inside it; then the centre is cut out.
+    As if the picture were resized, sides in proportion, until `size / crop` fits inside it, and the centre cut out; but
+    only that centre is ever computed, so that a long thin picture costs no more than another. Pixels are whole numbers,
+    as the uint8 pixels of a client's own picture would be.
     """
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    scale = tf.maximum(size[0] / crop / height, size[1] / crop / width)
-    sides = tf.maximum(tf.cast(tf.round(tf.stack([height, width]) * scale), tf.int32), size)
-    image = resize(image, sides, interpolation)
-    top, left = tf.unstack((sides - size) // 2)
-    # Whole numbers, as the uint8 pixels of a client's own picture would be.
-    return tf.ensure_shape(tf.round(image[top : top + size[0], left : left + size[1]]), [*size, image.shape[-1]])
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = tf.reduce_max(tf.constant(size, tf.float32) / crop / sides)
+    image = tf.raw_ops.ScaleAndTranslate(
+        images=tf.cast(image, tf.float32)[None],
+        size=size,
+        scale=tf.stack([scale, scale]),
+        translation=(tf.constant(size, tf.float32) - sides * scale) / 2,
+        kernel_type={"bilinear": "triangle", "bicubic": "keyscubic"}[interpolation],
+        antialias=True,
+    )[0]
+    return tf.round(tf.clip_by_value(image, 0.0, 255.0))
 
 
-def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int], interpolation: Interpolation) -> tf.Tensor:
+def resize(image: tf.Tensor, size: tuple[int, int], interpolation: Interpolation) -> tf.Tensor:
     """Resize with antialiasing, so that a large picture made small keeps what it shows; float32, 0 to 255."""
     image = tf.cast(tf.image.resize(image, size, interpolation, antialias=True), tf.float32)
     return tf.clip_by_value(image, 0.0, 255.0)

@@ -15,11 +15,11 @@ from resnet_keras.card import ModelCard
 from resnet_keras.config import Augmentation
 from resnet_keras.data.augmentation import pad_crop_flip, random_resized_crop
 from resnet_keras.data.images import decode, resize_and_centre_crop
-from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, FileSplit, Source, Split
+from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, FileSplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError
 
-SHUFFLE_BUFFER = 16_384
-"""Encoded pictures that a streamed split keeps to choose from."""
+SHUFFLE_WINDOW = 16_384
+"""Encoded pictures of a streamed split that are shuffled at a time."""
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,32 @@ class PictureFormat:
     channels: int
     card: ModelCard
 
-    def prepare(self, encoded: tf.Tensor) -> tf.Tensor:
-        """An encoded picture to `float32[*size, channels]`, 0 to 255: the evaluation transform."""
-        image = decode(encoded, self.channels)
-        return resize_and_centre_crop(image, self.size, self.card.crop, self.card.interpolation)
+    def prepare(self, picture: tf.Tensor) -> tf.Tensor:
+        """An encoded picture, or `uint8[H, W, channels]`, to `float32[*size, channels]`: the evaluation transform."""
+        image = decode(picture, self.channels) if picture.dtype == tf.string else picture
+        image = resize_and_centre_crop(image, self.size, self.card.crop, self.card.interpolation)
+        return tf.ensure_shape(image, [*self.size, self.channels])
 
 
-def in_memory(split: Split, shape: PictureFormat) -> Split:
-    """A split of files as an array of pictures of the network's size, where that fits in memory."""
-    if isinstance(split, ArraySplit) and split.images.shape[1:3] != shape.size:
-        images = tf.data.Dataset.from_tensor_slices(split.images).map(
-            lambda image: resize_and_centre_crop(image, shape.size, shape.card.crop, shape.card.interpolation),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-    elif isinstance(split, FileSplit) and len(split) * np.prod((*shape.size, shape.channels)) <= FITS_IN_MEMORY:
-        images = tf.data.Dataset.from_tensor_slices(list(split.paths)).map(
-            lambda path: shape.prepare(tf.io.read_file(path)), num_parallel_calls=tf.data.AUTOTUNE
-        )
-    else:
+def prepared(split: Split, shape: PictureFormat) -> ArraySplit | None:
+    """The split's pictures by the evaluation transform, as uint8, where they fit in memory; else None."""
+    if isinstance(split, ArraySplit) and split.images.shape[1:3] == shape.size and shape.card.crop == 1:
         return split
-    pixels = images.map(lambda image: tf.cast(image, tf.uint8)).batch(256).as_numpy_iterator()
-    return ArraySplit(np.concatenate(list(pixels)), split.targets)
+    if isinstance(split, RecordSplit) or len(split) * np.prod((*shape.size, shape.channels)) > FITS_IN_MEMORY:
+        return None
+    images = tf.data.Dataset.from_tensor_slices(_pictures(split)).map(
+        lambda picture: tf.cast(shape.prepare(_read(picture)), tf.uint8), tf.data.AUTOTUNE
+    )
+    return ArraySplit(np.concatenate(list(images.batch(256).as_numpy_iterator())), split.targets)
+
+
+def _pictures(split: ArraySplit | FileSplit) -> tf.Tensor:
+    """All the pictures of a split: their pixels, or the names of their files."""
+    return tf.constant(split.images if isinstance(split, ArraySplit) else split.paths)
+
+
+def _read(picture: tf.Tensor) -> tf.Tensor:
+    return tf.io.read_file(picture) if picture.dtype == tf.string else picture
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
@@ -72,89 +77,90 @@ def training_batches(
     first_step: int = 0,
 ) -> tf.data.Dataset:
     """The batches of a run, epoch after epoch, from `first_step` on; each epoch drops its incomplete last batch."""
-    split = source.train if augmentation.crop == "resized" else in_memory(source.train, shape)
-    steps = steps_per_epoch(split, batch_size)
-    classes = len(source.labels)
+    ready = None if augmentation.crop == "resized" else prepared(source.train, shape)
+    split = ready or source.train
+    steps, classes = steps_per_epoch(split, batch_size), len(source.labels)
+    pad = augmentation.pad if augmentation.crop == "pad" else 0
+    if pad > min(shape.size):
+        raise UsageError(f"pad {pad} is more than the {min(shape.size)} pixels of the picture's side")
+    fill = tf.constant(np.round(np.array(shape.card.mean) * 255), tf.uint8)
 
     def labels(targets: tf.Tensor) -> tf.Tensor:
         return tf.one_hot(targets, classes) * (1.0 - label_smoothing) + label_smoothing / classes
 
-    def batch_from_array(step: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def whole_batch(step: Any) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, place = step // steps, step % steps
         order = _shuffled(place * batch_size + tf.range(batch_size, dtype=tf.int64), len(split), seed, epoch)
-        pad = augmentation.pad if augmentation.crop == "pad" else 0
-        fill = tf.constant(np.round(np.array(shape.card.mean) * 255), tf.uint8)
-        chosen = tf.ensure_shape(tf.gather(pixels, order), [batch_size, *shape.size, shape.channels])
+        chosen = tf.gather(pictures, order)
         images = pad_crop_flip(chosen, _seed(seed, step), pad, fill, augmentation.flip)
-        return tf.reshape(images, chosen.shape), labels(tf.gather(targets, order))
+        return tf.ensure_shape(images, [batch_size, *shape.size, shape.channels]), labels(tf.gather(targets, order))
 
-    def picture(encoded: tf.Tensor, target: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def changed(picture: tf.Tensor, target: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         own = _seed(seed, position)
         if augmentation.crop == "resized":
             area, flip = augmentation.min_area, augmentation.flip
-            image = random_resized_crop(encoded, own, shape.size, shape.channels, area, flip)
-        else:
-            image = tf.cast(shape.prepare(encoded), tf.uint8)
-            pad = augmentation.pad if augmentation.crop == "pad" else 0
-            fill = tf.constant(np.round(np.array(shape.card.mean) * 255), tf.uint8)
-            image = pad_crop_flip(image[None], own, pad, fill, augmentation.flip)[0]
+            return random_resized_crop(picture, own, shape.size, shape.channels, area, flip), labels(target)
+        image = tf.cast(shape.prepare(picture), tf.uint8)[None]
+        image = pad_crop_flip(image, own, pad, fill, augmentation.flip)[0]
         return tf.ensure_shape(image, [*shape.size, shape.channels]), labels(target)
 
-    def picture_from_file(position: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def one_picture(position: Any) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, place = position // (steps * batch_size), position % (steps * batch_size)
         index = _shuffled(place, len(split), seed, epoch)
-        return picture(tf.io.read_file(tf.gather(paths, index)), tf.gather(targets, index), position)
+        return changed(_read(tf.gather(pictures, index)), tf.gather(targets, index), position)
 
     def epoch_of_records(epoch: Any) -> tf.data.Dataset:
-        shuffled = tf.random.experimental.stateless_shuffle(tf.constant(files), _seed(seed, epoch))  # pyright: ignore[reportAttributeAccessIssue]
-        records = tf.data.Dataset.from_tensor_slices(shuffled).interleave(
+        key = _seed(seed, epoch)
+        records = tf.data.Dataset.from_tensor_slices(_stateless_shuffle(tf.constant(files), key)).interleave(
             tf.data.TFRecordDataset, 16, 16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return records.shuffle(SHUFFLE_BUFFER, seed=seed + epoch).take(steps * batch_size)
+        # tf.data's own shuffle would mix the process's seed in.
+        windows = records.batch(SHUFFLE_WINDOW).map(lambda window: _stateless_shuffle(window, key))
+        return windows.unbatch().take(steps * batch_size)
 
     total, first = steps * epochs, first_step * batch_size
-    if isinstance(split, ArraySplit):
-        pixels, targets = tf.constant(split.images), tf.constant(split.targets)
-        batches = tf.data.Dataset.range(first_step, total).map(batch_from_array, tf.data.AUTOTUNE)
-    elif isinstance(split, FileSplit):
-        paths, targets = tf.constant(split.paths), tf.constant(split.targets)
-        pictures = tf.data.Dataset.range(first, total * batch_size).map(picture_from_file, tf.data.AUTOTUNE)
-        batches = pictures.batch(batch_size, drop_remainder=True)
-    else:
-        files = split.files
+    if isinstance(split, RecordSplit):
+        files, parse = split.files, split.parse
         records = tf.data.Dataset.range(epochs).flat_map(epoch_of_records).skip(first)
-        numbered = records.enumerate(first).map(
-            lambda position, record: picture(*split.parse(record), position), tf.data.AUTOTUNE
+        examples = records.enumerate(first).map(
+            lambda position, record: changed(*parse(record), position), tf.data.AUTOTUNE
         )
-        batches = numbered.batch(batch_size, drop_remainder=True)
+        batches = examples.batch(batch_size, drop_remainder=True)
+    else:
+        pictures, targets = _pictures(split), tf.constant(split.targets)
+        if ready:
+            batches = tf.data.Dataset.range(first_step, total).map(whole_batch, tf.data.AUTOTUNE)
+        else:
+            examples = tf.data.Dataset.range(first, total * batch_size).map(one_picture, tf.data.AUTOTUNE)
+            batches = examples.batch(batch_size, drop_remainder=True)
     return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(source: Source, shape: PictureFormat, batch_size: int) -> tf.data.Dataset:
     """Every picture of the test split once, in order; the last batch may be smaller."""
-    split, classes = in_memory(source.test, shape), len(source.labels)
-    if isinstance(split, ArraySplit):
+    split, classes = prepared(source.test, shape), len(source.labels)
+    if split:
         dataset = tf.data.Dataset.from_tensor_slices((split.images, split.targets))
-    elif isinstance(split, FileSplit):
-        dataset = tf.data.Dataset.from_tensor_slices((list(split.paths), split.targets)).map(
-            lambda path, target: (shape.prepare(tf.io.read_file(path)), target), tf.data.AUTOTUNE
-        )
     else:
-        dataset = tf.data.TFRecordDataset(list(split.files)).map(
-            lambda record: _prepared(shape, *split.parse(record)), tf.data.AUTOTUNE
-        )
+        split = source.test
+        if isinstance(split, RecordSplit):
+            examples = tf.data.TFRecordDataset(list(split.files)).map(split.parse, tf.data.AUTOTUNE)
+        else:
+            examples = tf.data.Dataset.from_tensor_slices((_pictures(split), tf.constant(split.targets)))
+            examples = examples.map(lambda picture, target: (_read(picture), target), tf.data.AUTOTUNE)
+        dataset = examples.map(lambda picture, target: (shape.prepare(picture), target), tf.data.AUTOTUNE)
     batches = dataset.batch(batch_size).map(lambda images, targets: (images, tf.one_hot(targets, classes)))
     return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
-
-
-def _prepared(shape: PictureFormat, encoded: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return shape.prepare(encoded), target
 
 
 def _shuffled(places: tf.Tensor, count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     """Where the `places` of an epoch's order point: a permutation of `count` that depends on (seed, epoch) only."""
     key = tf.stack([tf.constant(seed, tf.int64), epoch])
     return tf.random.experimental.index_shuffle(places, tf.cast(key, tf.uint32), tf.constant(count - 1, tf.int64))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _stateless_shuffle(values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    return tf.random.experimental.stateless_shuffle(values, key)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _seed(seed: int, position: tf.Tensor) -> tf.Tensor:

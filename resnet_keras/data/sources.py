@@ -12,18 +12,18 @@ def open_source(data: str, data_dir: str | None = None) -> Source:
     """Open `data`: "digits", the name of a TensorFlow data set, or a folder of pictures.
 
     Args:
-        data: a bare name is looked up in TensorFlow Datasets first; a path with a separator is a folder.
+        data: a bare name is looked up in TensorFlow Datasets first, a path with a separator among the folders.
         data_dir: where TensorFlow Datasets keeps prepared data; its own default when None.
 
     Raises:
         UsageError: no such folder or name, nothing prepared and no network, unreadable pictures; it says which.
     """
-    if is_known(data) and not data.startswith((".", "/", "~")):
-        return open_tfds(data, data_dir)
     path = Path(data).expanduser()
-    if path.is_dir():
+    if data and path.is_dir() and ("/" in data or not is_known(data)):
         return open_folder(path)
-    if path.exists():
+    if is_known(data):
+        return open_tfds(data, data_dir)
+    if data and path.exists():
         raise UsageError(f"--data {data} is a file; give a folder of class/file or split/class/file")
     near = near_names(data)
     hint = f"; did you mean {', '.join(near)}" if near else ""

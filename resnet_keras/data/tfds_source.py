@@ -10,13 +10,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from resnet_keras.data.digits import Digits
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, RecordSplit, Source, Split
-from resnet_keras.errors import UsageError
+from resnet_keras.errors import UsageError, reason
 
 # ImageNet's own test split has no labels.
 TEST_SPLIT = {"imagenet2012": "validation"}
@@ -41,10 +42,11 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
     """Open a data set by name. Raises `UsageError` when it cannot be had, or has no pictures with labels."""
     tfds.disable_progress_bar()
     data_dir = str(Path(data_dir).expanduser()) if data_dir else None
+    absl.logging.set_verbosity(absl.logging.ERROR)  # it warns of a folder that it is about to fill
     try:
         builder = Digits(data_dir=data_dir) if name == "digits" else tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-        raise UsageError(f"--data {name}: {_first_line(error)}") from error
+    except Exception as error:  # an unknown config or version, or a damaged folder: a dozen kinds
+        raise UsageError(f"--data {name} cannot be opened: {reason(error)}") from error
     image_key, label_key = _keys(builder)
     if not builder.is_prepared():
         _prepare(builder)
@@ -91,7 +93,7 @@ def _prepare(builder: Any) -> None:
         with contextlib.redirect_stdout(sys.stderr if builder.name != "digits" else io.StringIO()):
             builder.download_and_prepare()
     except (OSError, AssertionError, tfds.download.DownloadError) as error:
-        raise UsageError(f"--data {builder.name} cannot be prepared: {_first_line(error)}") from error
+        raise UsageError(f"--data {builder.name} cannot be prepared: {reason(error)}") from error
 
 
 def _reachable(page: str) -> bool:
@@ -104,17 +106,15 @@ def _reachable(page: str) -> bool:
     return True
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
 def _array_split(builder: Any, split: str, image_key: str, label_key: str) -> Split:
     images, targets = [], []
     dataset = builder.as_dataset(split=split, batch_size=1024, shuffle_files=False)
-    for batch in tfds.as_numpy(dataset):
-        images.append(batch[image_key])
-        targets.append(batch[label_key])
+    try:
+        for batch in tfds.as_numpy(dataset):
+            images.append(batch[image_key])
+            targets.append(batch[label_key])
+    except tf.errors.OpError as error:
+        raise UsageError(f"--data {builder.name} in {builder.data_dir} is damaged: {reason(error)}") from error
     return ArraySplit(np.concatenate(images), np.concatenate(targets).astype("int64"))
 
 

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.errors import UsageError
+from resnet_keras.errors import UsageError, require
 from resnet_keras.export.signatures import Servable
 from resnet_keras.prediction import model_labels
-from resnet_keras.runs import as_model, cannot_write, card_layer, from_pixels, picture_format
+from resnet_keras.runs import cannot_write, card_layer, classifier, from_pixels, picture_format
 
 MANIFEST = Path("assets.extra", "manifest.json")
 TOLERANCE = 1e-4
@@ -60,11 +60,10 @@ def export_servable(
         raise UsageError(f"dtype {dtype!r} is not available; choose float32")
     if calibration_data is not None:
         raise UsageError("calibration_data is for quantised exports; leave it out with dtype float32")
-    if top_k < 1:
-        raise UsageError(f"top_k must be at least 1, not {top_k}")
-    given = as_model(model_or_run)
+    require(top_k >= 1, "top_k", "at least 1", top_k)
+    given = classifier(model_or_run)
     if not {"avg_pool", "logits"} <= {layer.name for layer in given.layers}:
-        raise UsageError(f"{given.name} has no classifier to export; build it with include_top=True")
+        raise UsageError(f"{given.name} is not one of our networks: it has no layers avg_pool and logits")
     names = tuple(labels) if labels is not None else model_labels(given)
     if len(names) != given.output_shape[-1]:
         raise UsageError(f"{len(names)} labels for the {given.output_shape[-1]} classes of {given.name}")
@@ -90,8 +89,7 @@ def _version(base: Path, version: int | None) -> int:
     taken = [int(child.name) for child in base.glob("*") if child.name.isdecimal()]
     if version is None:
         return max(taken, default=0) + 1
-    if version < 1:
-        raise UsageError(f"version must be at least 1, not {version}")
+    require(1 <= version < 2**63, "version", "at least 1 and below 2**63", version)
     if version in taken:
         raise UsageError(f"version {version} exists in {base}; leave --version out for {max(taken) + 1}")
     return version

@@ -1,6 +1,7 @@
 """What happens beside the steps of a run: progress on the terminal, the table of epochs, the saved model."""
 
 import csv
+import io
 import math
 import sys
 import time
@@ -12,7 +13,7 @@ import keras
 
 from resnet_keras.errors import UsageError
 from resnet_keras.evaluation import Evaluation
-from resnet_keras.runs import BEST, MODEL, TABLE, save_model
+from resnet_keras.runs import BEST, MODEL, TABLE, save_model, write_text
 
 COLUMNS: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
@@ -39,12 +40,13 @@ class RunWriter(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = {} if logs is None else logs
-        if not math.isfinite(logs["loss"]):
+        tested = self.test()
+        if not math.isfinite(logs["loss"] + tested.loss):
             raise UsageError(
-                f"the loss is {logs['loss']} after epoch {epoch + 1}: training diverged; lower --learning-rate "
+                f"the loss is no number after epoch {epoch + 1}: training diverged; lower --learning-rate "
                 f"or lengthen --warmup ({self.folder} keeps the epochs before)"
             )
-        self.tested = self.test()
+        self.tested = tested
         logs |= {"val_loss": self.tested.loss, "val_accuracy": self.tested.accuracy}
         best = max((row["val_accuracy"] for row in self.rows), default=-1.0)
         row = {
@@ -60,10 +62,11 @@ class RunWriter(keras.callbacks.Callback):
             save_model(self.network, self.folder / BEST)
 
     def write_table(self) -> None:
-        with open(self.folder / TABLE, "w", newline="") as file:
-            table = csv.DictWriter(file, COLUMNS)
-            table.writeheader()
-            table.writerows(self.rows)
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        write_text(self.folder / TABLE, text.getvalue())
 
 
 class Progress(keras.callbacks.Callback):

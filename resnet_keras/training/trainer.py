@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import platform
 import sys
 import time
@@ -19,7 +18,7 @@ from resnet_keras.config import TrainConfig
 from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, steps_per_epoch, training_batches
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import Source, statistics
-from resnet_keras.errors import UsageError
+from resnet_keras.errors import UsageError, unknown
 from resnet_keras.evaluation import Evaluation, Evaluator
 from resnet_keras.reporting import write_report
 from resnet_keras.resnet import load_weights_file
@@ -29,12 +28,14 @@ from resnet_keras.runs import (
     METRICS,
     MODEL,
     card_layer,
+    json_text,
     load_model,
     new_run_folder,
     save_model,
     write_text,
+    writing_to,
 )
-from resnet_keras.specs import named
+from resnet_keras.specs import ResNetSpec, named
 from resnet_keras.training.callbacks import Progress, RunWriter
 from resnet_keras.training.devices import describe, make_strategy, use_xla
 from resnet_keras.training.optimization import make_optimizer
@@ -67,18 +68,16 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
         UsageError: (a ValueError) for data, a network, weights or a folder that cannot be used, before anything is
             written; and for a loss that is no longer a number.
     """
-    named(config.model)
+    _check_model_options(config)
+    start = load_model(config.weights) if config.weights and not config.weights.endswith(".weights.h5") else None
     source = open_source(config.data, config.data_dir)
-    shape = picture_format_for(config, source)
+    shape = picture_format_for(config, source, start)
     steps = steps_per_epoch(source.train, config.batch_size)
     strategy = make_strategy(config.strategy)
     if config.batch_size % strategy.num_replicas_in_sync:
         raise UsageError(f"batch_size {config.batch_size} cannot be divided over {describe(strategy)}")
-    network, trained = build_for_training(config, source, shape, strategy, total_steps=steps * config.epochs)
+    network, trained = build_for_training(config, source, shape, strategy, steps * config.epochs, start)
 
-    folder = new_run_folder(config.run_dir, config.name)
-    config = dataclasses.replace(config, run_dir=str(folder))
-    write_text(folder / CONFIG, config.to_json() + "\n")
     batches = training_batches(
         source,
         shape,
@@ -90,51 +89,53 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
     )
     test_batches = evaluation_batches(source, shape, config.batch_size)
     evaluator = Evaluator(network, source.labels, strategy)
-    writer = RunWriter(folder, network, lambda: evaluator(test_batches))
-    callbacks: list[keras.callbacks.Callback] = [
-        writer,
-        keras.callbacks.TensorBoard(folder / LOGS, write_graph=False),
-    ]
-    if not quiet:
-        callbacks.append(Progress(config.epochs, steps, config.batch_size))
-        print(_opening(config, network, source, describe(strategy), trained.jit_compile), file=sys.stderr, flush=True)
-    started, interrupted = time.perf_counter(), False
-    try:
-        trained.fit(
-            batches,
-            epochs=config.epochs,
-            steps_per_epoch=steps,
-            callbacks=callbacks,
-            shuffle=False,  # the batches are in their order already
-            verbose=0,
-        )
-    except KeyboardInterrupt:
-        interrupted = True
-        print(f"\ninterrupted: saving {folder}", file=sys.stderr, flush=True)
-    seconds = time.perf_counter() - started
 
-    result = writer.tested if writer.tested and not interrupted else evaluator(test_batches)
-    metrics = {
-        **result.metrics,
-        "epochs": len(writer.rows),
-        "interrupted": interrupted,
-        "seconds": seconds,
-        "environment": environment(strategy, trained.jit_compile),
-    }
-    _finish(folder, network, config, result, metrics, writer.rows)
+    folder = new_run_folder(config.run_dir, config.name)
+    config = dataclasses.replace(config, run_dir=str(folder))
+    with writing_to(folder):
+        write_text(folder / CONFIG, config.to_json() + "\n")
+        writer = RunWriter(folder, network, lambda: evaluator(test_batches))
+        callbacks = [writer, keras.callbacks.TensorBoard(folder / LOGS, write_graph=False)]
+        if not quiet:
+            callbacks.append(Progress(config.epochs, steps, config.batch_size))
+            opening = _opening(config, network, source, describe(strategy), trained.jit_compile)
+            print(opening, file=sys.stderr, flush=True)
+        started, interrupted = time.perf_counter(), False
+        try:
+            # The batches are in their order already.
+            options = {"epochs": config.epochs, "steps_per_epoch": steps, "shuffle": False, "verbose": 0}
+            trained.fit(batches, callbacks=callbacks, **options)
+        except KeyboardInterrupt:
+            interrupted = True
+            print(f"\ninterrupted: saving {folder}", file=sys.stderr, flush=True)
+        seconds = time.perf_counter() - started
+        result = writer.tested if writer.tested and not interrupted else evaluator(test_batches)
+        metrics = {
+            **result.metrics,
+            "epochs": len(writer.rows),
+            "interrupted": interrupted,
+            "seconds": seconds,
+            "environment": environment(strategy, trained.jit_compile),
+        }
+        _finish(folder, network, config, result, metrics, writer.rows)
     if interrupted:
         raise KeyboardInterrupt(f"the run is saved in {folder}")
     return TrainResult(network, metrics, folder)
 
 
 def build_for_training(
-    config: TrainConfig, source: Source, shape: PictureFormat, strategy: tf.distribute.Strategy, total_steps: int
+    config: TrainConfig,
+    source: Source,
+    shape: PictureFormat,
+    strategy: tf.distribute.Strategy,
+    total_steps: int,
+    start: keras.Model | None = None,
 ) -> tuple[keras.Model, keras.Model]:
     """The network of a config, from raw pixels to probabilities, and the compiled view of it that ends in logits."""
     xla = use_xla(config, strategy)
     keras.utils.set_random_seed(config.seed)
     with _precision(config.precision), strategy.scope():
-        network = _network(config, source, shape)
+        network = _network(config, source, shape, start)
         # Trained on logits, for the loss is exact there; saved with the softmax.
         trained = keras.Model(network.input, network.get_layer("logits").output, name=network.name)
         trained.compile(
@@ -158,7 +159,8 @@ def environment(strategy: tf.distribute.Strategy, xla: bool) -> dict[str, str]:
     }
 
 
-def picture_format_for(config: TrainConfig, source: Source) -> PictureFormat:
+def picture_format_for(config: TrainConfig, source: Source, start: keras.Model | None = None) -> PictureFormat:
+    """The pictures of a run; normalised as the model it starts from was, else as the data are, else as ImageNet."""
     if config.image_size:
         size = (config.image_size, config.image_size)
     elif source.image_size:
@@ -172,7 +174,8 @@ def picture_format_for(config: TrainConfig, source: Source) -> PictureFormat:
         data=config.data,
         recipe=config.name,
     )
-    measured = statistics(source.train, source.channels)
+    known = card_layer(start) if start is not None else None
+    measured = (known.card.mean, known.card.std) if known else statistics(source.train, source.channels)
     if measured:
         card = dataclasses.replace(card, mean=measured[0], std=measured[1])
     return PictureFormat(size, source.channels, card)
@@ -189,7 +192,15 @@ def _precision(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _network(config: TrainConfig, source: Source, shape: PictureFormat) -> keras.Model:
+def _check_model_options(config: TrainConfig) -> None:
+    named(config.model)
+    fields = [field.name for field in dataclasses.fields(ResNetSpec)]
+    for option in config.model_options:
+        if option not in fields:
+            raise unknown("field of --model-options", option, fields)
+
+
+def _network(config: TrainConfig, source: Source, shape: PictureFormat, start: keras.Model | None) -> keras.Model:
     options: dict[str, Any] = dict(config.model_options)
     shortcut = options.get("shortcut", named(config.model).spec.shortcut)
     options.setdefault("zero_init_gamma", config.zero_init_gamma and shortcut != "none")
@@ -200,17 +211,16 @@ def _network(config: TrainConfig, source: Source, shape: PictureFormat) -> keras
         include_preprocessing=shape.card,
         **options,
     )
-    if config.weights:
-        _start_from(network, config.weights)
+    if start is not None:
+        _start_from(network, start)
+    elif config.weights:
+        load_weights_file(network, config.weights)
     return network
 
 
-def _start_from(network: keras.Model, weights: str) -> None:
+def _start_from(network: keras.Model, start: keras.Model) -> None:
     """Copy weights layer by layer; a classifier of other classes stays as it is."""
-    if weights.endswith(".weights.h5"):
-        load_weights_file(network, weights)
-        return
-    given = {layer.name: layer for layer in load_model(weights).layers}
+    given = {layer.name: layer for layer in start.layers}
     for layer in network.layers:
         if not layer.weights:
             continue
@@ -219,7 +229,9 @@ def _start_from(network: keras.Model, weights: str) -> None:
         if other is not None and [tuple(weight.shape) for weight in other.weights] == shapes:
             layer.set_weights(other.get_weights())
         elif layer.name != "logits":
-            raise UsageError(f"weights {weights} do not fit {network.name}: {layer.name} is missing or another shape")
+            raise UsageError(
+                f"the weights of {start.name} do not fit {network.name}: {layer.name} is missing or of another shape"
+            )
 
 
 def _opening(config: TrainConfig, network: keras.Model, source: Source, devices: str, xla: bool) -> str:
@@ -245,5 +257,5 @@ def _finish(
     assert layer is not None
     layer.card = dataclasses.replace(layer.card, metrics=result.metrics)
     save_model(network, folder / MODEL)
-    write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
+    write_text(folder / METRICS, json_text(metrics) + "\n")
     write_report(folder, config, result, metrics, rows)
