@@ -60,12 +60,18 @@ def read_picture(path: str | Path) -> bytes:
         encoded = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {reason(error)}") from error
-    try:
-        with standard_error_held():  # libjpeg speaks for itself
-            tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    except tf.errors.OpError as error:
-        raise UsageError(f"{path} is not a picture, or a damaged one; give a JPEG, PNG, GIF, BMP or WebP") from error
+    if not _is_picture(encoded):
+        raise UsageError(f"{path} is not a picture, or a damaged one; give a JPEG, PNG, GIF, BMP or WebP")
     return encoded
+
+
+def _is_picture(encoded: bytes) -> bool:
+    with standard_error_held():  # libjpeg speaks for itself
+        try:
+            tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        except tf.errors.OpError:
+            return False
+    return True
 
 
 def servable_folder(source: str | Path) -> Path | None:

@@ -31,12 +31,10 @@ def new_run_folder(run_dir: str | None, name: str) -> Path:
     number, wanted = 2, folder
     while run_dir is None and folder.exists():  # two runs in one second
         folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"run folder {folder} is not empty; give another --run-dir, or remove it")
-    try:
+    with writing_to(folder):
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(f"run folder {folder} is not empty; give another --run-dir, or remove it")
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     if not os.access(folder, os.W_OK):
         raise UsageError(f"cannot write to {folder}: it is read-only; give another --run-dir")
     return folder

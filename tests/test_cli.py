@@ -153,8 +153,38 @@ def test_wrong_files(quick: TrainConfig, digits_run: Path, servable: Path, tmp_p
     file = str(tmp_path / "a.keras")
     assert "cannot write to" in refused(capsys, "train", "digits", *data, "--run-dir", f"{file}/run")
     assert "cannot write to" in refused(capsys, "export", str(digits_run), "--output", f"{file}/net")
-    (tmp_path / "bad.json").write_text('{"epoch": 3}')
-    assert "bad.json 'epoch'" in refused(capsys, "train", str(tmp_path / "bad.json"))
+    for content, message in (
+        (b'{"epoch": 3}', "unknown field in"),
+        (b"\xff\xfe{}", "cannot read the config file"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"name": "../../elsewhere"}', "name must be letters, digits, dots and dashes"),
+        (b'{"optimizer": {"learning_rate": 1e999}}', "learning_rate must be of type float"),
+    ):
+        (tmp_path / "bad.json").write_bytes(content)
+        assert message in refused(capsys, "train", str(tmp_path / "bad.json"))
+    long = "x" * 300
+    for words in (
+        ["evaluate", long],
+        ["predict", long, "a.png"],
+        ["export", long],
+        ["train", "digits", "--data", long],
+    ):
+        assert "File name too long" in refused(capsys, *words)
+    assert "File name too long" in refused(capsys, "train", "digits", *data, "--run-dir", str(tmp_path / long))
+
+
+def test_another_backend_is_refused() -> None:
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; sys.argv = ['resnet-keras']; from resnet_keras.cli import main; sys.exit(",
+    ]
+    program[-1] += "main(['models']))"
+    done = subprocess.run(
+        program, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "resnet-keras: resnet_keras runs on Keras's tensorflow backend; unset KERAS_BACKEND\n"
 
 
 @pytest.fixture

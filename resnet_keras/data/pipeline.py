@@ -78,7 +78,7 @@ def training_batches(
 ) -> tf.data.Dataset:
     """The batches of a run, epoch after epoch, from `first_step` on; each epoch drops its incomplete last batch."""
     ready = None if augmentation.crop == "resized" else prepared(source.train, shape)
-    split = ready or source.train
+    split = source.train if ready is None else ready
     steps, classes = steps_per_epoch(split, batch_size), len(source.labels)
     pad = augmentation.pad if augmentation.crop == "pad" else 0
     if pad > min(shape.size):
@@ -115,7 +115,8 @@ def training_batches(
             tf.data.TFRecordDataset, 16, 16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         # tf.data's own shuffle would mix the process's seed in.
-        windows = records.batch(SHUFFLE_WINDOW).map(lambda window: _stateless_shuffle(window, key))
+        windows = records.batch(SHUFFLE_WINDOW).enumerate(epoch * steps)
+        windows = windows.map(lambda number, window: _stateless_shuffle(window, _seed(seed, number)))
         return windows.unbatch().take(steps * batch_size)
 
     total, first = steps * epochs, first_step * batch_size
@@ -128,7 +129,7 @@ def training_batches(
         batches = examples.batch(batch_size, drop_remainder=True)
     else:
         pictures, targets = _pictures(split), tf.constant(split.targets)
-        if ready:
+        if ready is not None:
             batches = tf.data.Dataset.range(first_step, total).map(whole_batch, tf.data.AUTOTUNE)
         else:
             examples = tf.data.Dataset.range(first, total * batch_size).map(one_picture, tf.data.AUTOTUNE)
@@ -139,7 +140,7 @@ def training_batches(
 def evaluation_batches(source: Source, shape: PictureFormat, batch_size: int) -> tf.data.Dataset:
     """Every picture of the test split once, in order; the last batch may be smaller."""
     split, classes = prepared(source.test, shape), len(source.labels)
-    if split:
+    if split is not None:
         dataset = tf.data.Dataset.from_tensor_slices((split.images, split.targets))
     else:
         split = source.test
