@@ -242,6 +242,13 @@ def _import_tensorflow() -> None:
         import_tensorflow()
     except ImportError as error:
         raise UsageError(reason(error)) from error
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        # Two ops at a time share the CPU's threads as chance has it, and their sums differ in the last bits: one seed
+        # would not give one result. Too late where TensorFlow runs already; then its owner has set it up.
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def _refuse(message: str) -> int:

@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from resnet_keras.cli import COMMANDS, main
 from resnet_keras.config import RECIPES, TrainConfig
@@ -171,6 +173,25 @@ def test_wrong_files(quick: TrainConfig, digits_run: Path, servable: Path, tmp_p
     ):
         assert "File name too long" in refused(capsys, *words)
     assert "File name too long" in refused(capsys, "train", "digits", *data, "--run-dir", str(tmp_path / long))
+
+
+def test_one_seed_gives_one_result_on_pictures_of_ordinary_size(tmp_path: Path) -> None:
+    """At 32x32 the convolutions are shared among threads, and two ops at a time made no two runs alike."""
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(160):
+            picture = tf.io.encode_png(rng.integers(0, 256, (32, 32, 3), "uint8")).numpy()
+            (tmp_path / "data" / label / f"{i}.png").write_bytes(picture)
+    words = ["train", "cifar10-resnet20", "--data", str(tmp_path / "data"), "--image-size", "32", "--epochs", "3"]
+    tables = []
+    for run in ("first", "second"):
+        program = [sys.executable, "-m", "resnet_keras.cli", *words, "--quiet", "--run-dir", str(tmp_path / run)]
+        subprocess.run(program, check=True, capture_output=True)
+        lines = (tmp_path / run / "metrics.csv").read_text().splitlines()
+        tables.append([line.rsplit(",", 1)[0] for line in lines])
+    assert len(tables[0]) == 4
+    assert tables[0] == tables[1]
 
 
 def test_another_backend_is_refused() -> None:

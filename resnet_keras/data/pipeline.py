@@ -5,6 +5,7 @@ records that do not fit in memory are streamed; everything else is picked by ind
 permutation that is computed, not stored.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,5 +172,6 @@ def _seed(seed: int, position: tf.Tensor) -> tf.Tensor:
 def _options() -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
+    options.threading.private_threadpool_size = os.cpu_count() or 1  # the program leaves TensorFlow one op at a time
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options

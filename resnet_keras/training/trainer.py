@@ -64,6 +64,9 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
         config: a recipe of `resnet_keras.config`, changed with `dataclasses.replace`.
         quiet: without the progress on standard error.
 
+    On CPU, one seed gives one result to the last bit where TensorFlow runs one op at a time, as the program sets it:
+    `tf.config.threading.set_inter_op_parallelism_threads(1)` before anything else.
+
     Raises:
         UsageError: (a ValueError) for data, a network, weights or a folder that cannot be used, before anything is
             written; and for a loss that is no longer a number.
