@@ -238,17 +238,23 @@ def test_a_read_only_disk(quick: TrainConfig, digits_run: Path, small_disk: Path
 
 def test_ctrl_c_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    program = [sys.executable, "-m", "resnet_keras.cli", "train", "digits", "--data-dir", str(quick.data_dir)]
-    process = subprocess.Popen(
-        [*program, "--epochs", "1000", "--run-dir", str(run)], stderr=subprocess.PIPE, text=True, env={**os.environ}
+    # A background job's children ignore the interrupt, as this test may be one: listen to it again.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from resnet_keras.cli import main; sys.exit(main())"
     )
-    deadline = time.monotonic() + 120
-    while not (run / "model.keras").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    words = ["train", "digits", "--data-dir", str(quick.data_dir), "--epochs", "1000", "--run-dir", str(run)]
+    with subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not (run / "model.keras").exists():
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err
     assert json.loads((run / "metrics.json").read_text())["interrupted"]
