@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from resnet_keras.errors import UsageError
     from resnet_keras.evaluation import evaluate
     from resnet_keras.export.servable import export_servable
-    from resnet_keras.prediction import predict
+    from resnet_keras.features import feature_pyramid, freeze, freeze_norms, unfreeze
+    from resnet_keras.lineage import build_densenet, build_vgg
+    from resnet_keras.names import list_models
+    from resnet_keras.prediction import decode_predictions, predict, preprocess_input
     from resnet_keras.resnet import build_cifar_resnet, build_resnet
-    from resnet_keras.runs import load_model
-    from resnet_keras.specs import ResNetSpec, list_models
+    from resnet_keras.runs import load_model, model_card
+    from resnet_keras.specs import ResNetSpec
     from resnet_keras.training.trainer import TrainResult, train
+    from resnet_keras.weights.loading import load_weights
+    from resnet_keras.weights.saving import save_weights, torch_state_dict
     from resnet_keras.zoo import Complexity, complexity, create_model
 
 _HOMES = {
@@ -37,9 +42,21 @@ _HOMES = {
     "predict": "prediction",
     "build_cifar_resnet": "resnet",
     "build_resnet": "resnet",
+    "build_densenet": "lineage",
+    "build_vgg": "lineage",
+    "feature_pyramid": "features",
+    "freeze": "features",
+    "freeze_norms": "features",
+    "unfreeze": "features",
+    "decode_predictions": "prediction",
+    "preprocess_input": "prediction",
+    "model_card": "runs",
+    "load_weights": "weights.loading",
+    "save_weights": "weights.saving",
+    "torch_state_dict": "weights.saving",
     "load_model": "runs",
     "ResNetSpec": "specs",
-    "list_models": "specs",
+    "list_models": "names",
     "TrainResult": "training.trainer",
     "train": "training.trainer",
     "Complexity": "zoo",
@@ -58,6 +75,18 @@ __all__ = [  # noqa: RUF022
     "predict",
     "build_cifar_resnet",
     "build_resnet",
+    "build_densenet",
+    "build_vgg",
+    "feature_pyramid",
+    "freeze",
+    "freeze_norms",
+    "unfreeze",
+    "decode_predictions",
+    "preprocess_input",
+    "model_card",
+    "load_weights",
+    "save_weights",
+    "torch_state_dict",
     "load_model",
     "ResNetSpec",
     "list_models",
@@ -84,4 +113,5 @@ if Path((getattr(sys, "argv", None) or [""])[0]).name != "resnet-keras":
     from resnet_keras.startup import import_tensorflow
 
     import_tensorflow()
-    importlib.import_module(f"{__name__}.blocks")
+    for module in ("blocks", "lineage"):
+        importlib.import_module(f"{__name__}.{module}")

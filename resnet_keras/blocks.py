@@ -12,12 +12,14 @@ import keras
 
 from resnet_keras.errors import UsageError
 from resnet_keras.layers import (
+    BlurPool,
     ConvNorm,
     NormActivation,
     Shape,
     SqueezeExcitation,
     ZeroPaddedShortcut,
     build_in_turn,
+    dropped_branch,
     run,
 )
 from resnet_keras.specs import Norm, ResNetSpec, Shortcut
@@ -38,8 +40,11 @@ class ResidualBlock(keras.layers.Layer):
     Args:
         filters: width of the stage; a bottleneck puts out four times as many channels.
         strides: 1, or 2 where a stage begins.
-        shortcut, preactivation, stride_in_1x1, cardinality, base_width, se_ratio, norm, zero_init_gamma, activation:
-            as the fields of `ResNetSpec`.
+        dilation: of the 3x3 convolutions before the stride.
+        stride_as_dilation: keep every pixel, and double the dilation of what follows the stride instead.
+        drop_rate: chance that training drops the branch for a picture.
+        shortcut, preactivation, stride_in_1x1, cardinality, base_width, se_ratio, norm, weight_standardization,
+            zero_init_gamma, activation, antialias: as the fields of `ResNetSpec`.
     """
 
     expansion = 1
@@ -51,15 +56,21 @@ class ResidualBlock(keras.layers.Layer):
         "base_width",
         "se_ratio",
         "norm",
+        "weight_standardization",
         "zero_init_gamma",
         "activation",
+        "antialias",
     )
+    own_options = ("filters", "strides", "dilation", "stride_as_dilation", "drop_rate")
 
     def __init__(
         self,
         filters: int,
         strides: int = 1,
         *,
+        dilation: int = 1,
+        stride_as_dilation: bool = False,
+        drop_rate: float = 0.0,
         shortcut: Shortcut = "B",
         preactivation: bool = False,
         stride_in_1x1: bool = False,
@@ -67,15 +78,19 @@ class ResidualBlock(keras.layers.Layer):
         base_width: int = 64,
         se_ratio: float = 0.0,
         norm: Norm = "batch",
+        weight_standardization: bool = False,
         zero_init_gamma: bool = False,
         activation: str = "relu",
+        antialias: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.filters, self.strides = filters, strides
+        self.dilation, self.stride_as_dilation, self.drop_rate = dilation, stride_as_dilation, drop_rate
         self.shortcut, self.preactivation, self.stride_in_1x1 = shortcut, preactivation, stride_in_1x1
         self.cardinality, self.base_width, self.se_ratio = cardinality, base_width, se_ratio
         self.norm: Norm = norm
+        self.weight_standardization, self.antialias = weight_standardization, antialias
         self.zero_init_gamma, self.activation = zero_init_gamma, activation
 
     def convolutions(self) -> list[Convolution]:
@@ -84,26 +99,32 @@ class ResidualBlock(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         dtype = self.dtype_policy
-        convolutions = self.convolutions()
         self.front = (
             [NormActivation(self.norm, self.activation, name="preactivation", dtype=dtype)]
             if self.preactivation
             else []
         )
-        self.branch: list[keras.layers.Layer] = [
-            ConvNorm(
-                *convolution,
-                norm=None if last and self.preactivation else self.norm,
-                activation=None if last else self.activation,
-                zero_init=last and self.zero_init_gamma,
-                name=f"conv{i}",
-                dtype=dtype,
+        self.branch: list[keras.layers.Layer] = []
+        convolutions, dilation = self.convolutions(), self.dilation
+        for i, convolution in enumerate(convolutions, start=1):
+            last, strides = i == len(convolutions), convolution.strides
+            self.branch.append(
+                self.conv_norm(
+                    convolution._replace(strides=1 if self.stride_as_dilation else strides),
+                    norm=None if last and self.preactivation else self.norm,
+                    activation=None if last else self.activation,
+                    zero_init=last and self.zero_init_gamma,
+                    dilation=dilation if convolution.kernel_size > 1 else 1,
+                    antialias=self.antialias and not self.stride_as_dilation,
+                    name=f"conv{i}",
+                )
             )
-            for i, convolution in enumerate(convolutions, start=1)
-            for last in [i == len(convolutions)]
-        ]
+            if self.stride_as_dilation:
+                dilation *= strides
         if self.se_ratio:
             self.branch.append(SqueezeExcitation(self.se_ratio, name="se", dtype=dtype))
+        if self.drop_rate:
+            self.branch.append(dropped_branch(self.drop_rate, dtype))
         self.bypass = self.shortcut_layers(input_shape)
         self.end = (
             [] if self.preactivation else [keras.layers.Activation(self.activation, name="activation", dtype=dtype)]
@@ -111,22 +132,33 @@ class ResidualBlock(keras.layers.Layer):
         build_in_turn([*self.front, *self.branch, *self.end], input_shape)
         build_in_turn(self.bypass, input_shape)
 
+    def conv_norm(self, convolution: Convolution, **options: Any) -> ConvNorm:
+        """A convolution of this block, branch or projection."""
+        standard = self.weight_standardization
+        options = {**convolution._asdict(), **options, "weight_standardization": standard}
+        return ConvNorm(**options, dtype=self.dtype_policy)
+
     def shortcut_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
         """The shortcut, first to last layer; empty where it is the identity, or where there is none."""
         dtype, channels = self.dtype_policy, self.filters * self.expansion
         changes = self.strides > 1 or input_shape[-1] != channels
         if self.shortcut == "none" or not (changes or self.shortcut == "C"):
             return []
+        strides = 1 if self.stride_as_dilation else self.strides
+        layers: list[keras.layers.Layer] = []
+        if self.shortcut == "D" and self.strides > 1:
+            layers.append(keras.layers.AveragePooling2D(2, strides, "same", name="pool", dtype=dtype))
+            strides = 1
+        elif self.antialias and strides > 1:
+            layers.append(BlurPool(strides, name="blur", dtype=dtype))
+            strides = 1
         if self.shortcut == "A":
             if channels < int(input_shape[-1] or 0):
                 raise UsageError(f"shortcut A only adds channels, not {input_shape[-1]} to {channels}; use shortcut B")
-            return [ZeroPaddedShortcut(channels, self.strides, name="shortcut", dtype=dtype)]
+            return [*layers, ZeroPaddedShortcut(channels, strides, name="shortcut", dtype=dtype)]
         # Pre-activation's projection reads the activated input, which needs no further norm.
-        norm, strides, layers = None if self.preactivation else self.norm, self.strides, []
-        if self.shortcut == "D" and strides > 1:
-            layers = [keras.layers.AveragePooling2D(strides, strides, "same", name="pool", dtype=dtype)]
-            strides = 1
-        return [*layers, ConvNorm(channels, 1, strides, norm=norm, name="projection", dtype=dtype)]
+        norm = None if self.preactivation else self.norm
+        return [*layers, self.conv_norm(Convolution(channels, 1, strides), norm=norm, name="projection")]
 
     @property
     def layers(self) -> list[keras.layers.Layer]:
@@ -142,10 +174,11 @@ class ResidualBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, *sides, _ = input_shape
-        return (batch, *(side and -(-side // self.strides) for side in sides), self.filters * self.expansion)
+        strides = 1 if self.stride_as_dilation else self.strides
+        return (batch, *(side and -(-side // strides) for side in sides), self.filters * self.expansion)
 
     def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("filters", "strides", *self.options)}
+        own = {name: getattr(self, name) for name in (*self.own_options, *self.options)}
         return {**super().get_config(), **own}
 
 
@@ -176,7 +209,9 @@ class BottleneckBlock(ResidualBlock):
 KINDS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 
 
-def block_from_spec(spec: ResNetSpec, filters: int, strides: int, name: str) -> ResidualBlock:
-    """A block of a stage of `filters`, with every option of the spec."""
+def block_from_spec(spec: ResNetSpec, filters: int, strides: int, name: str, **own: Any) -> ResidualBlock:
+    """A block of a stage of `filters`, with every option of the spec, and what is `own` to this block."""
     options = {option: getattr(spec, option) for option in ResidualBlock.options}
-    return KINDS[spec.block](filters, strides, **options, name=name)
+    if spec.stride_in_last_block and strides > 1:
+        options["shortcut"] = "A"  # as many channels as before, so that it only leaves pixels out
+    return KINDS[spec.block](filters, strides, **options, **own, name=name)

@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from resnet_keras.errors import UsageError
+from resnet_keras.errors import UsageError, unknown
 
 Interpolation = Literal["bilinear", "bicubic"]
+Channels = Literal["RGB", "BGR"]
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,29 @@ class ModelCard:
     crop: float = 0.875
     """Share of the shorter side that the centre crop keeps: the picture is resized to `size / crop`, then cropped."""
     interpolation: Interpolation = "bilinear"
+    input_size: tuple[int, ...] = ()
+    """Height and width of the pictures that the weights were tested on; empty where nothing says so."""
+    channels: Channels = "RGB"
+    """The order in which the network takes the colours; means and deviations are in the order of RGB all the same."""
     labels: tuple[str, ...] = ()
+    label_ids: tuple[str, ...] = ()
+    """Names for machines, such as WordNet's; empty where there are none."""
     network: str = ""
     data: str = ""
     recipe: str = ""
+    source: str = ""
+    """Where the weights are from, when they are not of our own training."""
+    license: str = ""
+    claims: Mapping[str, float] = field(default_factory=dict)
+    """Accuracies that the source of the weights states; nothing here has measured them."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Measured on the test split of `data` when training ended: loss, accuracy, top5_accuracy, examples."""
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std", "labels"):
+        for name in ("mean", "std", "input_size", "labels", "label_ids"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.channels not in get_args(Channels):
+            raise unknown("order of channels", self.channels, get_args(Channels))
         if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
             raise UsageError(f"mean and std need one number a channel, std above 0, not {self.mean} and {self.std}")
         if not 0 < self.crop <= 1:
@@ -40,3 +55,10 @@ class ModelCard:
 
     def to_dict(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """ILSVRC 2012's 1,000 classes in their order: WordNet's identifiers, and a name of each."""
+    lines = Path(__file__).with_name("imagenet_classes.txt").read_text("utf-8").splitlines()
+    ids, labels = zip(*(line.split(" ", 1) for line in lines), strict=True)
+    return ids, labels

@@ -181,14 +181,11 @@ class Models:
     """One JSON object on standard output."""
 
     def run(self) -> None:
-        from resnet_keras.specs import NAMES, list_models
+        from resnet_keras.names import NAMES, list_models, model_table
 
         names = list_models(self.pattern)
         if not names:
             raise unknown("model pattern", self.pattern, NAMES, "without a pattern, all are listed")
-        _import_tensorflow()
-        from resnet_keras.zoo import model_table
-
         rows = model_table(names)
         if self.json:
             _print_json({"models": rows})

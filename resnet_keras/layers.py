@@ -4,6 +4,7 @@ Images are `[N, H, W, C]`, channels last. Padding is `kernel // 2` on both sides
 "same" pads unevenly at stride 2, which moves every feature by half a pixel and breaks published weights.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,16 +25,26 @@ def he_normal_fan_out() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
-def normalization(norm: Norm, name: str, dtype: Any, gamma_initializer: str = "ones") -> keras.layers.Layer:
-    """Batch normalisation as torch and the papers have it: epsilon 1e-5, a tenth of each batch into the statistics."""
+def normalization(
+    norm: Norm, channels: int, name: str, dtype: Any, gamma_initializer: str = "ones"
+) -> keras.layers.Layer:
+    """A norm as torch and the papers have it: epsilon 1e-5; batch norm takes a tenth of each batch into its statistics.
+
+    Group norm has 32 groups where they divide the channels and leave two or more in each, else the next smaller power
+    of two. Layer norm is over height, width and channels (Wu & He 2018, Figure 2).
+    """
+    common: dict[str, Any] = {"epsilon": BN_EPSILON, "gamma_initializer": gamma_initializer, "name": name}
+    if norm in ("group", "layer"):
+        groups = math.gcd(32, channels) if norm == "group" else 1
+        return keras.layers.GroupNormalization(groups // 2 if 1 < groups == channels else groups, **common, dtype=dtype)
     return keras.layers.BatchNormalization(
-        momentum=BN_MOMENTUM,
-        epsilon=BN_EPSILON,
-        gamma_initializer=gamma_initializer,
-        synchronized=norm == "sync_batch",
-        name=name,
-        dtype=dtype,
+        momentum=BN_MOMENTUM, synchronized=norm == "sync_batch", **common, dtype=dtype
     )
+
+
+def dropped_branch(rate: float, dtype: Any) -> keras.layers.Layer:
+    """Stochastic depth: training drops a picture's whole branch at this rate (Huang et al. 2016)."""
+    return keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name="stochastic_depth", dtype=dtype)
 
 
 class Chain(keras.layers.Layer):
@@ -67,18 +78,46 @@ def run(layers: Sequence[keras.layers.Layer], x: Any, training: bool | None) -> 
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
+class StandardizedConv2D(keras.layers.Conv2D):
+    """A convolution whose filters have mean 0 and variance 1 when it is applied (Qiao et al. 2019)."""
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        mean, variance = ops.moments(ops.cast(kernel, "float32"), axes=[0, 1, 2], keepdims=True)
+        standard = (ops.cast(kernel, "float32") - mean) * ops.rsqrt(variance + 1e-8)
+        return super().convolution_op(inputs, ops.cast(standard, kernel.dtype))
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
 class ConvNorm(Chain):
-    """Convolution without bias, then norm, then activation; norm and activation may be left out.
+    """Convolution, then norm, then activation; norm and activation may be left out.
 
     Args:
         filters: channels out.
         kernel_size: side of the kernel.
         strides: 1 or 2; the output is `ceil(size / strides)`.
         groups: groups of channels that do not mix.
-        norm: "batch", "sync_batch" or None.
+        norm: as in `ResNetSpec`, or None.
         activation: Keras's name of an activation, or None.
         zero_init: start the norm's gamma at zero (the kernel where there is no norm), so that the output is zero.
+        dilation: pixels from one tap of the kernel to the next.
+        use_bias: add a bias before the norm.
+        antialias: convolve every pixel and blur before the strides leave some out.
+        weight_standardization: as in `ResNetSpec`.
     """
+
+    options = (
+        "filters",
+        "kernel_size",
+        "strides",
+        "groups",
+        "norm",
+        "activation",
+        "zero_init",
+        "dilation",
+        "use_bias",
+        "antialias",
+        "weight_standardization",
+    )
 
     def __init__(
         self,
@@ -89,41 +128,52 @@ class ConvNorm(Chain):
         norm: Norm | None = "batch",
         activation: str | None = None,
         zero_init: bool = False,
+        dilation: int = 1,
+        use_bias: bool = False,
+        antialias: bool = False,
+        weight_standardization: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.filters, self.kernel_size, self.strides, self.groups = filters, kernel_size, strides, groups
         self.norm: Norm | None = norm
         self.activation, self.zero_init = activation, zero_init
+        self.dilation, self.use_bias, self.antialias = dilation, use_bias, antialias
+        self.weight_standardization = weight_standardization
 
     def build(self, input_shape: Shape) -> None:
         dtype = self.dtype_policy
         self.layers = []
-        pad_by_hand = self.strides > 1 and self.kernel_size > 1
+        strides = 1 if self.antialias else self.strides
+        pad_by_hand = strides > 1 and self.kernel_size > 1
         if pad_by_hand:
             self.layers.append(keras.layers.ZeroPadding2D(self.kernel_size // 2, name="pad", dtype=dtype))
+        convolution = StandardizedConv2D if self.weight_standardization else keras.layers.Conv2D
         self.layers.append(
-            keras.layers.Conv2D(
+            convolution(
                 self.filters,
                 self.kernel_size,
-                self.strides,
+                strides,
                 "valid" if pad_by_hand else "same",
+                dilation_rate=self.dilation,
                 groups=self.groups,
-                use_bias=False,
+                use_bias=self.use_bias,
                 kernel_initializer="zeros" if self.zero_init and not self.norm else he_normal_fan_out(),
                 name="conv",
                 dtype=dtype,
             )
         )
         if self.norm:
-            self.layers.append(normalization(self.norm, "norm", dtype, "zeros" if self.zero_init else "ones"))
+            gamma = "zeros" if self.zero_init else "ones"
+            self.layers.append(normalization(self.norm, self.filters, "norm", dtype, gamma))
         if self.activation:
             self.layers.append(keras.layers.Activation(self.activation, name="activation", dtype=dtype))
+        if self.antialias and self.strides > 1:
+            self.layers.append(BlurPool(self.strides, name="blur", dtype=dtype))
         build_in_turn(self.layers, input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("filters", "kernel_size", "strides", "groups", "norm", "activation", "zero_init")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        return {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
@@ -138,13 +188,39 @@ class NormActivation(Chain):
     def build(self, input_shape: Shape) -> None:
         dtype = self.dtype_policy
         self.layers = [
-            normalization(self.norm, "norm", dtype),
+            normalization(self.norm, int(input_shape[-1] or 0), "norm", dtype),
             keras.layers.Activation(self.activation, name="activation", dtype=dtype),
         ]
         build_in_turn(self.layers, input_shape)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "norm": self.norm, "activation": self.activation}
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class BlurPool(keras.layers.Layer):
+    """Blur by the 3x3 binomial kernel, edges mirrored, then keep every `strides`-th pixel (Zhang 2019, section 3).
+
+    Args:
+        strides: the output is `ceil(size / strides)`.
+    """
+
+    def __init__(self, strides: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.strides = strides
+
+    def call(self, x: Any) -> Any:
+        taps = ops.convert_to_tensor([0.25, 0.5, 0.25], x.dtype)
+        kernel = ops.tile(ops.outer(taps, taps)[:, :, None, None], (1, 1, x.shape[-1], 1))
+        x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+        return ops.depthwise_conv(x, kernel, self.strides, "valid")
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, *sides, channels = input_shape
+        return (batch, *(side and -(-side // self.strides) for side in sides), channels)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "strides": self.strides}
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
@@ -204,18 +280,23 @@ class ZeroPaddedShortcut(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("resnet_keras")
 class StemMaxPooling(keras.layers.MaxPooling2D):
-    """The stem's 3x3 max-pool at stride 2, padded by 1 on every side with minus infinity."""
+    """The stem's 3x3 max-pool, padded by 1 on every side, with minus infinity unless another `edge` is given."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, edge: float = float("-inf"), **kwargs: Any) -> None:
         kwargs = {"pool_size": 3, "strides": 2, "padding": "valid"} | kwargs
         super().__init__(**kwargs)
+        self.edge = edge
 
     def call(self, x: Any) -> Any:
-        return super().call(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=float("-inf")))
+        return super().call(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=self.edge))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape
         return super().compute_output_shape((batch, height and height + 2, width and width + 2, channels))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return config if self.edge == float("-inf") else {**config, "edge": self.edge}  # JSON has no infinity
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
@@ -226,21 +307,29 @@ class Preprocessing(keras.layers.Layer):
 
     Args:
         card: a `ModelCard`, or its dictionary.
+        normalise: False for a layer that only carries the card: it hands on what the caller has normalised.
     """
 
-    def __init__(self, card: ModelCard | dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(self, card: ModelCard | dict[str, Any] | None = None, normalise: bool = True, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.card = card if isinstance(card, ModelCard) else ModelCard(**(card or {}))
+        self.normalise = normalise
 
     def call(self, x: Any) -> Any:
-        mean, std = (ops.convert_to_tensor(v, "float32") for v in (self.card.mean, self.card.std))
-        return (ops.cast(x, "float32") / 255.0 - mean) / std
+        return normalised(x, self.card) if self.normalise else x
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "card": self.card.to_dict()}
+        return {**super().get_config(), "card": self.card.to_dict(), "normalise": self.normalise}
 
 
-TRAINING_AWARE = (ConvNorm, NormActivation, keras.layers.BatchNormalization, keras.layers.Dropout)
+def normalised(pixels: Any, card: ModelCard) -> Any:
+    """RGB pixels, 0 to 255, as a card's network takes them: float32, in the card's order of channels."""
+    mean, std = (ops.convert_to_tensor(v, "float32") for v in (card.mean, card.std))
+    x = (ops.cast(pixels, "float32") / 255.0 - mean) / std
+    return ops.flip(x, -1) if card.channels == "BGR" else x
+
+
+TRAINING_AWARE = (Chain, keras.layers.BatchNormalization, keras.layers.Dropout)

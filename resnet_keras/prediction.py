@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.errors import UsageError, reason, require
-from resnet_keras.runs import card_layer, classifier, from_pixels, model_file, picture_format
+from resnet_keras.layers import normalised
+from resnet_keras.runs import card_layer, classifier, from_pixels, model_card, model_file, picture_format
 from resnet_keras.startup import standard_error_held
 
 BATCH = 32
@@ -115,5 +116,45 @@ def _batches(encoded: list[bytes]) -> list[list[bytes]]:
 
 def model_labels(model: keras.Model) -> tuple[str, ...]:
     """The class names that a model's card has; "0", "1", ... where it has none."""
-    layer = card_layer(model)
-    return (layer.card.labels if layer else ()) or tuple(map(str, range(model.output_shape[-1])))
+    return model_card(model).labels or tuple(map(str, range(model.output_shape[-1])))
+
+
+def preprocess_input(images: Any, model: keras.Model) -> Any:
+    """Pictures as a model takes them.
+
+    Args:
+        images: RGB, 0 to 255, `[N, H, W, C]` or `[H, W, C]`, of any number type.
+        model: a network of ours; its card says how.
+
+    Returns:
+        float32 of the same shape: normalised, or as they are for a model that was built with its preprocessing.
+    """
+    layer, card = card_layer(model), model_card(model)
+    if layer and layer.normalise:
+        return keras.ops.cast(images, "float32")
+    channels = keras.ops.shape(images)[-1]
+    if len(card.mean) not in (1, channels):
+        raise UsageError(
+            f"the pictures have {channels} channels, and the card of {model.name} has {len(card.mean)} means"
+        )
+    return normalised(images, card)
+
+
+def decode_predictions(scores: Any, model: keras.Model, top: int = 5) -> list[list[tuple[str, str, float]]]:
+    """The likeliest classes of each picture, best first: (identifier, name, score).
+
+    Args:
+        scores: `[N, classes]`, what the model gave.
+        model: a network of ours; its card names the classes, else their numbers do.
+        top: classes to name for each picture, where there are as many.
+
+    Raises:
+        UsageError: scores of another shape.
+    """
+    require(top >= 1, "top", "at least 1", top)
+    scores, labels = np.asarray(scores), model_labels(model)
+    if scores.ndim != 2 or scores.shape[1] != len(labels):
+        raise UsageError(f"scores are [N, {len(labels)}] for {model.name}, not {list(scores.shape)}")
+    ids = model_card(model).label_ids or tuple(map(str, range(len(labels))))
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [[(ids[i], labels[i], float(row[i])) for i in order] for row, order in zip(scores, best, strict=True)]

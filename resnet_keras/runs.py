@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from resnet_keras import blocks, layers  # noqa: F401  (registers the classes that a .keras file names)
+from resnet_keras import blocks  # noqa: F401  (registers the classes that a .keras file names)
 from resnet_keras.card import ModelCard
 from resnet_keras.config import TrainConfig, config_from_json
 from resnet_keras.data.pipeline import PictureFormat
@@ -142,25 +142,34 @@ def run_config(source: str | Path | keras.Model) -> TrainConfig | None:
 
 
 def card_layer(model: keras.Model) -> Preprocessing | None:
-    """The layer that normalises a model's pixels and carries its card, where the model has one."""
+    """The layer that carries a model's card and, where it was built so, normalises its pixels; None for others'."""
     return next((layer for layer in model.layers if isinstance(layer, Preprocessing)), None)
 
 
-def picture_format(model: keras.Model) -> PictureFormat:
-    """The pictures that a model takes; 224x224 where its input has no fixed size, ImageNet's where it has no card."""
-    height, width, channels = model.input_shape[1:]
+def model_card(model: keras.Model) -> ModelCard:
+    """How a model's pictures are prepared, what its outputs mean, and where its weights are from.
+
+    It survives `model.save` and goes with an export. A model of others has ImageNet's normalisation and no labels.
+    """
     layer = card_layer(model)
-    return PictureFormat(
-        (height or DEFAULT_SIDE, width or DEFAULT_SIDE), channels, layer.card if layer else ModelCard()
-    )
+    return layer.card if layer else ModelCard()
+
+
+def picture_format(model: keras.Model) -> PictureFormat:
+    """The pictures that a model takes, of the size it was tested on, or 224x224, where its input has no fixed size."""
+    height, width, channels = model.input_shape[1:]
+    card = model_card(model)
+    size = card.input_size or (DEFAULT_SIDE, DEFAULT_SIDE)
+    return PictureFormat((height or size[0], width or size[1]), channels, card)
 
 
 def from_pixels(model: keras.Model) -> keras.Model:
-    """The model as a function of raw pixels, 0 to 255: itself, or with ImageNet's normalisation before it."""
-    if card_layer(model):
+    """The model as a function of raw pixels, 0 to 255: itself, or with its card's normalisation before it."""
+    layer = card_layer(model)
+    if layer and layer.normalise:
         return model
     shape = picture_format(model)
-    if shape.channels != len(shape.card.mean):
+    if len(shape.card.mean) not in (1, shape.channels):
         raise UsageError(f"{model.name} takes {shape.channels} channels and says nothing of their normalisation")
     pixels = keras.Input((*shape.size, shape.channels), name="image")
     return keras.Model(pixels, model(Preprocessing(shape.card, name="preprocessing")(pixels)), name=model.name)

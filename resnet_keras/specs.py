@@ -1,26 +1,26 @@
-"""What a network is: `ResNetSpec`, the table of variants and the table of names. Standard library only.
+"""What a network is: `ResNetSpec`, `VGGSpec`, `DenseNetSpec` and the tables of depths and variants.
 
-A variant is a row: fields of `ResNetSpec` that differ from its defaults. A name is a row too: a depth, a variant and
-fields. Nothing here knows about Keras.
+A variant is a row: fields of `ResNetSpec` that differ from its defaults. Nothing here knows about Keras: standard
+library only.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 from resnet_keras.errors import UsageError, check_types, require, unknown
 
 BlockKind = Literal["basic", "bottleneck"]
-Stem = Literal["imagenet", "cifar", "deep"]
+Stem = Literal["imagenet", "cifar", "deep", "deep_strided", "slim"]
 Shortcut = Literal["A", "B", "C", "D", "none"]
-Norm = Literal["batch", "sync_batch"]
+Norm = Literal["batch", "sync_batch", "group", "layer"]
+Spec = TypeVar("Spec", "ResNetSpec", "VGGSpec", "DenseNetSpec")
 
 
 @dataclass(frozen=True)
 class ResNetSpec:
-    """A residual network, stem to last stage (the head is the builder's).
+    """A residual network, stem to last stage, and the dropout before the builder's head.
 
     Raises `UsageError` for a value that no network can have.
     """
@@ -33,7 +33,8 @@ class ResNetSpec:
     """`basic`: two 3x3; `bottleneck`: 1x1, 3x3, 1x1 with four times the filters (He et al. 2015, Figure 5)."""
     stem: Stem = "imagenet"
     """`imagenet`: 7x7 stride 2 and max-pool; `deep`: three 3x3 and max-pool (He et al. 2018, ResNet-C);
-    `cifar`: 3x3."""
+    `deep_strided`: three 3x3, and a fourth with stride 2 for the max-pool (Bello et al. 2021); `cifar`: 3x3; `slim`:
+    the 7x7 has a bias and the pool pads with zeros (TF-slim's and keras.applications' pre-activation nets)."""
     stem_width: int = 64
     """Filters of the stem's output; the deep stem's first two convolutions have half as many."""
     shortcut: Shortcut = "B"
@@ -43,6 +44,9 @@ class ResNetSpec:
     """Norm and activation before each convolution (He et al. 2016)."""
     stride_in_1x1: bool = False
     """The bottleneck's stride sits in its first 1x1 (He et al. 2015, "v1") instead of its 3x3 ("v1.5")."""
+    stride_in_last_block: bool = False
+    """The last block of a stage halves height and width for the next one, its shortcut by leaving pixels out, as in
+    TF-slim and keras.applications' pre-activation nets; else the first block of the next stage does."""
     cardinality: int = 1
     """Groups of the bottleneck's 3x3 (Xie et al. 2016)."""
     base_width: int = 64
@@ -50,35 +54,144 @@ class ResNetSpec:
     se_ratio: float = 0.0
     """Squeeze-and-excitation with this share of the channels (Hu et al. 2017: 1/16); 0 for none."""
     norm: Norm = "batch"
-    """Batch normalisation over one replica's batch, or over all replicas' (`sync_batch`)."""
+    """Batch normalisation over one replica's batch, or over all replicas' (`sync_batch`); normalisation of each picture
+    over groups of channels (`group`, Wu & He 2018: 32 where they divide) or over all of them (`layer`)."""
+    weight_standardization: bool = False
+    """Each filter has mean 0 and variance 1 (Qiao et al. 2019), which makes group norm as good as batch norm."""
     zero_init_gamma: bool = False
     """Every block starts as the identity: the last norm's gamma (pre-activation: the last kernel) starts at zero
     (Goyal et al. 2017, section 5.1)."""
     activation: str = "relu"
+    stochastic_depth: float = 0.0
+    """Chance that training drops the last block's branch for a picture; it rises along a line from the first block
+    (Huang et al. 2016)."""
+    antialias: bool = False
+    """Blur where pixels are left out: in blocks, shortcuts and the stem's pool (Zhang 2019)."""
+    output_stride: int | None = None
+    """Input pixels to one of the last stage, along one side: 8 or 16 keep the last stages large and dilate their
+    convolutions instead (Chen et al. 2017); None for the net's own."""
+    dropout: float = 0.0
+    """Share of the features that training drops before the head."""
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "widths"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+        _as_tuples(self, "blocks", "widths")
         check_types(self)
-        if not self.blocks or len(self.blocks) != len(self.widths) or min(self.blocks + self.widths) < 1:
-            raise UsageError(
-                f"blocks and widths need one positive number a stage each, not {self.blocks} and {self.widths}"
-            )
+        _check_stages("blocks", self.blocks, self.widths)
         require(self.stem_width >= 2, "stem_width", "at least 2", self.stem_width)
         require(self.cardinality >= 1, "cardinality", "at least 1", self.cardinality)
         narrowest = min(self.widths) * self.base_width // 64
         require(narrowest >= 1, "base_width", f"at least {-(-64 // min(self.widths))} here", self.base_width)
         if self.block == "basic" and (self.cardinality, self.base_width) != (1, 64):
             raise UsageError("cardinality and base_width belong to block='bottleneck'; widen a basic net with widths=")
-        if self.shortcut == "none" and self.zero_init_gamma:
-            raise UsageError("zero_init_gamma would silence a plain net: with shortcut='none' nothing goes round")
+        if self.shortcut == "none" and (self.zero_init_gamma or self.stochastic_depth):
+            name = "zero_init_gamma" if self.zero_init_gamma else "stochastic_depth"
+            raise UsageError(f"{name} would silence a plain net: with shortcut='none' nothing goes round a block")
+        if self.shortcut == "none" and self.preactivation:
+            raise UsageError("preactivation clears the way of a shortcut, and with shortcut='none' there is none")
+        if self.stem == "slim" and not self.preactivation:
+            raise UsageError("stem='slim' belongs to preactivation=True; elsewhere it is stem='imagenet'")
+        if self.stride_in_last_block and self.shortcut != "B":
+            raise UsageError(f"stride_in_last_block belongs to shortcut='B', not {self.shortcut!r}")
         require(0.0 <= self.se_ratio <= 1.0, "se_ratio", "between 0 and 1", self.se_ratio)
+        require(0.0 <= self.stochastic_depth < 1.0, "stochastic_depth", "at least 0 and below 1", self.stochastic_depth)
+        require(0.0 <= self.dropout < 1.0, "dropout", "at least 0 and below 1", self.dropout)
+        strides = [self.stem_stride * 2**k for k in range(len(self.blocks))]
+        if self.output_stride is not None and self.output_stride not in strides:
+            raise UsageError(f"output_stride of this net can be {_either(strides)}, not {self.output_stride}")
+
+    @property
+    def stem_stride(self) -> int:
+        """Input pixels to one of the first stage, along one side."""
+        return 1 if self.stem == "cifar" else 4
 
     @property
     def total_stride(self) -> int:
-        """Input pixels to one pixel of the last stage, along one side."""
-        return (1 if self.stem == "cifar" else 4) * 2 ** (len(self.blocks) - 1)
+        """Input pixels to one of the last stage, along one side, where no dilation replaces a stride."""
+        return self.stem_stride * 2 ** (len(self.blocks) - 1)
+
+
+@dataclass(frozen=True)
+class VGGSpec:
+    """A plain net of 3x3 convolutions, max-pools and two wide dense layers (Simonyan & Zisserman 2014, Table 1)."""
+
+    convolutions: tuple[int, ...]
+    """3x3 convolutions in each stage; every stage ends in a max-pool that halves height and width."""
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    hidden: int = 4096
+    """Units of each of the two dense layers before the classifier."""
+    norm: Norm | None = None
+    weight_standardization: bool = False
+    activation: str = "relu"
+    dropout: float = 0.5
+    """After each of the two dense layers."""
+
+    def __post_init__(self) -> None:
+        _as_tuples(self, "convolutions", "widths")
+        check_types(self)
+        _check_stages("convolutions", self.convolutions, self.widths)
+        require(self.hidden >= 1, "hidden", "at least 1", self.hidden)
+        require(0.0 <= self.dropout < 1.0, "dropout", "at least 0 and below 1", self.dropout)
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels to one of the last pool's, along one side."""
+        return 2 ** len(self.convolutions)
+
+
+@dataclass(frozen=True)
+class DenseNetSpec:
+    """A net whose layers each read all earlier ones of their stage (Huang et al. 2017, section 3 and Table 1)."""
+
+    layers: tuple[int, ...]
+    """Layers in each stage; between stages a transition halves height and width."""
+    growth_rate: int = 32
+    """Channels that a layer adds."""
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+    stem_width: int = 64
+    bottleneck: bool = True
+    """A 1x1 to four times the growth rate before each 3x3 (the B of DenseNet-BC)."""
+    compression: float = 0.5
+    """Share of the channels that a transition keeps (the C of DenseNet-BC)."""
+    se_ratio: float = 0.0
+    norm: Norm = "batch"
+    weight_standardization: bool = False
+    activation: str = "relu"
+    layer_dropout: float = 0.0
+    """After each 3x3; the paper has 0.2 where it trains without augmentation."""
+    dropout: float = 0.0
+    """Share of the features that training drops before the head."""
+
+    def __post_init__(self) -> None:
+        _as_tuples(self, "layers")
+        check_types(self)
+        _check_stages("layers", self.layers, self.layers)
+        require(self.growth_rate >= 1, "growth_rate", "at least 1", self.growth_rate)
+        require(self.stem_width >= 1, "stem_width", "at least 1", self.stem_width)
+        require(0.0 < self.compression <= 1.0, "compression", "above 0 and at most 1", self.compression)
+        require(0.0 <= self.se_ratio <= 1.0, "se_ratio", "between 0 and 1", self.se_ratio)
+        for name in ("layer_dropout", "dropout"):
+            require(0.0 <= getattr(self, name) < 1.0, name, "at least 0 and below 1", getattr(self, name))
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels to one of the last stage, along one side."""
+        return (1 if self.stem == "cifar" else 4) * 2 ** (len(self.layers) - 1)
+
+
+def _as_tuples(spec: Any, *names: str) -> None:
+    for name in names:
+        if isinstance(getattr(spec, name), list):
+            object.__setattr__(spec, name, tuple(getattr(spec, name)))
+
+
+def _check_stages(name: str, counts: tuple[int, ...], widths: tuple[int, ...]) -> None:
+    if not counts or len(counts) != len(widths) or min(counts + widths) < 1:
+        raise UsageError(f"{name} and widths need one positive number a stage each, not {counts} and {widths}")
+
+
+def _either(numbers: list[int]) -> str:
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 DEPTHS: Mapping[int, tuple[BlockKind, tuple[int, ...]]] = {
@@ -88,20 +201,45 @@ DEPTHS: Mapping[int, tuple[BlockKind, tuple[int, ...]]] = {
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
     200: ("bottleneck", (3, 24, 36, 3)),
+    270: ("bottleneck", (4, 29, 53, 4)),
+    350: ("bottleneck", (4, 36, 72, 4)),
+    420: ("bottleneck", (4, 44, 87, 4)),
 }
-"""The ImageNet nets (He et al. 2015, Table 1; 200: He et al. 2016)."""
+"""The ImageNet nets (He et al. 2015, Table 1; 200: He et al. 2016; above: Bello et al. 2021)."""
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "v1": {"stride_in_1x1": True},
     "v1.5": {},
     "v2": {"preactivation": True},
+    "v2_slim": {"preactivation": True, "stem": "slim", "stride_in_last_block": True},
     "d": {"stem": "deep", "shortcut": "D"},
+    "rs": {"stem": "deep_strided", "shortcut": "D", "se_ratio": 0.25},
 }
 
 CIFAR_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "v1": {"block": "basic"},
     "v2": {"block": "bottleneck", "preactivation": True},
 }
+
+VGG_DEPTHS: Mapping[int, tuple[int, ...]] = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+"""Simonyan & Zisserman 2014, Table 1, configurations A, B, D and E."""
+
+VGG_GRID = 7
+"""Side of the map that VGG's dense layers read; another size is average-pooled to it, as in torchvision."""
+
+DENSENET_DEPTHS: Mapping[int, Mapping[str, Any]] = {
+    121: {"layers": (6, 12, 24, 16)},
+    161: {"layers": (6, 12, 36, 24), "growth_rate": 48, "stem_width": 96},
+    169: {"layers": (6, 12, 32, 32)},
+    201: {"layers": (6, 12, 48, 32)},
+    264: {"layers": (6, 12, 64, 48)},
+}
+"""Huang et al. 2017, Table 1, and the 161 layers of its authors' code."""
 
 
 def imagenet_spec(depth: int, variant: str = "v1.5", **fields: Any) -> ResNetSpec:
@@ -111,7 +249,7 @@ def imagenet_spec(depth: int, variant: str = "v1.5", **fields: Any) -> ResNetSpe
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     block, blocks = DEPTHS[depth]
-    return _spec({"block": block, "blocks": blocks, **VARIANTS[variant], **fields})
+    return _spec(ResNetSpec, {"block": block, "blocks": blocks, **VARIANTS[variant], **fields})
 
 
 def cifar_spec(depth: int, variant: str = "v1", **fields: Any) -> ResNetSpec:
@@ -123,80 +261,46 @@ def cifar_spec(depth: int, variant: str = "v1", **fields: Any) -> ResNetSpec:
         raise unknown("variant", variant, CIFAR_VARIANTS)
     fields = {"widths": (16, 32, 64), "stem": "cifar", "stem_width": 16, **CIFAR_VARIANTS[variant], **fields}
     layers = 6 if fields["block"] == "basic" else 9
-    n, rest = divmod(depth - 2, layers)
-    if rest or n < 1:
-        near = [layers * k + 2 for k in (max(n, 1), max(n, 1) + 1)]
-        raise UsageError(
-            f"a CIFAR net of {fields['block']} blocks has {layers}n+2 layers, so not {depth}; "
-            f"the nearest are {near[0]} and {near[1]}"
-        )
-    return _spec({"blocks": (n, n, n), **fields})
+    n = _per_stage(f"a CIFAR net of {fields['block']} blocks", depth, layers, 2)
+    return _spec(ResNetSpec, {"blocks": (n, n, n), **fields})
 
 
-def _spec(fields: Mapping[str, Any]) -> ResNetSpec:
-    known = [f.name for f in dataclasses.fields(ResNetSpec)]
+def vgg_spec(depth: int, batch_norm: bool = False, **fields: Any) -> VGGSpec:
+    """The spec of a VGG net. Raises `UsageError` for an unknown depth or field."""
+    if depth not in VGG_DEPTHS:
+        raise unknown("depth", depth, VGG_DEPTHS)
+    return _spec(VGGSpec, {"convolutions": VGG_DEPTHS[depth], "norm": "batch" if batch_norm else None, **fields})
+
+
+def densenet_spec(depth: int, **fields: Any) -> DenseNetSpec:
+    """The spec of a DenseNet: a depth of the ImageNet table, or with `stem="cifar"` three stages of (depth - 4) / 3.
+
+    Raises `UsageError` for a depth that cannot be, or an unknown field.
+    """
+    if fields.get("stem", "imagenet") != "cifar":
+        if depth not in DENSENET_DEPTHS:
+            raise unknown("depth", depth, DENSENET_DEPTHS, "any other: stem='cifar'")
+        return _spec(DenseNetSpec, {**DENSENET_DEPTHS[depth], **fields})
+    bottleneck, growth = fields.get("bottleneck", True), fields.setdefault("growth_rate", 12)
+    n = _per_stage(
+        f"a CIFAR DenseNet {'with' if bottleneck else 'without'} bottlenecks", depth, 6 if bottleneck else 3, 4
+    )
+    own = {"layers": (n, n, n), "stem_width": 2 * growth if bottleneck else 16}
+    return _spec(DenseNetSpec, {**own, "compression": 0.5 if bottleneck else 1.0, **fields})
+
+
+def _per_stage(what: str, depth: int, layers: int, rest: int) -> int:
+    """The n of a depth that is `layers * n + rest`."""
+    n, left = divmod(depth - rest, layers)
+    if left or n < 1:
+        near = [layers * k + rest for k in (max(n, 1), max(n, 1) + 1)]
+        raise UsageError(f"{what} has {layers}n+{rest} layers, so not {depth}; the nearest are {near[0]} and {near[1]}")
+    return n
+
+
+def _spec(kind: type[Spec], fields: Mapping[str, Any]) -> Spec:
+    known = [f.name for f in dataclasses.fields(kind)]
     for name in fields:
         if name not in known:
             raise unknown("argument", name, known)
-    return ResNetSpec(**fields)
-
-
-@dataclass(frozen=True)
-class NamedNetwork:
-    """A row of the table of names: what `create_model(name)` builds."""
-
-    family: Literal["resnet", "cifar_resnet"]
-    depth: int
-    variant: str
-    source: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def spec(self) -> ResNetSpec:
-        make = imagenet_spec if self.family == "resnet" else cifar_spec
-        return make(self.depth, self.variant, **self.options)
-
-
-def _names() -> dict[str, NamedNetwork]:
-    he15, he16 = "He et al. 2015", "He et al. 2016"
-    names: dict[str, NamedNetwork] = {}
-    for depth in DEPTHS:
-        names[f"resnet{depth}"] = NamedNetwork("resnet", depth, "v1.5", he15 if depth < 200 else he16)
-    for depth in (50, 101, 152):
-        names[f"resnet{depth}_v1"] = NamedNetwork("resnet", depth, "v1", he15)
-    for depth in (50, 101, 152, 200):
-        names[f"resnet{depth}_v2"] = NamedNetwork("resnet", depth, "v2", he16)
-    for depth in (18, 34):
-        names[f"plain{depth}"] = NamedNetwork("resnet", depth, "v1.5", he15, {"shortcut": "none"})
-    xie, wide = "Xie et al. 2016", "Zagoruyko & Komodakis 2016"
-    names["resnet50d"] = NamedNetwork("resnet", 50, "d", "He et al. 2018")
-    names["resnext50_32x4d"] = NamedNetwork("resnet", 50, "v1.5", xie, {"cardinality": 32, "base_width": 4})
-    names["resnext101_32x8d"] = NamedNetwork("resnet", 101, "v1.5", xie, {"cardinality": 32, "base_width": 8})
-    names["wide_resnet50_2"] = NamedNetwork("resnet", 50, "v1.5", wide, {"base_width": 128})
-    names["seresnet50"] = NamedNetwork("resnet", 50, "v1.5", "Hu et al. 2017", {"se_ratio": 1 / 16})
-    for depth in (20, 32, 44, 56, 110, 1202):
-        names[f"cifar_resnet{depth}"] = NamedNetwork("cifar_resnet", depth, "v1", he15, {"shortcut": "A"})
-    for depth in (20, 32, 44, 56, 110):
-        names[f"cifar_plain{depth}"] = NamedNetwork("cifar_resnet", depth, "v1", he15, {"shortcut": "none"})
-    names["cifar_preact_resnet110"] = NamedNetwork("cifar_resnet", 110, "v2", he16, {"block": "basic", "shortcut": "B"})
-    for depth in (164, 1001):
-        names[f"cifar_preact_resnet{depth}"] = NamedNetwork("cifar_resnet", depth, "v2", he16, {"shortcut": "B"})
-    # Wide ResNet counts the three shortcut convolutions as layers: 28 is 6n+4, so 26 here.
-    wrn = {"block": "basic", "widths": (160, 320, 640), "shortcut": "B"}
-    names["cifar_wrn28_10"] = NamedNetwork("cifar_resnet", 26, "v2", wide, wrn)
-    return names
-
-
-NAMES: Mapping[str, NamedNetwork] = _names()
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """The names that `create_model` builds, in the table's order, filtered by a shell pattern (`"*cifar*"`)."""
-    return [name for name in NAMES if fnmatchcase(name, pattern)]
-
-
-def named(name: str) -> NamedNetwork:
-    """The row of a name. Raises `UsageError` with the nearest names for one that is not in the table."""
-    if name not in NAMES:
-        raise unknown("model", name, NAMES, "resnet-keras models lists all")
-    return NAMES[name]
+    return kind(**fields)

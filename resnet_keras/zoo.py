@@ -8,31 +8,39 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from resnet_keras.errors import UsageError
+from resnet_keras.lineage import build_densenet, build_vgg
+from resnet_keras.names import NAMES, TABLE, named
 from resnet_keras.resnet import build_cifar_resnet, build_resnet
-from resnet_keras.specs import NAMES, named
+from resnet_keras.weights.units import HEAD
 
-BUILDERS = {"resnet": build_resnet, "cifar_resnet": build_cifar_resnet}
-TABLE = Path(__file__).with_name("zoo.json")
+BUILDERS = {
+    "resnet": build_resnet,
+    "cifar_resnet": build_cifar_resnet,
+    "vgg": build_vgg,
+    "densenet": build_densenet,
+}
 
 
 def create_model(name: str, **arguments: Any) -> keras.Model:
     """Build a network by its name, such as "resnext50_32x4d"; `list_models()` lists them.
 
     Args:
-        name: a name of the table in `resnet_keras.specs`.
-        **arguments: as in `build_resnet` or `build_cifar_resnet`; they win over the name's own.
+        name: a name of the table in `resnet_keras.names`.
+        **arguments: as in the builder of the name's family; they win over the name's own.
 
     Raises:
         UsageError: (a ValueError) for an unknown name, with the nearest ones.
     """
     row = named(name)
-    return BUILDERS[row.family](row.depth, row.variant, **{"name": name, **row.options, **arguments})
+    own: dict[str, Any] = {"name": name, "classes": row.classes, **row.arguments}
+    if arguments.get("include_top", True) and arguments.get("input_tensor") is None:
+        own["input_shape"] = (row.input_size, row.input_size, 3)
+    return BUILDERS[row.family](**{**own, **arguments})
 
 
 @dataclass(frozen=True)
@@ -80,15 +88,10 @@ def measure_all() -> dict[str, dict[str, int]]:
     table = {}
     for name in NAMES:
         model = create_model(name)
-        table[name] = {"input_size": model.input_shape[1], **asdict(complexity(model))}
+        kernels = sum(math.prod(w.shape) for w in model.weights if len(w.shape) > 1 and not w.path.startswith(HEAD))
+        table[name] = {"input_size": model.input_shape[1], **asdict(complexity(model)), "kernel_parameters": kernels}
         keras.backend.clear_session()
     return table
-
-
-def model_table(names: list[str]) -> list[dict[str, Any]]:
-    """Rows of `resnet-keras models`: name, input_size, parameters, macs, ..., source."""
-    table = json.loads(TABLE.read_text())
-    return [{"name": name, **table[name], "source": NAMES[name].source} for name in names]
 
 
 if __name__ == "__main__":

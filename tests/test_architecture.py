@@ -15,8 +15,9 @@ PACKAGE = Path(rk.__file__).parent
 ROWS = [
     {"version", "startup", "errors"},
     {"specs", "config", "card"},
+    {"names"},
     {"layers", "blocks", "data"},
-    {"resnet", "zoo", "runs"},
+    {"assembly", "features", "lineage", "resnet", "runs", "weights", "zoo"},
     {"evaluation", "prediction"},
     {"reporting", "export"},
     {"training"},

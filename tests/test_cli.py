@@ -200,7 +200,7 @@ def test_another_backend_is_refused() -> None:
         "-c",
         "import sys; sys.argv = ['resnet-keras']; from resnet_keras.cli import main; sys.exit(",
     ]
-    program[-1] += "main(['models']))"
+    program[-1] += "main(['evaluate', 'runs']))"
     done = subprocess.run(
         program, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False
     )

@@ -17,7 +17,7 @@ from resnet_keras.config import (
     recipe_summary,
 )
 from resnet_keras.errors import UsageError
-from resnet_keras.specs import named
+from resnet_keras.names import named
 
 
 @pytest.mark.parametrize("name", RECIPES)

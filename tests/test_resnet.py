@@ -77,40 +77,6 @@ def test_preprocessing_takes_raw_pixels() -> None:
     np.testing.assert_allclose(inside(raw), outside(by_hand), rtol=1e-4)
 
 
-@pytest.mark.parametrize("size", [224, 97])
-def test_v1_is_keras_applications_resnet50(size: int) -> None:
-    """The published net, by another hand: random weights and statistics, the same logits."""
-    arguments = {"classes": 10, "classifier_activation": None, "input_shape": (size, size, 3)}
-    peer = keras.applications.ResNet50(weights=None, **arguments)
-    ours = rk.build_resnet(50, "v1", **arguments)
-    randomise(peer)
-    for layer in peer.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.epsilon = 1e-5  # theirs is 1.001e-5
-    for layer in ours.layers:
-        if layer.name == "stem":
-            copy_convolution(peer, "conv1", layer)
-        elif layer.name.startswith("stage"):
-            stage, block = (int(part[5:]) for part in layer.name.split("_"))
-            for number, convolution in enumerate([*layer.bypass, *layer.branch], start=0 if layer.bypass else 1):
-                copy_convolution(peer, f"conv{stage + 1}_block{block}_{number}", convolution)
-        elif layer.name == "logits":
-            layer.set_weights(peer.get_layer("predictions").get_weights())
-    x = RNG.normal(size=(2, size, size, 3)).astype("float32")
-    expected = peer(x).numpy()
-    # float32 sums of up to 2,048 products in 50 layers, in another order
-    np.testing.assert_allclose(ours(x), expected, atol=1e-4 * np.abs(expected).max())
-
-
-def copy_convolution(peer: keras.Model, name: str, ours) -> None:
-    """Copy a convolution and its norm; their convolution's bias moves into the norm's mean."""
-    kernel, bias = peer.get_layer(f"{name}_conv").get_weights()
-    gamma, beta, mean, variance = peer.get_layer(f"{name}_bn").get_weights()
-    sublayers = {layer.name: layer for layer in ours.layers}
-    sublayers["conv"].set_weights([kernel])
-    sublayers["norm"].set_weights([gamma, beta, mean - bias, variance])
-
-
 @pytest.mark.parametrize("name", ["resnet18", "resnet50_v2", "resnet50d", "seresnet50", "cifar_plain20"])
 def test_saves_and_loads(name: str, tmp_path: Path) -> None:
     model = rk.create_model(name, input_shape=(32, 32, 3), classes=5, include_preprocessing=True)
@@ -203,8 +169,12 @@ def test_1202_layers_build_at_the_default_recursion_limit() -> None:
         ({"depth": 50, "pooling": "mean"}, "unknown pooling 'mean'"),
         ({"depth": 50, "classifier_activation": "tanh"}, "unknown classifier_activation 'tanh'"),
         ({"depth": 50, "classes": 0}, "classes must be at least 1"),
-        ({"depth": 50, "weights": "imagenet"}, "None or the path of a .weights.h5 file"),
-        ({"depth": 50, "weights": "none.weights.h5"}, "no weights file"),
+        ({"depth": 50, "variant": "v1", "weights": "imagenet"}, "no 'imagenet' weights for resnet50_v1; there are for"),
+        (
+            {"depth": 50, "weights": __file__},
+            "cannot read weights from .*test_resnet.py; give a file ending in .keras, .saf",
+        ),
+        ({"depth": 50, "weights": "none.weights.h5"}, "there is no file of weights at none.weights.h5"),
         ({"depth": 18, "input_shape": (64, 64, 1), "include_preprocessing": True}, "3 means for 1 channels"),
     ],
     ids=str,

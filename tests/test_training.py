@@ -292,7 +292,7 @@ def test_divergence_is_said_and_keeps_the_last_sound_model(quick: TrainConfig, t
         ({"strategy": "mirrored", "batch_size": 63}, "cannot be divided over MirroredStrategy on 2 CPUs"),
         ({"model_options": {"shortcut": "Q"}}, "unknown shortcut"),
         ({"model": "resnet50"}, "8x8 is too small"),
-        ({"weights": "/nowhere"}, "no run folder or model at /nowhere"),
+        ({"weights": "/nowhere"}, "no file of weights or run folder at /nowhere"),
     ],
     ids=str,
 )

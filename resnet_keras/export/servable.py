@@ -62,8 +62,8 @@ def export_servable(
         raise UsageError("calibration_data is for quantised exports; leave it out with dtype float32")
     require(top_k >= 1, "top_k", "at least 1", top_k)
     given = classifier(model_or_run)
-    if not {"avg_pool", "logits"} <= {layer.name for layer in given.layers}:
-        raise UsageError(f"{given.name} is not one of our networks: it has no layers avg_pool and logits")
+    if "logits" not in {layer.name for layer in given.layers}:
+        raise UsageError(f"{given.name} is not one of our networks: it has no layer logits")
     names = tuple(labels) if labels is not None else model_labels(given)
     if len(names) != given.output_shape[-1]:
         raise UsageError(f"{len(names)} labels for the {given.output_shape[-1]} classes of {given.name}")
@@ -99,7 +99,7 @@ def _write(given: keras.Model, labels: tuple[str, ...], top_k: int, folder: Path
     shape = picture_format(given)
     network = in_float32(given)
     model = from_pixels(network)
-    features = from_pixels(keras.Model(network.input, network.get_layer("avg_pool").output, name=network.name))
+    features = from_pixels(keras.Model(network.input, network.get_layer("logits").input, name=network.name))
     servable = Servable(model, features, shape, labels, top_k)
     tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
     difference = _check(network, folder, (*shape.size, shape.channels))

@@ -20,8 +20,8 @@ from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import Source, statistics
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.evaluation import Evaluation, Evaluator
+from resnet_keras.names import named
 from resnet_keras.reporting import write_report
-from resnet_keras.resnet import load_weights_file
 from resnet_keras.runs import (
     CONFIG,
     LOGS,
@@ -29,16 +29,18 @@ from resnet_keras.runs import (
     MODEL,
     card_layer,
     json_text,
-    load_model,
     new_run_folder,
     save_model,
     write_text,
     writing_to,
 )
-from resnet_keras.specs import ResNetSpec, named
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.training.callbacks import Progress, RunWriter
 from resnet_keras.training.devices import describe, make_strategy, use_xla
 from resnet_keras.training.optimization import make_optimizer
+from resnet_keras.weights.loading import assign, classes_of, find_weights, is_own_file, load_weights
+from resnet_keras.weights.reading import Weights
+from resnet_keras.weights.units import Network
 from resnet_keras.zoo import complexity, create_model
 
 
@@ -72,7 +74,8 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
             written; and for a loss that is no longer a number.
     """
     _check_model_options(config)
-    start = load_model(config.weights) if config.weights and not config.weights.endswith(".weights.h5") else None
+    own_file = not config.weights or is_own_file(config.weights)
+    start = None if own_file else find_weights(config.weights, config.model)
     source = open_source(config.data, config.data_dir)
     shape = picture_format_for(config, source, start)
     steps = steps_per_epoch(source.train, config.batch_size)
@@ -132,7 +135,7 @@ def build_for_training(
     shape: PictureFormat,
     strategy: tf.distribute.Strategy,
     total_steps: int,
-    start: keras.Model | None = None,
+    start: Weights | None = None,
 ) -> tuple[keras.Model, keras.Model]:
     """The network of a config, from raw pixels to probabilities, and the compiled view of it that ends in logits."""
     xla = use_xla(config, strategy)
@@ -162,7 +165,7 @@ def environment(strategy: tf.distribute.Strategy, xla: bool) -> dict[str, str]:
     }
 
 
-def picture_format_for(config: TrainConfig, source: Source, start: keras.Model | None = None) -> PictureFormat:
+def picture_format_for(config: TrainConfig, source: Source, start: Weights | None = None) -> PictureFormat:
     """The pictures of a run; normalised as the model it starts from was, else as the data are, else as ImageNet."""
     if config.image_size:
         size = (config.image_size, config.image_size)
@@ -177,9 +180,11 @@ def picture_format_for(config: TrainConfig, source: Source, start: keras.Model |
         data=config.data,
         recipe=config.name,
     )
-    known = card_layer(start) if start is not None else None
-    measured = (known.card.mean, known.card.std) if known else statistics(source.train, source.channels)
-    if measured:
+    if start is not None and start.card and len(start.card.mean) in (1, source.channels):
+        known = start.card
+        kept = {"mean": known.mean, "std": known.std, "channels": known.channels, "interpolation": known.interpolation}
+        card = dataclasses.replace(card, **kept)
+    elif measured := statistics(source.train, source.channels):
         card = dataclasses.replace(card, mean=measured[0], std=measured[1])
     return PictureFormat(size, source.channels, card)
 
@@ -196,17 +201,18 @@ def _precision(name: str) -> Iterator[None]:
 
 
 def _check_model_options(config: TrainConfig) -> None:
-    named(config.model)
-    fields = [field.name for field in dataclasses.fields(ResNetSpec)]
+    fields = [field.name for field in dataclasses.fields(named(config.model).spec)]
     for option in config.model_options:
         if option not in fields:
             raise unknown("field of --model-options", option, fields)
 
 
-def _network(config: TrainConfig, source: Source, shape: PictureFormat, start: keras.Model | None) -> keras.Model:
+def _network(config: TrainConfig, source: Source, shape: PictureFormat, start: Weights | None) -> keras.Model:
     options: dict[str, Any] = dict(config.model_options)
-    shortcut = options.get("shortcut", named(config.model).spec.shortcut)
-    options.setdefault("zero_init_gamma", config.zero_init_gamma and shortcut != "none")
+    spec = named(config.model).spec
+    if isinstance(spec, ResNetSpec):
+        shortcut = options.get("shortcut", spec.shortcut)
+        options.setdefault("zero_init_gamma", config.zero_init_gamma and shortcut != "none")
     network = create_model(
         config.model,
         classes=len(source.labels),
@@ -214,27 +220,11 @@ def _network(config: TrainConfig, source: Source, shape: PictureFormat, start: k
         include_preprocessing=shape.card,
         **options,
     )
-    if start is not None:
-        _start_from(network, start)
+    if start is not None:  # a head of other classes starts anew
+        assign(Network(network), start, skip_head=classes_of(start) != len(source.labels))
     elif config.weights:
-        load_weights_file(network, config.weights)
+        load_weights(network, config.weights)
     return network
-
-
-def _start_from(network: keras.Model, start: keras.Model) -> None:
-    """Copy weights layer by layer; a classifier of other classes stays as it is."""
-    given = {layer.name: layer for layer in start.layers}
-    for layer in network.layers:
-        if not layer.weights:
-            continue
-        other = given.get(layer.name)
-        shapes = [tuple(weight.shape) for weight in layer.weights]
-        if other is not None and [tuple(weight.shape) for weight in other.weights] == shapes:
-            layer.set_weights(other.get_weights())
-        elif layer.name != "logits":
-            raise UsageError(
-                f"the weights of {start.name} do not fit {network.name}: {layer.name} is missing or of another shape"
-            )
 
 
 def _opening(config: TrainConfig, network: keras.Model, source: Source, devices: str, xla: bool) -> str:

@@ -1,0 +1,104 @@
+"""What every builder does alike: the input with its card, and the head with its weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from resnet_keras.card import ModelCard
+from resnet_keras.errors import UsageError, require, unknown
+from resnet_keras.layers import Preprocessing
+from resnet_keras.names import NAMES, names_of
+from resnet_keras.specs import DenseNetSpec, ResNetSpec, VGGSpec
+from resnet_keras.weights.loading import hub_name, load_weights
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The arguments that all builders share; `build_resnet` says what each means."""
+
+    include_top: bool = True
+    weights: str | Path | None = None
+    input_tensor: Any = None
+    input_shape: tuple[int | None, ...] | None = None
+    pooling: str | None = None
+    classes: int = 1000
+    classifier_activation: str | None = "softmax"
+    include_preprocessing: bool | ModelCard = False
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pooling not in (None, "avg", "max"):
+            raise unknown("pooling", self.pooling, ["avg", "max", None])
+        if self.classifier_activation not in (None, "linear", "softmax", "sigmoid"):
+            raise unknown("classifier_activation", self.classifier_activation, ["softmax", "sigmoid", None])
+        require(not self.include_top or self.classes >= 1, "classes", "at least 1", self.classes)
+
+
+def open_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, side: int) -> tuple[Any, Any]:
+    """The input of a network and the tensor behind its preprocessing, `[N, H, W, C]`.
+
+    Args:
+        spec: says how small the input may be.
+        options: the builder's.
+        side: of the input where the options say none and the network has a head.
+    """
+    try:
+        keras.activations.get(spec.activation)
+    except ValueError as error:
+        raise UsageError(f"unknown activation {spec.activation!r}; give Keras's name of one, such as relu") from error
+    default = side if options.include_top else None
+    shape: Any = options.input_shape or (default, default, 3)
+    tensor = options.input_tensor
+    is_keras_tensor = tensor is not None and keras.backend.is_keras_tensor(tensor)
+    if tensor is not None and is_keras_tensor:
+        shape = tuple(tensor.shape[1:])
+    if len(shape) != 3 or not shape[-1]:
+        raise UsageError(f"input_shape is (height, width, channels) with the channels known, not {shape}")
+    least = spec.total_stride
+    if any(length is not None and length < least for length in shape[:2]):
+        small = ", or stem='cifar' for small pictures" if getattr(spec, "stem", "cifar") != "cifar" else ""
+        raise UsageError(
+            f"input {shape[0]}x{shape[1]} is too small: this net divides each side by {least}, "
+            f"so give it {least}x{least} or more{small}"
+        )
+    inputs: Any = tensor if is_keras_tensor else keras.Input(shape, tensor=tensor, name="image")
+    return inputs, _preprocessing(options.include_preprocessing, inputs.shape[-1])(inputs)
+
+
+def _preprocessing(asked: bool | ModelCard, channels: int) -> Preprocessing:
+    if asked is False:
+        return Preprocessing(normalise=False, name="card")
+    card = ModelCard() if asked is True else asked
+    if len(card.mean) not in (1, channels):
+        raise UsageError(
+            f"the preprocessing has {len(card.mean)} means for {channels} channels; "
+            "give include_preprocessing=ModelCard(mean=..., std=...)"
+        )
+    return Preprocessing(card, name="preprocessing")
+
+
+def pooled(x: Any, options: ModelOptions) -> Any:
+    """The last stage, `[N, H, W, C]`, pooled as the options say, `[N, C]` for a head."""
+    if options.include_top or options.pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    return keras.layers.GlobalMaxPooling2D(name="max_pool")(x) if options.pooling == "max" else x
+
+
+def close(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, inputs: Any, x: Any) -> keras.Model:
+    """The model from `inputs` to the classes of the features `x`, `[N, C]`, or to `x` itself; with its weights."""
+    if options.include_top:
+        if spec.dropout and not isinstance(spec, VGGSpec):  # VGG drops out in its own dense layers
+            x = keras.layers.Dropout(spec.dropout, name="dropout")(x)
+        # Softmax of bfloat16 or float16 logits loses what training needs, so the head is float32 under every policy.
+        x = keras.layers.Dense(options.classes, kernel_initializer="he_normal", name="logits", dtype="float32")(x)
+        if options.classifier_activation not in (None, "linear"):
+            x = keras.layers.Activation(options.classifier_activation, name="predictions", dtype="float32")(x)
+    sources = keras.utils.get_source_inputs(inputs)
+    model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=options.name)
+    if (weights := options.weights) is not None:
+        if weights == "imagenet":
+            weights = hub_name(next((name for name in names_of(spec) if NAMES[name].weights), model.name))
+        load_weights(model, weights, set_card=not isinstance(options.include_preprocessing, ModelCard))
+    return model

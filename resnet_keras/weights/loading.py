@@ -1,0 +1,252 @@
+"""`load_weights`: finds the layout of a source, checks every tensor, and only then changes the model."""
+
+import dataclasses
+import json
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from resnet_keras.card import ModelCard
+from resnet_keras.errors import UsageError, reason
+from resnet_keras.layers import BN_EPSILON
+from resnet_keras.names import NAMES, TABLE
+from resnet_keras.runs import card_layer
+from resnet_keras.weights.hub import fetch, is_hub_name
+from resnet_keras.weights.layouts import HEADS, LAYOUTS, Layout, to_ours, to_theirs
+from resnet_keras.weights.reading import Weights, read_weights
+from resnet_keras.weights.units import HEAD, Network
+
+
+def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, set_card: bool = True) -> None:
+    """Load weights from elsewhere into a network of ours; the model changes wholly or not at all.
+
+    The source's layout is found by its names: torchvision, timm, the common PyTorch CIFAR nets, keras.applications
+    (biases of its convolutions are folded into the norms, exactly), Hugging Face transformers, KerasHub, our own.
+
+    Args:
+        model: a network of ours. A classifier is loaded with its head, a network without one leaves the head out.
+        source: a mapping of names to arrays, a Keras or torch model, a run folder, a file (`.safetensors`, `.npz`,
+            `.h5`, `.keras`, `.weights.h5` of the same network; `.pth`, `.pt` and `.th` where torch is installed), a
+            name on the Hugging Face Hub ("timm/resnet50.a1_in1k"), or "imagenet" for a model that has its table's name.
+        skip_head: leave the model's head as it is, for pictures of other classes.
+        set_card: let the model's card say how the source's pictures are prepared, and its labels, where it says so.
+
+    Raises:
+        UsageError: nothing there, or weights of another network: names the first tensors that do not fit, and the
+            network that they look like.
+    """
+    network = Network(model)
+    if is_own_file(source):
+        _load_own_file(model, Path(source), skip_head)
+        return
+    weights = find_weights(source, model.name)
+    card = assign(network, weights, skip_head)
+    if card and set_card:
+        _set_card(model, card, skip_head)
+
+
+def is_own_file(source: Any) -> bool:
+    """Whether a source is a `.weights.h5` file, which only the network that wrote it can read."""
+    return isinstance(source, str | Path) and str(source).endswith(".weights.h5")
+
+
+def find_weights(source: Any, name: str) -> Weights:
+    """Read a source, from the Hub where it is a name there; "imagenet" is those of the network `name`."""
+    if source == "imagenet":
+        source = hub_name(name)
+    return fetch(source) if is_hub_name(source) else read_weights(source)
+
+
+def hub_name(name: str) -> str:
+    """Where the published ImageNet weights of a named network are. Raises `UsageError` where there are none."""
+    if name in NAMES and (found := NAMES[name].weights):
+        return found
+    with_weights = ", ".join(other for other, row in NAMES.items() if row.weights)
+    raise UsageError(f"there are no 'imagenet' weights for {name}; there are for {with_weights}")
+
+
+def assign(network: Network, weights: Weights, skip_head: bool = False) -> ModelCard | None:
+    """Put a source's tensors into a network, or raise `UsageError` and change nothing.
+
+    Returns the card of the source's use: its own, or else what its library always does.
+    """
+    layout, values = _matched(network, weights, skip_head)
+    for path, value in values.items():
+        unit, _, variable = path.rpartition("/")
+        network.units[unit].variables[variable].assign(value)
+    return weights.card or layout.card(network)
+
+
+def classes_of(weights: Weights) -> int | None:
+    """Classes of a source's head, where it has one."""
+    ends = (".bias", "/bias")
+    sizes = [weights.tensors[h + e].size for h in HEADS for e in ends if h + e in weights.tensors]
+    return sizes[0] if sizes else None
+
+
+def _matched(network: Network, weights: Weights, skip_head: bool) -> tuple[Layout, dict[str, np.ndarray]]:
+    """The source's layout, and a value for each variable by its path, biases and epsilons folded in."""
+    layout, units = _layout_of(network, weights)
+    heads = {f"{head}{end}" for head in HEADS for end in (".weight", ".bias", "/kernel", "/bias")}
+    use_head = HEAD in network.units and not skip_head
+    values: dict[str, np.ndarray] = {}
+    biases: dict[str, np.ndarray] = {}
+    missing, misshapen, used = [], [], set()
+    for path, unit in network.units.items():
+        if path == HEAD and not use_head:
+            continue
+        theirs = units.get(path)
+        for variable, ours in unit.variables.items():
+            name = layout.tensor(theirs, variable) if theirs else path
+            if name not in weights.tensors:
+                missing.append(name)
+                continue
+            used.add(name)
+            given = weights.tensors[name]
+            wanted = to_theirs(unit, layout, variable, np.empty(ours.shape, "int8")).shape
+            if (
+                math.prod(given.shape) != math.prod(wanted)
+                or to_ours(unit, layout, variable, given).shape != ours.shape
+            ):
+                misshapen.append(f"{name} is {given.shape} there and {wanted} here")
+                continue
+            values[f"{path}/{variable}"] = to_ours(unit, layout, variable, given)
+        if theirs and "kernel" in unit.variables and "bias" not in unit.variables:
+            name = layout.tensor(theirs, "bias")
+            if name in weights.tensors:
+                used.add(name)
+                biases[path] = weights.tensors[name]
+        if theirs and "moving_variance" in unit.variables:
+            values_epsilon = weights.epsilons.get(theirs, layout.epsilon)
+            key = f"{path}/moving_variance"
+            if key in values:
+                values[key] = values[key] + np.float32(values_epsilon - BN_EPSILON)
+    extra = [name for name in weights.tensors if name not in used and not (name in heads and not use_head)]
+    if missing or misshapen or extra:
+        raise _mismatch(network, weights, missing, misshapen, extra, heads)
+    layout.check(network)
+    left = _fold_biases(network, values, biases)
+    if left:
+        raise UsageError(f"{weights.where} has a bias for {left[0]}, which no norm follows in {network.model.name}")
+    return layout, values
+
+
+def _layout_of(network: Network, weights: Weights) -> tuple[Layout, dict[str, str]]:
+    """The layout that most of the source's tensors follow, and the name there of each unit."""
+    given = {name.rpartition("." if "." in name else "/")[0] for name in weights.tensors} | {
+        name.rpartition("/")[0] for name in weights.tensors
+    }
+    found: list[tuple[int, Layout, dict[str, str]]] = []
+    for layout in LAYOUTS:
+        names = layout.names(network)
+        units = {path: next((n for n in theirs if n in given), theirs[0]) for path, theirs in names.items() if theirs}
+        hits = sum(unit in given for path, unit in units.items() if path != HEAD)
+        found.append((hits, layout, units))
+    hits, layout, units = max(found, key=lambda item: item[0])
+    if not hits:
+        some = ", ".join(list(weights.tensors)[:3])
+        raise UsageError(f"{weights.where} is in no layout that is known for {network.model.name}: it has {some} ...")
+    return layout, units
+
+
+def _mismatch(
+    network: Network, weights: Weights, missing: list[str], misshapen: list[str], extra: list[str], heads: set[str]
+) -> UsageError:
+    """The error that names the first tensors that do not fit, and the network that they are of."""
+    name = network.model.name
+    only_head = all(item.split(" is ")[0] in heads for item in [*missing, *misshapen, *extra])
+    if only_head:
+        what = misshapen[0] if misshapen else f"{(missing or extra)[0]} is {'not ' if missing else ''}there"
+        hint = "load all but the head with skip_head=True, or build the model with as many classes"
+        return UsageError(f"the head of {weights.where} does not fit {name}: {what}; {hint}")
+    said = []
+    if misshapen:
+        said.append(_some(misshapen))
+    if missing:
+        said.append(f"{_some(missing)} missing there")
+    if extra:
+        said.append(f"no place here for {_some(extra)}")
+    alike = [other for other in _alike(weights, heads) if other != name]
+    hint = f"; they look like {' or '.join(alike[:4])}" if alike else ""
+    return UsageError(f"the weights of {weights.where} do not fit {name}: {'; '.join(said)}{hint}")
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - 2
+    return ", ".join(names[:2]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _alike(weights: Weights, heads: set[str]) -> list[str]:
+    """Named networks whose kernels have as many numbers, the head's left out."""
+    count = sum(v.size for name, v in weights.tensors.items() if v.ndim > 1 and name not in heads)
+    table: Mapping[str, Mapping[str, int]] = json.loads(TABLE.read_text())
+    return [name for name, row in table.items() if row["kernel_parameters"] == count]
+
+
+def _fold_biases(network: Network, values: dict[str, np.ndarray], biases: dict[str, np.ndarray]) -> list[str]:
+    """Move biases of convolutions that have none here into the means of the norms that read them.
+
+    Exact: a norm subtracts its mean, and what is added to the one may be taken from the other. In a pre-activation net
+    a bias flows with the residual stream into every norm up to the next projection. Returns what found no norm.
+    """
+
+    def shift(norm: str, bias: Any) -> None:
+        mean = f"{norm}/moving_mean"
+        values[mean] = values[mean] - bias
+
+    for path in list(biases):
+        norm = path.removesuffix("conv") + "norm"
+        if f"{norm}/moving_mean" in values:
+            shift(norm, biases.pop(path))
+    if (
+        not biases
+        or not network.preactivation
+        or f"{network.blocks[0].name}/preactivation/norm/moving_mean" not in values
+    ):
+        return list(biases)
+    stream: Any = biases.pop("stem/conv", 0.0)
+    for block in network.blocks:
+        shift(f"{block.name}/preactivation/norm", stream)
+        projects = f"{block.name}/projection/conv" in network.units
+        through = biases.pop(f"{block.name}/projection/conv", 0.0) if projects else stream
+        stream = through + biases.pop(f"{block.name}/conv{len(block.convolutions())}/conv", 0.0)
+    shift("final_norm/norm", stream)
+    return list(biases)
+
+
+def _set_card(model: keras.Model, card: ModelCard, skip_head: bool) -> None:
+    layer = card_layer(model)
+    assert layer is not None  # every network of ours has one
+    classes = model.output_shape[-1] if HEAD in {part.name for part in model.layers} else None
+    if skip_head or classes not in (None, len(card.labels)):
+        card = dataclasses.replace(
+            card, labels=layer.card.labels, label_ids=layer.card.label_ids, claims={}, metrics={}
+        )
+    if len(card.mean) not in (1, model.input_shape[-1]):
+        card = dataclasses.replace(card, mean=layer.card.mean, std=layer.card.std)
+    layer.card = card
+    # What was compiled before has the old numbers in its graph.
+    model.train_function = model.test_function = model.predict_function = None
+
+
+def _load_own_file(model: keras.Model, path: Path, skip_head: bool) -> None:
+    """A `.weights.h5` file, which names nothing but the order of the layers."""
+    if not path.is_file():
+        raise UsageError(f"there is no file of weights at {path}")
+    before = model.get_weights()
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model.load_weights(path, skip_mismatch=skip_head)
+        skipped = " ".join(str(warning.message).rpartition("List of objects")[2] for warning in said)
+        if others := set(re.findall(r"name=(\w+)", skipped)) - {HEAD}:
+            raise ValueError(f"{len(others)} more layers than the head do not")
+    except (ValueError, OSError, KeyError) as error:
+        model.set_weights(before)
+        raise UsageError(f"{path} does not fit {model.name}: {reason(error)}") from error

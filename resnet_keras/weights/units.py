@@ -1,0 +1,74 @@
+"""A network of ours as a list of units: each convolution, norm and dense layer, by its path.
+
+A path is the names of the layers around it, such as `stage1_block1/conv1/norm`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
+
+from resnet_keras.blocks import ResidualBlock
+from resnet_keras.errors import UsageError
+from resnet_keras.layers import Preprocessing
+from resnet_keras.specs import VGG_GRID
+
+HEAD = "logits"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A layer that holds weights itself."""
+
+    path: str
+    layer: keras.layers.Layer
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """By Keras's names: kernel, bias, gamma, beta, moving_mean, moving_variance."""
+        return {variable.name: variable for variable in self.layer.weights}
+
+    @property
+    def grid(self) -> int:
+        """Side of the map that a dense layer reads flattened; 0 for any other layer."""
+        return VGG_GRID if self.path == "fc1" else 0
+
+
+class Network:
+    """What the layouts need to know of a built network of ours."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self.units = {path: Unit(path, layer) for path, layer in leaves(model) if layer.weights}
+        if not is_ours(model):
+            raise UsageError(f"{model.name} is not one of our networks; weights are loaded into those alone")
+
+    @cached_property
+    def blocks(self) -> list[ResidualBlock]:
+        return [layer for layer in self.model.layers if isinstance(layer, ResidualBlock)]
+
+    @property
+    def preactivation(self) -> bool:
+        return bool(self.blocks) and self.blocks[0].preactivation
+
+    @property
+    def small_stem(self) -> bool:
+        """Whether the stem keeps the size, as in the CIFAR nets."""
+        return not any(layer.name == "stem_pool" for layer in self.model.layers)
+
+
+def is_ours(model: keras.Model) -> bool:
+    """Whether a builder of ours made a model: it carries a card."""
+    return any(isinstance(layer, Preprocessing) for layer in model.layers)
+
+
+def leaves(layer: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every layer without sublayers, with its path."""
+    for sublayer in getattr(layer, "layers", []):
+        below = f"{path}/{sublayer.name}" if path else sublayer.name
+        if getattr(sublayer, "layers", []):
+            yield from leaves(sublayer, below)
+        else:
+            yield below, sublayer
