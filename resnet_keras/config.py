@@ -44,9 +44,13 @@ class Optimizer:
     nesterov: bool = True
     weight_decay: float = 1e-4
     """Added to the gradient, before momentum, times the weight; kernels only, never biases, gammas and betas."""
+    layer_decay: float = 1.0
+    """The head learns at the full rate, each block before it at this share of the rate of the block that follows; 0.9
+    or so for fine-tuning, 1 for one rate."""
 
     def __post_init__(self) -> None:
         check_types(self)
+        require(0 < self.layer_decay <= 1, "layer_decay", "above 0 and at most 1", self.layer_decay)
         require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1", self.momentum)
         require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
@@ -87,8 +91,11 @@ class TrainConfig:
     zero_init_gamma: bool = True
     """Every residual block starts as the identity (plain nets: no effect)."""
     weights: str | None = None
-    """A run folder or .keras file to start from (its normalisation is taken over, a head of other classes is not), or a
-    .weights.h5 file of the very same network."""
+    """What to start from: a run folder, a file of weights (.keras, .safetensors, .npz, .pth, .h5), imagenet for the
+    published ones, or a name on the Hugging Face Hub. Their normalisation is taken over, a head of other classes is
+    not. A .weights.h5 file must be of the very same network."""
+    freeze: str | None = None
+    """The last part that does not learn, such as stem, stage3 or stage3_block2; its norms stay as they are too."""
     data: str = "digits"
     """digits (embedded), a TensorFlow Datasets name such as cifar10, or a folder of class/file or split/class/file."""
     data_dir: str | None = None

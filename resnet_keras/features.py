@@ -60,9 +60,9 @@ def freeze(model: keras.Model, through: str | None = None) -> list[str]:
     if through is None:
         chosen = [layer for layer in learning if layer.name != "logits"]
     else:
-        chosen = learning[: _end_of(model, learning, through)]
+        chosen = learning[: _positions(model, learning, through)[-1] + 1]
     for layer in chosen:
-        layer.trainable = False
+        _set_trainable(layer, False)
     return [layer.name for layer in chosen]
 
 
@@ -84,9 +84,9 @@ def unfreeze(model: keras.Model, start: str | None = None, *, norms: bool = Fals
         UsageError: for a part that the model does not have.
     """
     learning = [layer for layer in model.layers if layer.weights]
-    chosen = learning if start is None else learning[_start_of(model, learning, start) :]
+    chosen = learning if start is None else learning[_positions(model, learning, start)[0] :]
     for layer in chosen:
-        layer.trainable = True
+        _set_trainable(layer, True)
     if not norms:
         freeze_norms(model)
     return [layer.name for layer in chosen if layer.trainable_weights]
@@ -100,24 +100,19 @@ def freeze_norms(model: keras.Model) -> int:
     return len(norms)
 
 
+def _set_trainable(layer: Any, value: bool) -> None:
+    # On TensorFlow, setting a flag to what it is already does nothing, so a block's would not reach a norm below it.
+    layer.trainable = value
+    for sublayer in getattr(layer, "layers", []):
+        _set_trainable(sublayer, value)
+
+
 def _norms(model: keras.Model) -> Iterator[keras.layers.Layer]:
     return (layer for _, layer in leaves(model) if isinstance(layer, NORMS))
 
 
-def _of_part(layers: list[Any], part: str) -> list[int]:
-    return [i for i, layer in enumerate(layers) if layer.name == part or layer.name.startswith(f"{part}_")]
-
-
-def _end_of(model: keras.Model, layers: list[Any], part: str) -> int:
-    return _found(model, layers, part)[-1] + 1
-
-
-def _start_of(model: keras.Model, layers: list[Any], part: str) -> int:
-    return _found(model, layers, part)[0]
-
-
-def _found(model: keras.Model, layers: list[Any], part: str) -> list[int]:
-    found = _of_part(layers, part)
+def _positions(model: keras.Model, layers: list[Any], part: str) -> list[int]:
+    found = [i for i, layer in enumerate(layers) if layer.name == part or layer.name.startswith(f"{part}_")]
     if not found:
         raise unknown(f"part of {model.name}", part, [layer.name for layer in layers])
     return found

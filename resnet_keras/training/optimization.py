@@ -1,5 +1,6 @@
-"""SGD with coupled weight decay, and a learning rate written as fractions of the run."""
+"""SGD with coupled weight decay and a rate for each layer, and a learning rate written as fractions of the run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,19 +15,42 @@ class CoupledSGD(keras.optimizers.SGD):
 
     Keras's own `weight_decay` is decoupled (AdamW's kind). Only tensors of two dimensions or more decay: kernels, never
     biases, gammas and betas.
+
+    Args:
+        learning_rate: a number or a schedule.
+        coupled_weight_decay: the decay.
+        layer_decay: share of the rate of the next layer that each layer of the model learns at; the last learns at the
+            full rate. A residual block is one layer, and frozen layers do not count.
+        **kwargs: as in `keras.optimizers.SGD`.
     """
 
-    def __init__(self, learning_rate: Any = 0.1, coupled_weight_decay: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        learning_rate: Any = 0.1,
+        coupled_weight_decay: float = 0.0,
+        layer_decay: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, **kwargs)
-        self.coupled_weight_decay = coupled_weight_decay
+        self.coupled_weight_decay, self.layer_decay = coupled_weight_decay, layer_decay
+
+    def build(self, variables: Sequence[Any]) -> None:
+        super().build(variables)
+        # A variable's path starts with the name of its layer, and the layers are in the model's order.
+        layers = [variable.path.split("/")[0] for variable in variables]
+        depth = {layer: i for i, layer in enumerate(dict.fromkeys(layers))}
+        self.rate_factors = [self.layer_decay ** (len(depth) - 1 - depth[layer]) for layer in layers]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         if self.coupled_weight_decay and len(variable.shape) > 1:
             gradient = gradient + ops.cast(self.coupled_weight_decay, gradient.dtype) * variable
+        if self.layer_decay != 1:
+            learning_rate = learning_rate * self.rate_factors[self._get_variable_index(variable)]
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "coupled_weight_decay": self.coupled_weight_decay}
+        own = {"coupled_weight_decay": self.coupled_weight_decay, "layer_decay": self.layer_decay}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
@@ -64,6 +88,7 @@ def make_optimizer(config: Optimizer, schedule: Schedule, total_steps: int) -> C
     return CoupledSGD(
         RunSchedule(config.learning_rate, total_steps, schedule),
         coupled_weight_decay=config.weight_decay,
+        layer_decay=config.layer_decay,
         momentum=config.momentum,
         nesterov=config.nesterov,
     )

@@ -20,6 +20,7 @@ from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import Source, statistics
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.evaluation import Evaluation, Evaluator
+from resnet_keras.features import freeze
 from resnet_keras.names import named
 from resnet_keras.reporting import write_report
 from resnet_keras.runs import (
@@ -224,6 +225,8 @@ def _network(config: TrainConfig, source: Source, shape: PictureFormat, start: W
         assign(Network(network), start, skip_head=classes_of(start) != len(source.labels))
     elif config.weights:
         load_weights(network, config.weights)
+    if config.freeze:
+        freeze(network, config.freeze)
     return network
 
 
