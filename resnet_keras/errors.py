@@ -48,6 +48,8 @@ def check_types(config: Any) -> None:
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise unknown(name, value, get_args(hint))
         if not _is(value, hint):
+            if words := [word for choice in get_args(hint) for word in get_args(choice)]:
+                raise unknown(name, value, words)
             wanted = str(hint) if get_args(hint) else getattr(hint, "__name__", str(hint))
             raise UsageError(f"{name} must be of type {wanted}, not {value!r}")
 
@@ -55,7 +57,7 @@ def check_types(config: Any) -> None:
 def _is(value: Any, hint: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return True
+        return value in arguments
     if origin in (Union, types.UnionType):
         return any(_is(value, choice) for choice in arguments)
     if origin is tuple:

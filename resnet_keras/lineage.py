@@ -43,7 +43,7 @@ def build_vgg(depth: int, batch_norm: bool = False, **arguments: Any) -> keras.M
             x = ConvNorm(width, 3, **kept, use_bias=True, name=f"stage{stage}_conv{number}")(x)
         x = keras.layers.MaxPooling2D(name=f"stage{stage}_pool")(x)
     if options.include_top:
-        x = keras.layers.AdaptiveAveragePooling2D(VGG_GRID, name="adaptive_pool")(x)
+        x = AdaptivePooling(VGG_GRID, name="adaptive_pool")(x)
         x = keras.layers.Flatten(name="flatten")(x)
         for name in ("fc1", "fc2"):
             x = keras.layers.Dense(spec.hidden, spec.activation, kernel_initializer="he_normal", name=name)(x)
@@ -93,6 +93,36 @@ def _split(name: str, arguments: dict[str, Any]) -> tuple[ModelOptions, dict[str
     shared = {key: value for key, value in arguments.items() if key in ModelOptions.__dataclass_fields__}
     fields = {key: value for key, value in arguments.items() if key not in shared}
     return ModelOptions(**{**shared, "name": shared.get("name") or name}), fields
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class AdaptivePooling(keras.layers.Layer):
+    """Average a map of any size over `side` x `side` cells, which overlap where they do not divide it, as torch does.
+
+    Keras's own fails on maps smaller than the grid.
+    """
+
+    def __init__(self, side: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.side = side
+
+    def call(self, x: Any) -> Any:
+        _, height, width, _ = ops.shape(x)
+        rows, columns = self._cells(height, x.dtype), self._cells(width, x.dtype)
+        return ops.einsum("ih,nhwc,jw->nijc", rows, x, columns)
+
+    def _cells(self, length: Any, dtype: Any) -> Any:
+        """The weight of each pixel along a side in each cell, `[side, length]`."""
+        cell, pixel = ops.arange(self.side)[:, None], ops.arange(length)[None, :]
+        first, end = cell * length // self.side, ((cell + 1) * length + self.side - 1) // self.side
+        inside = ops.cast((pixel >= first) & (pixel < end), dtype)
+        return inside / ops.cast(end - first, dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], self.side, self.side, input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "side": self.side}
 
 
 @keras.saving.register_keras_serializable("resnet_keras")

@@ -3,15 +3,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from resnet_keras.card import ModelCard
+from resnet_keras.card import ModelCard, imagenet_classes
+from resnet_keras.errors import UsageError
 from resnet_keras.layers import (
+    BlurPool,
     ConvNorm,
     NormActivation,
     Preprocessing,
     SqueezeExcitation,
+    StandardizedConv2D,
     StemMaxPooling,
     ZeroPaddedShortcut,
+    normalization,
 )
+from resnet_keras.lineage import DenseLayer, Transition
 
 RNG = np.random.default_rng(0)
 
@@ -49,6 +54,59 @@ def test_stem_pooling_pads_with_minus_infinity(size: int) -> None:
     layer = StemMaxPooling()
     np.testing.assert_array_equal(layer(x)[0], expected)
     assert layer.compute_output_shape(x.shape) == (1, side, side, 2)
+
+
+def test_stem_pooling_with_another_edge() -> None:
+    x = -RNG.uniform(1, 2, size=(1, 6, 6, 2)).astype("float32")
+    out = StemMaxPooling(0.0)(x).numpy()
+    assert (out[0, 0] == 0).all()
+    np.testing.assert_array_equal(out[0, 1:, 1:], StemMaxPooling()(x)[0, 1:, 1:])
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_blur_is_the_binomial_kernel_with_mirrored_edges(size: int) -> None:
+    x = RNG.normal(size=(2, size, size, 3)).astype("float32")
+    taps = np.array([0.25, 0.5, 0.25])
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    rows = np.sum([taps[i] * padded[:, i : i + size] for i in range(3)], axis=0)
+    blurred = np.sum([taps[j] * rows[:, :, j : j + size] for j in range(3)], axis=0)
+    layer = BlurPool()
+    np.testing.assert_allclose(layer(x), blurred[:, ::2, ::2], atol=1e-6)
+    assert layer.compute_output_shape(x.shape) == layer(x).shape
+    np.testing.assert_allclose(BlurPool(1)(x), blurred, atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_standardised_filters_have_mean_zero_and_variance_one(groups: int) -> None:
+    x = RNG.normal(size=(1, 5, 5, 8)).astype("float32")
+    layer, plain = (kind(12, 3, groups=groups, use_bias=False) for kind in (StandardizedConv2D, keras.layers.Conv2D))
+    out = layer(x)
+    kernel = layer.kernel.numpy()
+    plain(x)
+    plain.set_weights([(kernel - kernel.mean((0, 1, 2))) / kernel.std((0, 1, 2))])
+    np.testing.assert_allclose(out, plain(x), rtol=1e-4, atol=1e-4)
+    layer.kernel.assign(kernel * 7 + 3)
+    np.testing.assert_allclose(layer(x), out, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("norm", "channels", "groups"),
+    [
+        ("group", 64, 32),
+        ("group", 96, 32),
+        ("group", 32, 16),
+        ("group", 24, 8),
+        ("group", 16, 8),
+        ("group", 9, 1),
+        ("layer", 64, 1),
+    ],
+)
+def test_group_and_layer_norm(norm, channels: int, groups: int) -> None:
+    x = RNG.normal(3, 2, size=(2, 4, 5, channels)).astype("float32")
+    layer = normalization(norm, channels, "norm", "float32")
+    out = layer(x).numpy().reshape(2, 20, groups, channels // groups)
+    np.testing.assert_allclose(out.mean((1, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(out.std((1, 3)), 1, atol=1e-3)
 
 
 def test_zero_padded_shortcut() -> None:
@@ -94,10 +152,35 @@ def test_preprocessing_computes_in_float32_and_carries_its_card() -> None:
     assert Preprocessing.from_config(layer.get_config()).card == card
 
 
+def test_preprocessing_in_another_order_of_channels() -> None:
+    card = ModelCard(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), channels="BGR", input_size=(32, 48))
+    pixels = RNG.integers(0, 256, (1, 2, 2, 3)).astype("float32")
+    expected = ((pixels / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7])[..., ::-1]
+    np.testing.assert_allclose(Preprocessing(card)(pixels), expected, rtol=1e-5, atol=1e-6)
+    carrier = Preprocessing(card, normalise=False)
+    np.testing.assert_array_equal(carrier(pixels), pixels)
+    assert Preprocessing.from_config(carrier.get_config()).get_config() == carrier.get_config()
+    with pytest.raises(UsageError, match="unknown order of channels 'GBR'; choose from RGB, BGR"):
+        ModelCard(channels="GBR")  # type: ignore[arg-type]
+
+
+def test_imagenet_classes() -> None:
+    ids, labels = imagenet_classes()
+    assert len(set(ids)) == len(set(labels)) == 1000
+    assert list(ids) == sorted(ids)
+    assert (ids[0], labels[0], ids[-1], labels[-1]) == ("n01440764", "tench", "n15075141", "toilet tissue")
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         ConvNorm(8, 3, 2, 2, "sync_batch", "relu", True),
+        ConvNorm(8, 3, 2, norm="group", use_bias=True, antialias=True, weight_standardization=True),
+        ConvNorm(8, 3, dilation=2, norm="layer"),
+        BlurPool(),
+        StemMaxPooling(0.0),
+        DenseLayer(4, se_ratio=0.5, dropout=0.1, norm="group"),
+        Transition(4, activation="gelu"),
         NormActivation("batch", "gelu"),
         SqueezeExcitation(0.25),
         ZeroPaddedShortcut(16, 2),

@@ -1,5 +1,6 @@
 """Options that combine: every combination builds, runs and comes back, or is refused in words; and what each means."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,16 @@ def build(family: str, size: int, options: dict[str, Any]) -> keras.Model:
 def test_any_combination_runs_or_is_refused_in_words(family: str, size: int, options: dict[str, Any]) -> None:
     try:
         model = build(family, size, options)
-    except UsageError as error:
-        assert tf.strings.regex_full_match(str(error), f".*({REFUSALS}).*"), error
-        return
+    except UsageError as refused:
+        message = str(refused)
+    else:
+        message = ""
+        check(model, size)
+    assert not message or re.search(REFUSALS, message)
+
+
+def check(model: keras.Model, size: int) -> None:
+    """It comes back from its config, answers, learns in every weight, and says its shapes rightly."""
     again = keras.Model.from_config(model.get_config())
     assert [weight.shape for weight in again.weights] == [weight.shape for weight in model.weights]
     randomise(model)
@@ -181,13 +189,14 @@ def test_receptive_fields(name: str, fields: list[int]) -> None:
         shape, is_scale = tuple(weight.shape), weight.name in ("gamma", "moving_variance")
         weight.assign(np.full(shape, 1 / np.prod(shape[:-1])) if len(shape) > 1 else np.full(shape, float(is_scale)))
     # A max-pool's gradient reaches one pixel of nine, so that it takes a few pictures to find the outermost.
-    x = tf.constant(RNG.normal(size=(4, side, side, 3)), tf.float32)
+    x = tf.constant(RNG.normal(size=(3, side, side, 3)), tf.float32)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         maps = pyramid(x)
         centres = [tf.reduce_sum(maps[key][:, maps[key].shape[1] // 2, maps[key].shape[2] // 2]) for key in maps]
     for centre, expected in zip(centres, fields, strict=False):
-        columns = np.flatnonzero(np.abs(tape.gradient(centre, x)).sum((0, 1, 3)))
+        gradient = np.asarray(tape.gradient(centre, x))
+        columns = np.flatnonzero(np.abs(gradient).sum((0, 1, 3)))
         assert columns.max() - columns.min() + 1 == expected
 
 
