@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow test-interop check bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -13,6 +13,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+test-interop: .venv/.interop
+	$(BIN)/python -m pytest -m interop
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -29,4 +32,10 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# What torchvision, timm and keras-hub ask for beside these (CUDA, tensorflow-text) the networks do not need.
+.venv/.interop: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0 transformers
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps torchvision timm keras-hub
 	touch $@

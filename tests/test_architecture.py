@@ -24,7 +24,7 @@ ROWS = [
     {"demo"},
     {"cli"},
 ]
-STANDARD_LIBRARY_ONLY = ROWS[0] | ROWS[1]
+STANDARD_LIBRARY_ONLY = ROWS[0] | ROWS[1] | ROWS[2]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

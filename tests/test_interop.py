@@ -1,6 +1,6 @@
-"""Parity with PyTorch's networks: their random weights, with non-trivial statistics, give the same logits here.
+"""Parity with PyTorch's and KerasHub's networks: their random weights, with non-trivial statistics, give the same logits here.
 
-`make test-interop` installs torch, torchvision, timm and transformers for it.
+`make test-interop` installs torch, torchvision, timm, transformers and keras-hub for it.
 """
 
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import randomise
 
 import resnet_keras as rk
 from resnet_keras.errors import UsageError
@@ -156,6 +157,28 @@ def test_transformers(name: str, layer_type: str, depths: list[int], hidden_size
     rk.load_weights(features, ours)
     x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
     np.testing.assert_array_equal(backbone(x), features(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "block_type", "preactivation"),
+    [
+        ("resnet18", "basic_block", False),
+        ("resnet50", "bottleneck_block", False),
+        ("resnet50_v2", "bottleneck_block", True),
+    ],
+)
+def test_keras_hub(name: str, block_type: str, preactivation: bool) -> None:
+    models = pytest.importorskip("keras_hub", reason="keras-hub is not installed").models
+    blocks = [2, 2, 2, 2] if name == "resnet18" else [3, 4, 6, 3]
+    arguments = ([64], [7], [64, 128, 256, 512], blocks, [1, 2, 2, 2], block_type)
+    theirs = models.ResNetBackbone(*arguments, use_pre_activation=preactivation)
+    randomise(theirs)
+    ours = rk.create_model(name, include_top=False)
+    rk.load_weights(ours, theirs)
+    for size in (224, 193):
+        x = np.random.default_rng(size).normal(size=(1, size, size, 3)).astype("float32")
+        expected = theirs(x).numpy()
+        np.testing.assert_allclose(ours(x), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 class Block(torch.nn.Module):
