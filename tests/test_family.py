@@ -77,5 +77,7 @@ def test_every_kind_of_network_in_short(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_in_full(name: str, tmp_path: Path) -> None:
-    use(name, tmp_path)
+    spec = NAMES[name].spec
+    # With statistics of one step, a hundred blocks would double the signal till it overflows; identities do not.
+    use(name, tmp_path, **({"zero_init_gamma": spec.shortcut != "none"} if isinstance(spec, ResNetSpec) else {}))
     keras.backend.clear_session()

@@ -1,4 +1,4 @@
-"""Parity with PyTorch's and KerasHub's networks: their random weights, with non-trivial statistics, give the same logits here.
+"""Parity with PyTorch's and KerasHub's networks: their random weights and statistics give the same logits here.
 
 `make test-interop` installs torch, torchvision, timm, transformers and keras-hub for it.
 """

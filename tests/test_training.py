@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -293,6 +293,10 @@ def test_divergence_is_said_and_keeps_the_last_sound_model(quick: TrainConfig, t
         ({"model_options": {"shortcut": "Q"}}, "unknown shortcut"),
         ({"model": "resnet50"}, "8x8 is too small"),
         ({"weights": "/nowhere"}, "no file of weights or run folder at /nowhere"),
+        ({"weights": "imagenet"}, "there are no 'imagenet' weights for cifar_resnet20"),
+        ({"freeze": "stage4"}, "unknown part of cifar_resnet20 'stage4'; did you mean|unknown part .* choose from"),
+        ({"model": "vgg11"}, "8x8 is too small"),
+        ({"model": "vgg11", "model_options": {"se_ratio": 0.1}}, "unknown field of --model-options 'se_ratio'"),
     ],
     ids=str,
 )
@@ -331,6 +335,41 @@ def test_a_run_takes_over_the_normalisation_it_starts_from(quick: TrainConfig, t
     config = dataclasses.replace(quick, weights=str(tmp_path / "start.keras"), epochs=1, run_dir=str(tmp_path / "run"))
     layer = rk.train(config, quiet=True).model.get_layer("preprocessing")
     assert (layer.card.mean, layer.card.std) == ((0.1,), (0.7,))
+
+
+def test_fine_tuning_leaves_what_is_frozen_and_makes_a_new_head(quick: TrainConfig, tmp_path: Path) -> None:
+    start = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), classes=7)
+    rk.save_weights(start, tmp_path / "start.npz")
+    config = dataclasses.replace(
+        quick, weights=str(tmp_path / "start.npz"), freeze="stage2", epochs=1, run_dir=str(tmp_path / "run")
+    )
+    config = dataclasses.replace(config, optimizer=Optimizer(0.05, layer_decay=0.7))
+    model = rk.train(config, quiet=True).model
+    assert model.output_shape == (None, 10)
+    for layer in start.layers:
+        if layer.name.startswith(("stem", "stage1", "stage2")):
+            for a, b in zip(layer.get_weights(), model.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(a, b)
+    moved = model.get_layer("stage3_block1").get_weights()[0] - start.get_layer("stage3_block1").get_weights()[0]
+    assert np.abs(moved).max() > 0
+
+
+@pytest.mark.parametrize("strategy", ["none", "mirrored"])
+def test_what_is_dropped_follows_the_seed(
+    strategy: Literal["none", "mirrored"], quick: TrainConfig, tmp_path: Path
+) -> None:
+    losses = []
+    for run in range(2):
+        config = dataclasses.replace(
+            quick,
+            model_options={"stochastic_depth": 0.3, "dropout": 0.2, "norm": "group", "antialias": True},
+            strategy=strategy,
+            epochs=1,
+            run_dir=str(tmp_path / str(run)),
+        )
+        losses.append(rk.train(config, quiet=True).metrics["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6 if strategy == "none" else 1e-3)
+    assert losses[0] < 2.3
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,14 @@ def test_export_refusals(digits_run: Path, tmp_path: Path, arguments: dict, mess
     assert not (tmp_path / "net").exists()
 
 
+def test_a_model_of_nothing_but_nan_is_not_exported(tmp_path: Path) -> None:
+    model = rk.build_cifar_resnet(8, input_shape=(8, 8, 3))
+    model.get_layer("logits").bias.assign(np.full(10, np.nan))
+    with pytest.raises(UsageError, match="itself answers random pictures with NaN"):
+        rk.export_servable(model, tmp_path / "servable")
+    assert list((tmp_path / "servable").glob("*")) == []
+
+
 def test_export_needs_a_classifier(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no classifier"):
         rk.export_servable(rk.build_resnet(18, include_top=False), tmp_path)

@@ -140,6 +140,8 @@ def _check(network: keras.Model, folder: Path, shape: tuple[int, ...]) -> float:
     images = np.random.default_rng(0).integers(0, 256, (2, *shape), "uint8")
     answer = tf.saved_model.load(str(folder)).signatures["serving_default"](image=tf.constant(images))
     expected, logits = (np.asarray(out) for out in from_pixels(both)(images.astype("float32"), training=False))
+    if not np.isfinite(expected).all():
+        raise UsageError(f"{network.name} itself answers random pictures with NaN; its weights are no good to export")
     largest_logit = float(np.max(np.abs(logits)))
     difference = float(np.max(np.abs(answer["probabilities"].numpy() - expected)))
     if not difference <= TOLERANCE * max(1.0, largest_logit):

@@ -139,9 +139,7 @@ def _matched(network: Network, weights: Weights, skip_head: bool) -> tuple[Layou
 
 def _layout_of(network: Network, weights: Weights) -> tuple[Layout, dict[str, str]]:
     """The layout that most of the source's tensors follow, and the name there of each unit."""
-    given = {name.rpartition("." if "." in name else "/")[0] for name in weights.tensors} | {
-        name.rpartition("/")[0] for name in weights.tensors
-    }
+    given = {name.rpartition("/" if "/" in name else ".")[0] for name in weights.tensors}
     found: list[tuple[int, Layout, dict[str, str]]] = []
     for layout in LAYOUTS:
         names = layout.names(network)
