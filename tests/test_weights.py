@@ -284,6 +284,7 @@ def test_damaged_and_missing_files(suffix: str, tmp_path: Path) -> None:
 
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"onnx")
     refused(
         small(), tmp_path / "a.onnx", "cannot read weights from .*a.onnx; give a file ending in .keras, .safetensors"
     )

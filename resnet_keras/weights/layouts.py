@@ -30,19 +30,12 @@ TENSORS: Mapping[str, Mapping[str, str]] = {
     },
     "keras": {name: name for name in ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")},
 }
-HEADS = (
-    "fc",
-    "linear",
-    "classifier",
-    "classifier.1",
-    "classifier.6",
-    "head.fc",
-    "predictions",
-    "probs",
-    "fc1000",
-    HEAD,
-)
-"""Names of classifiers, in all layouts."""
+HEAD_TENSORS = {
+    f"{unit}{end}"
+    for unit in ("fc", "linear", "classifier", "classifier.1", "classifier.6", "head.fc")
+    for end in (".weight", ".bias")
+} | {f"{unit}/{end}" for unit in ("predictions", "probs", "fc1000", HEAD) for end in ("kernel", "bias")}
+"""Names of classifiers' tensors, in all layouts."""
 
 
 @dataclass(frozen=True)
@@ -288,17 +281,20 @@ LAYOUTS = (
 )
 
 
-def to_ours(unit: Unit, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray:
-    """A tensor of theirs in our order of axes."""
-    if layout.style == "keras" or variable != "kernel" or value.ndim < 2:
+def to_ours(unit: Unit, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray | None:
+    """A tensor of theirs in our order of axes; None where it has not the axes to be put in order."""
+    if layout.style == "keras" or variable != "kernel":
         return value
-    if value.ndim == 2 and not unit.grid:
+    outputs, dense = value.shape[0], len(unit.variables["kernel"].shape) == 2
+    if dense and value.ndim == 2 and not unit.grid:
         return value.T
-    outputs = value.shape[0]
-    if value.ndim == 2:  # a dense layer on a flattened map, which torch flattens with the channels first
+    if dense and value.ndim == 2 and value.shape[1] % unit.grid**2 == 0:
+        # a dense layer on a flattened map, which torch flattens with the channels first
         value = value.reshape(outputs, -1, unit.grid, unit.grid)
+    if value.ndim != 4:
+        return None
     value = value.transpose(2, 3, 1, 0)
-    return value if len(unit.variables["kernel"].shape) == 4 else value.reshape(-1, outputs)
+    return value.reshape(-1, outputs) if dense else value
 
 
 def to_theirs(unit: Unit, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray:

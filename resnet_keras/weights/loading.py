@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import math
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from resnet_keras.layers import BN_EPSILON
 from resnet_keras.names import NAMES, TABLE
 from resnet_keras.runs import card_layer
 from resnet_keras.weights.hub import fetch, is_hub_name
-from resnet_keras.weights.layouts import HEADS, LAYOUTS, Layout, to_ours, to_theirs
+from resnet_keras.weights.layouts import HEAD_TENSORS, LAYOUTS, Layout, to_ours, to_theirs
 from resnet_keras.weights.reading import Weights, read_weights
-from resnet_keras.weights.units import HEAD, Network
+from resnet_keras.weights.units import HEAD, Network, Unit
 
 
 def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, set_card: bool = True) -> None:
@@ -76,65 +76,74 @@ def assign(network: Network, weights: Weights, skip_head: bool = False) -> Model
 
     Returns the card of the source's use: its own, or else what its library always does.
     """
-    layout, values = _matched(network, weights, skip_head)
-    for path, value in values.items():
+    found = match(network, weights, skip_head)
+    for path, value in found.values.items():
         unit, _, variable = path.rpartition("/")
         network.units[unit].variables[variable].assign(value)
-    return weights.card or layout.card(network)
+    return weights.card or found.layout.card(network)
 
 
 def classes_of(weights: Weights) -> int | None:
     """Classes of a source's head, where it has one."""
-    ends = (".bias", "/bias")
-    sizes = [weights.tensors[h + e].size for h in HEADS for e in ends if h + e in weights.tensors]
-    return sizes[0] if sizes else None
+    biases = (name for name in weights.tensors if name in HEAD_TENSORS and name.endswith("bias"))
+    return next((weights.tensors[name].size for name in biases), None)
 
 
-def _matched(network: Network, weights: Weights, skip_head: bool) -> tuple[Layout, dict[str, np.ndarray]]:
-    """The source's layout, and a value for each variable by its path, biases and epsilons folded in."""
-    layout, units = _layout_of(network, weights)
-    heads = {f"{head}{end}" for head in HEADS for end in (".weight", ".bias", "/kernel", "/bias")}
-    use_head = HEAD in network.units and not skip_head
-    values: dict[str, np.ndarray] = {}
-    biases: dict[str, np.ndarray] = {}
-    missing, misshapen, used = [], [], set()
-    for path, unit in network.units.items():
-        if path == HEAD and not use_head:
-            continue
-        theirs = units.get(path)
+@dataclass
+class Match:
+    """What of a source fits a network, and what does not."""
+
+    layout: Layout
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    """By our variables' paths."""
+    biases: dict[str, np.ndarray] = field(default_factory=dict)
+    """Of convolutions that have none here, by our units' paths."""
+    used: set[str] = field(default_factory=set)
+    missing: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
+
+    def take(self, unit: Unit, theirs: str, weights: Weights) -> None:
+        """Find the tensors of a unit under its name there."""
         for variable, ours in unit.variables.items():
-            name = layout.tensor(theirs, variable) if theirs else path
-            if name not in weights.tensors:
-                missing.append(name)
+            name = self.layout.tensor(theirs, variable)
+            given = weights.tensors.get(name)
+            if given is None:
+                self.missing.append(name)
                 continue
-            used.add(name)
-            given = weights.tensors[name]
-            wanted = to_theirs(unit, layout, variable, np.empty(ours.shape, "int8")).shape
-            if (
-                math.prod(given.shape) != math.prod(wanted)
-                or to_ours(unit, layout, variable, given).shape != ours.shape
-            ):
-                misshapen.append(f"{name} is {given.shape} there and {wanted} here")
-                continue
-            values[f"{path}/{variable}"] = to_ours(unit, layout, variable, given)
-        if theirs and "kernel" in unit.variables and "bias" not in unit.variables:
-            name = layout.tensor(theirs, "bias")
-            if name in weights.tensors:
-                used.add(name)
-                biases[path] = weights.tensors[name]
-        if theirs and "moving_variance" in unit.variables:
-            values_epsilon = weights.epsilons.get(theirs, layout.epsilon)
-            key = f"{path}/moving_variance"
-            if key in values:
-                values[key] = values[key] + np.float32(values_epsilon - BN_EPSILON)
-    extra = [name for name in weights.tensors if name not in used and not (name in heads and not use_head)]
-    if missing or misshapen or extra:
-        raise _mismatch(network, weights, missing, misshapen, extra, heads)
+            self.used.add(name)
+            value = to_ours(unit, self.layout, variable, given)
+            if value is None or value.shape != ours.shape:
+                wanted = to_theirs(unit, self.layout, variable, np.empty(ours.shape, "int8")).shape
+                self.misshapen.append(f"{name} is {given.shape} there and {wanted} here")
+            elif variable == "moving_variance":  # what their norm adds before the root, ours must have in the variance
+                epsilon = weights.epsilons.get(theirs, self.layout.epsilon)
+                self.values[f"{unit.path}/{variable}"] = value + np.float32(epsilon - BN_EPSILON)
+            else:
+                self.values[f"{unit.path}/{variable}"] = value
+        name = self.layout.tensor(theirs, "bias")
+        if "kernel" in unit.variables and "bias" not in unit.variables and name in weights.tensors:
+            self.used.add(name)
+            self.biases[unit.path] = weights.tensors[name]
+
+
+def match(network: Network, weights: Weights, skip_head: bool) -> Match:
+    """Find the source's layout and a value for each variable of a network, or raise `UsageError`."""
+    layout, names = _layout_of(network, weights)
+    found = Match(layout)
+    use_head = HEAD in network.units and not skip_head
+    for path, unit in network.units.items():
+        if path not in names:
+            found.missing.append(path)
+        elif path != HEAD or use_head:
+            found.take(unit, names[path], weights)
+    left_out = set() if use_head else HEAD_TENSORS
+    extra = [name for name in weights.tensors if name not in found.used | left_out]
+    if found.missing or found.misshapen or extra:
+        raise _mismatch(network, weights, found, extra)
     layout.check(network)
-    left = _fold_biases(network, values, biases)
-    if left:
+    if left := _fold_biases(network, found.values, found.biases):
         raise UsageError(f"{weights.where} has a bias for {left[0]}, which no norm follows in {network.model.name}")
-    return layout, values
+    return found
 
 
 def _layout_of(network: Network, weights: Weights) -> tuple[Layout, dict[str, str]]:
@@ -153,24 +162,19 @@ def _layout_of(network: Network, weights: Weights) -> tuple[Layout, dict[str, st
     return layout, units
 
 
-def _mismatch(
-    network: Network, weights: Weights, missing: list[str], misshapen: list[str], extra: list[str], heads: set[str]
-) -> UsageError:
+def _mismatch(network: Network, weights: Weights, found: Match, extra: list[str]) -> UsageError:
     """The error that names the first tensors that do not fit, and the network that they are of."""
-    name = network.model.name
-    only_head = all(item.split(" is ")[0] in heads for item in [*missing, *misshapen, *extra])
-    if only_head:
+    name, missing, misshapen = network.model.name, found.missing, found.misshapen
+    if all(item.split(" is ")[0] in HEAD_TENSORS for item in [*missing, *misshapen, *extra]):
         what = misshapen[0] if misshapen else f"{(missing or extra)[0]} is {'not ' if missing else ''}there"
         hint = "load all but the head with skip_head=True, or build the model with as many classes"
         return UsageError(f"the head of {weights.where} does not fit {name}: {what}; {hint}")
-    said = []
-    if misshapen:
-        said.append(_some(misshapen))
+    said = [_some(misshapen)] if misshapen else []
     if missing:
         said.append(f"{_some(missing)} missing there")
     if extra:
         said.append(f"no place here for {_some(extra)}")
-    alike = [other for other in _alike(weights, heads) if other != name]
+    alike = [other for other in _alike(weights) if other != name]
     hint = f"; they look like {' or '.join(alike[:4])}" if alike else ""
     return UsageError(f"the weights of {weights.where} do not fit {name}: {'; '.join(said)}{hint}")
 
@@ -180,9 +184,9 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:2]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _alike(weights: Weights, heads: set[str]) -> list[str]:
+def _alike(weights: Weights) -> list[str]:
     """Named networks whose kernels have as many numbers, the head's left out."""
-    count = sum(v.size for name, v in weights.tensors.items() if v.ndim > 1 and name not in heads)
+    count = sum(v.size for name, v in weights.tensors.items() if v.ndim > 1 and name not in HEAD_TENSORS)
     table: Mapping[str, Mapping[str, int]] = json.loads(TABLE.read_text())
     return [name for name, row in table.items() if row["kernel_parameters"] == count]
 
@@ -202,11 +206,7 @@ def _fold_biases(network: Network, values: dict[str, np.ndarray], biases: dict[s
         norm = path.removesuffix("conv") + "norm"
         if f"{norm}/moving_mean" in values:
             shift(norm, biases.pop(path))
-    if (
-        not biases
-        or not network.preactivation
-        or f"{network.blocks[0].name}/preactivation/norm/moving_mean" not in values
-    ):
+    if not (biases and network.preactivation and "final_norm/norm/moving_mean" in values):
         return list(biases)
     stream: Any = biases.pop("stem/conv", 0.0)
     for block in network.blocks:
