@@ -113,5 +113,4 @@ if Path((getattr(sys, "argv", None) or [""])[0]).name != "resnet-keras":
     from resnet_keras.startup import import_tensorflow
 
     import_tensorflow()
-    for module in ("blocks", "lineage"):
-        importlib.import_module(f"{__name__}.{module}")
+    importlib.import_module(f"{__name__}.blocks")

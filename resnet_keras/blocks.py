@@ -4,24 +4,28 @@ Pre-activation (He et al. 2016) moves norm and activation from the end of the bl
 `y = shortcut(x) + branch(activation(norm(x)))`. A plain block has no shortcut: `y = activation(branch(x))`.
 
 A kind of block is its list of convolutions. Whether the shortcut is the identity follows from the shapes.
+
+DenseNet's layer, `y = concatenate(x, branch(x))`, and transition stand beside it.
 """
 
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 
 from resnet_keras.errors import UsageError
 from resnet_keras.layers import (
-    BlurPool,
+    Chain,
+    Composite,
     ConvNorm,
     NormActivation,
-    Shape,
     SqueezeExcitation,
     ZeroPaddedShortcut,
     build_in_turn,
     dropped_branch,
     run,
 )
+from resnet_keras.pooling import BlurPool, Shape
 from resnet_keras.specs import Norm, ResNetSpec, Shortcut
 
 
@@ -34,7 +38,7 @@ class Convolution(NamedTuple):
     groups: int = 1
 
 
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(Composite):
     """The base of the kinds of block: `[N, H, W, C]` to `[N, ceil(H/strides), ceil(W/strides), filters * expansion]`.
 
     Args:
@@ -131,6 +135,7 @@ class ResidualBlock(keras.layers.Layer):
         )
         build_in_turn([*self.front, *self.branch, *self.end], input_shape)
         build_in_turn(self.bypass, input_shape)
+        self.settle()
 
     def conv_norm(self, convolution: Convolution, **options: Any) -> ConvNorm:
         """A convolution of this block, branch or projection."""
@@ -163,7 +168,7 @@ class ResidualBlock(keras.layers.Layer):
     @property
     def layers(self) -> list[keras.layers.Layer]:
         """Every sublayer, so that `model.summary(expand_nested=True)` opens the block."""
-        return [*self.front, *self.branch, *self.bypass, *self.end] if self.built else []
+        return [*self.front, *self.branch, *self.bypass, *self.end] if hasattr(self, "end") else []
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         activated = run(self.front, x, training)
@@ -215,3 +220,87 @@ def block_from_spec(spec: ResNetSpec, filters: int, strides: int, name: str, **o
     if spec.stride_in_last_block and strides > 1:
         options["shortcut"] = "A"  # as many channels as before, so that it only leaves pixels out
     return KINDS[spec.block](filters, strides, **options, **own, name=name)
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class DenseLayer(Chain):
+    """`y = concatenate(x, branch(x))`: `[N, H, W, C]` to `[N, H, W, C + growth_rate]` (Huang et al. 2017, section 3).
+
+    Args:
+        growth_rate, bottleneck, se_ratio, norm, activation, weight_standardization: as the fields of `DenseNetSpec`.
+        dropout: after the last convolution.
+    """
+
+    options = ("growth_rate", "bottleneck", "se_ratio", "dropout", "norm", "activation", "weight_standardization")
+
+    def __init__(
+        self,
+        growth_rate: int,
+        bottleneck: bool = True,
+        se_ratio: float = 0.0,
+        dropout: float = 0.0,
+        norm: Norm = "batch",
+        activation: str = "relu",
+        weight_standardization: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.growth_rate, self.bottleneck, self.se_ratio, self.dropout = growth_rate, bottleneck, se_ratio, dropout
+        self.norm: Norm = norm
+        self.activation, self.weight_standardization = activation, weight_standardization
+
+    def build(self, input_shape: Shape) -> None:
+        dtype, width = self.dtype_policy, self.growth_rate
+        kept: dict[str, Any] = {"weight_standardization": self.weight_standardization, "dtype": dtype}
+        inner = {**kept, "norm": self.norm, "activation": self.activation}
+        self.layers = [NormActivation(self.norm, self.activation, name="preactivation", dtype=dtype)]
+        if self.bottleneck:
+            self.layers.append(ConvNorm(4 * width, 1, **inner, name="conv1"))
+        self.layers.append(ConvNorm(width, 3, norm=None, **kept, name="conv2" if self.bottleneck else "conv1"))
+        if self.se_ratio:
+            self.layers.append(SqueezeExcitation(self.se_ratio, name="se", dtype=dtype))
+        if self.dropout:
+            self.layers.append(keras.layers.Dropout(self.dropout, name="dropout", dtype=dtype))
+        build_in_turn(self.layers, input_shape)
+        self.settle()
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return ops.concatenate([x, run(self.layers, x, training)], axis=-1)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        *picture, channels = input_shape
+        return (*picture, (channels or 0) + self.growth_rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class Transition(Chain):
+    """Between two stages: norm, activation, 1x1 to `filters`, 2x2 average-pool (Huang et al. 2017, section 3)."""
+
+    def __init__(
+        self,
+        filters: int,
+        norm: Norm = "batch",
+        activation: str = "relu",
+        weight_standardization: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.activation, self.weight_standardization = filters, activation, weight_standardization
+        self.norm: Norm = norm
+
+    def build(self, input_shape: Shape) -> None:
+        dtype, standard = self.dtype_policy, self.weight_standardization
+        self.layers = [
+            NormActivation(self.norm, self.activation, name="preactivation", dtype=dtype),
+            ConvNorm(self.filters, 1, norm=None, weight_standardization=standard, name="conv1", dtype=dtype),
+            keras.layers.AveragePooling2D(2, name="pool", dtype=dtype),
+        ]
+        build_in_turn(self.layers, input_shape)
+        self.settle()
+
+    def get_config(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("filters", "norm", "activation", "weight_standardization")}
+        return {**super().get_config(), **own}

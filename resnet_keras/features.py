@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from resnet_keras.errors import UsageError, unknown
-from resnet_keras.weights.units import leaves
+from resnet_keras.layers import leaves, sublayers_of
+from resnet_keras.runs import card_layer
 
 NORMS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
 
@@ -31,7 +32,9 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
         if layer.name == "stem":
             outputs["stem"] = layer.output
         elif match := re.fullmatch(r"(stage\d+)_(block|layer|conv)\d+", layer.name):
-            outputs[match[1]] = layer.output
+            # A block in a stage's midst that strides makes the next stage's size already.
+            if match[1] not in outputs or getattr(layer, "strides", 1) == 1:
+                outputs[match[1]] = layer.output
         elif layer.name == "final_norm":
             outputs[list(outputs)[-1]] = layer.output
     if not outputs:
@@ -56,7 +59,7 @@ def freeze(model: keras.Model, through: str | None = None) -> list[str]:
     Raises:
         UsageError: for a part that the model does not have.
     """
-    learning = [layer for layer in model.layers if layer.weights]
+    learning = _layers(model)
     if through is None:
         chosen = [layer for layer in learning if layer.name != "logits"]
     else:
@@ -83,7 +86,7 @@ def unfreeze(model: keras.Model, start: str | None = None, *, norms: bool = Fals
     Raises:
         UsageError: for a part that the model does not have.
     """
-    learning = [layer for layer in model.layers if layer.weights]
+    learning = _layers(model)
     chosen = learning if start is None else learning[_positions(model, learning, start)[0] :]
     for layer in chosen:
         _set_trainable(layer, True)
@@ -103,12 +106,19 @@ def freeze_norms(model: keras.Model) -> int:
 def _set_trainable(layer: Any, value: bool) -> None:
     # On TensorFlow, setting a flag to what it is already does nothing, so a block's would not reach a norm below it.
     layer.trainable = value
-    for sublayer in getattr(layer, "layers", []):
-        _set_trainable(sublayer, value)
+    for _, sublayer in sublayers_of(layer):
+        sublayer.trainable = value
 
 
 def _norms(model: keras.Model) -> Iterator[keras.layers.Layer]:
     return (layer for _, layer in leaves(model) if isinstance(layer, NORMS))
+
+
+def _layers(model: keras.Model) -> list[Any]:
+    """The layers with weights. Raises `UsageError` for a model of others, or one that holds ours inside it."""
+    if not card_layer(model) or not any(re.match(r"stage\d+_", layer.name) for layer in model.layers):
+        raise UsageError(f"{model.name} is not one of our networks; give the network itself where it holds one")
+    return [layer for layer in model.layers if layer.weights]
 
 
 def _positions(model: keras.Model, layers: list[Any], part: str) -> list[int]:

@@ -1,23 +1,22 @@
-"""The parts of a block: convolution with norm and activation, squeeze-and-excitation, shortcuts, pooling, pixels in.
+"""The parts of a block: convolution with norm and activation, squeeze-and-excitation, shortcuts, pixels in.
 
 Images are `[N, H, W, C]`, channels last. Padding is `kernel // 2` on both sides, as in the papers' own code: Keras's
 "same" pads unevenly at stride 2, which moves every feature by half a pixel and breaks published weights.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from resnet_keras.card import ModelCard
+from resnet_keras.pooling import BlurPool, Shape
 from resnet_keras.specs import Norm
 
 BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5
-
-Shape = tuple[int | None, ...]
 
 
 def he_normal_fan_out() -> keras.initializers.Initializer:
@@ -47,8 +46,42 @@ def dropped_branch(rate: float, dtype: Any) -> keras.layers.Layer:
     return keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name="stochastic_depth", dtype=dtype)
 
 
-class Chain(keras.layers.Layer):
-    """A layer that is the sublayers of `self.layers`, one after the other. Subclasses make them in `build`."""
+class Composite(keras.layers.Layer):
+    """A layer made of the sublayers in `layers`, which subclasses make in `build`, ending it with `settle`.
+
+    Sublayers know nothing of what was frozen before they were made, so a file says which of them were.
+    """
+
+    def __init__(self, frozen: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.frozen = tuple(frozen)
+
+    def settle(self) -> None:
+        """Freeze the sublayers that were frozen when the layer was saved."""
+        for path, layer in sublayers_of(self):
+            if not self.trainable or path in self.frozen:
+                layer.trainable = False
+
+    def get_config(self) -> dict[str, Any]:
+        frozen = self.frozen if not self.built else [p for p, layer in sublayers_of(self) if not layer.trainable]
+        return {**super().get_config(), **({"frozen": list(frozen)} if frozen and self.trainable else {})}
+
+
+def sublayers_of(layer: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every layer below a model or layer, with its path: the names of the layers around it."""
+    for sublayer in getattr(layer, "layers", []):
+        below = f"{path}/{sublayer.name}" if path else sublayer.name
+        yield below, sublayer
+        yield from sublayers_of(sublayer, below)
+
+
+def leaves(layer: Any) -> Iterator[tuple[str, Any]]:
+    """Every layer below without sublayers of its own, with its path."""
+    return ((path, sublayer) for path, sublayer in sublayers_of(layer) if not getattr(sublayer, "layers", []))
+
+
+class Chain(Composite):
+    """A layer that is the sublayers of `self.layers`, one after the other."""
 
     layers: list[keras.layers.Layer]
 
@@ -171,6 +204,7 @@ class ConvNorm(Chain):
         if self.antialias and self.strides > 1:
             self.layers.append(BlurPool(self.strides, name="blur", dtype=dtype))
         build_in_turn(self.layers, input_shape)
+        self.settle()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
@@ -192,39 +226,14 @@ class NormActivation(Chain):
             keras.layers.Activation(self.activation, name="activation", dtype=dtype),
         ]
         build_in_turn(self.layers, input_shape)
+        self.settle()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "norm": self.norm, "activation": self.activation}
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
-class BlurPool(keras.layers.Layer):
-    """Blur by the 3x3 binomial kernel, edges mirrored, then keep every `strides`-th pixel (Zhang 2019, section 3).
-
-    Args:
-        strides: the output is `ceil(size / strides)`.
-    """
-
-    def __init__(self, strides: int = 2, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.strides = strides
-
-    def call(self, x: Any) -> Any:
-        taps = ops.convert_to_tensor([0.25, 0.5, 0.25], x.dtype)
-        kernel = ops.tile(ops.outer(taps, taps)[:, :, None, None], (1, 1, x.shape[-1], 1))
-        x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-        return ops.depthwise_conv(x, kernel, self.strides, "valid")
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        batch, *sides, channels = input_shape
-        return (batch, *(side and -(-side // self.strides) for side in sides), channels)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "strides": self.strides}
-
-
-@keras.saving.register_keras_serializable("resnet_keras")
-class SqueezeExcitation(keras.layers.Layer):
+class SqueezeExcitation(Composite):
     """Scale each channel by a gate that has seen all of them: mean, dense, ReLU, dense, sigmoid (Hu et al. 2017).
 
     Args:
@@ -243,6 +252,7 @@ class SqueezeExcitation(keras.layers.Layer):
             keras.layers.Dense(channels, "sigmoid", name="expand", dtype=dtype),
         ]
         build_in_turn(self.layers, input_shape)
+        self.settle()
 
     def call(self, x: Any) -> Any:
         return x * run(self.layers, x, None)
@@ -276,27 +286,6 @@ class ZeroPaddedShortcut(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "strides": self.strides}
-
-
-@keras.saving.register_keras_serializable("resnet_keras")
-class StemMaxPooling(keras.layers.MaxPooling2D):
-    """The stem's 3x3 max-pool, padded by 1 on every side, with minus infinity unless another `edge` is given."""
-
-    def __init__(self, edge: float = float("-inf"), **kwargs: Any) -> None:
-        kwargs = {"pool_size": 3, "strides": 2, "padding": "valid"} | kwargs
-        super().__init__(**kwargs)
-        self.edge = edge
-
-    def call(self, x: Any) -> Any:
-        return super().call(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=self.edge))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        batch, height, width, channels = input_shape
-        return super().compute_output_shape((batch, height and height + 2, width and width + 2, channels))
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        return config if self.edge == float("-inf") else {**config, "edge": self.edge}  # JSON has no infinity
 
 
 @keras.saving.register_keras_serializable("resnet_keras")

@@ -8,7 +8,8 @@ import keras
 from resnet_keras.assembly import ModelOptions, close, open_input, pooled
 from resnet_keras.blocks import block_from_spec
 from resnet_keras.card import ModelCard
-from resnet_keras.layers import BlurPool, ConvNorm, NormActivation, StemMaxPooling
+from resnet_keras.layers import ConvNorm, NormActivation
+from resnet_keras.pooling import BlurPool, StemMaxPooling
 from resnet_keras.specs import ResNetSpec, cifar_spec, imagenet_spec
 
 

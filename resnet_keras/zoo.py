@@ -6,13 +6,13 @@ a test builds them again and compares.
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 
 from resnet_keras.errors import UsageError
+from resnet_keras.layers import leaves
 from resnet_keras.lineage import build_densenet, build_vgg
 from resnet_keras.names import NAMES, TABLE, named
 from resnet_keras.resnet import build_cifar_resnet, build_resnet
@@ -26,11 +26,14 @@ BUILDERS = {
 }
 
 
-def create_model(name: str, **arguments: Any) -> keras.Model:
+COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+
+
+def create_model(name: str, /, **arguments: Any) -> keras.Model:
     """Build a network by its name, such as "resnext50_32x4d"; `list_models()` lists them.
 
     Args:
-        name: a name of the table in `resnet_keras.names`.
+        name: a name of the table in `resnet_keras.names`, given by its place: `name=` is the model's own.
         **arguments: as in the builder of the name's family; they win over the name's own.
 
     Raises:
@@ -61,26 +64,20 @@ def complexity(model: keras.Model) -> Complexity:
 
     Raises `UsageError` where a side of the input is None.
     """
+    if not model.built:
+        raise UsageError(f"{model.name} is not built yet; call it on a picture, or give it an input")
     macs = activations = 0
-    for layer in _leaves(model):
-        if not isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+    for _, layer in leaves(model):
+        if not isinstance(layer, COUNTED):
             continue
         shape = layer.compute_output_shape(layer.get_build_config()["input_shape"])[1:]
         if None in shape:
             raise UsageError(f"{model.name} has no fixed input size; give input_shape=(height, width, channels)")
         macs += math.prod(layer.kernel.shape) * math.prod(shape[:-1])
-        if isinstance(layer, keras.layers.Conv2D):
+        if not isinstance(layer, keras.layers.Dense):
             activations += math.prod(shape)
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     return Complexity(model.count_params(), trainable, macs, activations)
-
-
-def _leaves(layer: Any) -> Iterator[Any]:
-    sublayers = getattr(layer, "layers", [])
-    for sublayer in sublayers:
-        yield from _leaves(sublayer)
-    if not sublayers:
-        yield layer
 
 
 def measure_all() -> dict[str, dict[str, int]]:

@@ -16,7 +16,7 @@ ROWS = [
     {"version", "startup", "errors"},
     {"specs", "config", "card"},
     {"names"},
-    {"layers", "blocks", "data"},
+    {"layers", "blocks", "data", "pooling"},
     {"assembly", "features", "lineage", "resnet", "runs", "weights", "zoo"},
     {"evaluation", "prediction"},
     {"reporting", "export"},

@@ -1,5 +1,7 @@
 """Feature pyramids, and what freezing keeps as it is."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ RNG = np.random.default_rng(0)
         ("resnet18", [2, 4, 8, 16, 32], [64, 64, 128, 256, 512]),
         ("resnet50", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 2048]),
         ("resnet50_v2", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 2048]),
-        ("resnet50_v2_slim", [2, 8, 16, 32, 32], [64, 256, 512, 1024, 2048]),
+        ("resnet50_v2_slim", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 2048]),
         ("resnetrs50", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 2048]),
         ("cifar_resnet20", [1, 1, 2, 4], [16, 16, 32, 64]),
         ("densenet121", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 1024]),
@@ -115,6 +117,36 @@ def test_unfreezing_leaves_the_norms() -> None:
     assert not any(distance > 0 and "/norm/" in path for path, distance in change.items())
     assert set(rk.unfreeze(model, norms=True)) == LAYERS
     assert [path for path, distance in step(model).items() if distance == 0] == []
+
+
+@pytest.mark.parametrize("part", ["norms", "stage2", "stage2_block1", None])
+@pytest.mark.parametrize("way", ["file", "config"])
+def test_what_is_frozen_is_frozen_when_it_comes_back(part: str | None, way: str, tmp_path: Path) -> None:
+    model = rk.build_cifar_resnet(8, classes=3, input_shape=(16, 16, 3), shortcut="B", se_ratio=0.25)
+    if part == "norms":
+        rk.freeze_norms(model)
+    else:
+        rk.freeze(model, part)
+        rk.unfreeze(model, "stage3")  # its norms stay
+    if way == "file":
+        model.save(tmp_path / "a.keras")
+        again = rk.load_model(tmp_path / "a.keras")
+    else:
+        again = keras.Model.from_config(model.get_config())
+    learning = [weight.path for weight in model.trainable_weights]
+    assert [weight.path for weight in again.trainable_weights] == learning
+    assert 0 < len(learning) < len(model.weights)
+    change = step(again)
+    assert {path for path, distance in change.items() if distance > 0} == set(learning)
+    rk.unfreeze(again, norms=True)
+    assert len(again.trainable_weights) == len(rk.unfreeze(model, norms=True) and model.trainable_weights)
+
+
+def test_a_network_inside_another_model_is_not_meant() -> None:
+    nested = keras.Sequential([rk.build_cifar_resnet(8, include_top=False, pooling="avg"), keras.layers.Dense(2)])
+    for helper in (rk.freeze, rk.unfreeze):
+        with pytest.raises(UsageError, match="give the network itself where it holds one"):
+            helper(nested)
 
 
 @pytest.mark.parametrize("helper", [rk.freeze, rk.unfreeze])

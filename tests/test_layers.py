@@ -3,20 +3,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from resnet_keras.blocks import DenseLayer, Transition
 from resnet_keras.card import ModelCard, imagenet_classes
 from resnet_keras.errors import UsageError
 from resnet_keras.layers import (
-    BlurPool,
     ConvNorm,
     NormActivation,
     Preprocessing,
     SqueezeExcitation,
     StandardizedConv2D,
-    StemMaxPooling,
     ZeroPaddedShortcut,
     normalization,
 )
-from resnet_keras.lineage import DenseLayer, Transition
+from resnet_keras.pooling import BlurPool, StemMaxPooling
 
 RNG = np.random.default_rng(0)
 

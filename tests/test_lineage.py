@@ -6,8 +6,8 @@ import pytest
 from conftest import randomise
 
 import resnet_keras as rk
+from resnet_keras.blocks import DenseLayer, Transition
 from resnet_keras.errors import UsageError
-from resnet_keras.lineage import DenseLayer, Transition
 
 RNG = np.random.default_rng(0)
 

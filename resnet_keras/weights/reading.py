@@ -13,8 +13,9 @@ import numpy as np
 
 from resnet_keras.card import ModelCard
 from resnet_keras.errors import UsageError, reason
+from resnet_keras.layers import leaves
 from resnet_keras.runs import card_layer, load_model
-from resnet_keras.weights.units import is_ours, leaves
+from resnet_keras.weights.units import is_ours
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "resnet.")
 NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")

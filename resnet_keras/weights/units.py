@@ -3,7 +3,6 @@
 A path is the names of the layers around it, such as `stage1_block1/conv1/norm`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +11,7 @@ import keras
 
 from resnet_keras.blocks import ResidualBlock
 from resnet_keras.errors import UsageError
-from resnet_keras.layers import Preprocessing
+from resnet_keras.layers import Preprocessing, leaves
 from resnet_keras.specs import VGG_GRID
 
 HEAD = "logits"
@@ -40,10 +39,11 @@ class Network:
     """What the layouts need to know of a built network of ours."""
 
     def __init__(self, model: keras.Model) -> None:
+        if not isinstance(model, keras.Model) or not is_ours(model):
+            called = getattr(model, "name", type(model).__name__)
+            raise UsageError(f"{called} is not one of our networks; weights are loaded into and saved from those alone")
         self.model = model
         self.units = {path: Unit(path, layer) for path, layer in leaves(model) if layer.weights}
-        if not is_ours(model):
-            raise UsageError(f"{model.name} is not one of our networks; weights are loaded into those alone")
 
     @cached_property
     def blocks(self) -> list[ResidualBlock]:
@@ -62,13 +62,3 @@ class Network:
 def is_ours(model: keras.Model) -> bool:
     """Whether a builder of ours made a model: it carries a card."""
     return any(isinstance(layer, Preprocessing) for layer in model.layers)
-
-
-def leaves(layer: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every layer without sublayers, with its path."""
-    for sublayer in getattr(layer, "layers", []):
-        below = f"{path}/{sublayer.name}" if path else sublayer.name
-        if getattr(sublayer, "layers", []):
-            yield from leaves(sublayer, below)
-        else:
-            yield below, sublayer
