@@ -1,5 +1,6 @@
 """What every builder does alike: the input with its card, and the head with its weights."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import keras
 from resnet_keras.card import ModelCard
 from resnet_keras.errors import UsageError, require, unknown
 from resnet_keras.layers import Preprocessing
-from resnet_keras.names import NAMES, names_of
+from resnet_keras.names import hub_name, names_of
+from resnet_keras.runs import card_layer
 from resnet_keras.specs import DenseNetSpec, ResNetSpec, VGGSpec
-from resnet_keras.weights.loading import hub_name, load_weights
+from resnet_keras.weights.loading import load_weights
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,13 @@ class ModelOptions:
             raise unknown("pooling", self.pooling, ["avg", "max", None])
         if self.classifier_activation not in (None, "linear", "softmax", "sigmoid"):
             raise unknown("classifier_activation", self.classifier_activation, ["softmax", "sigmoid", None])
-        require(not self.include_top or self.classes >= 1, "classes", "at least 1", self.classes)
+        whole = isinstance(self.classes, int) and not isinstance(self.classes, bool)
+        fits = not self.include_top or (whole and self.classes >= 1)
+        require(fits, "classes", "a whole number of at least 1", repr(self.classes))
+        if not isinstance(self.include_preprocessing, bool | ModelCard):
+            raise UsageError(f"include_preprocessing is True, False or a ModelCard, not {self.include_preprocessing!r}")
+        if self.name is not None and (not isinstance(self.name, str) or "/" in self.name):
+            raise UsageError(f"name must be words without a slash, not {self.name!r}")
 
 
 def open_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, side: int) -> tuple[Any, Any]:
@@ -54,6 +62,10 @@ def open_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions,
     is_keras_tensor = tensor is not None and keras.backend.is_keras_tensor(tensor)
     if tensor is not None and is_keras_tensor:
         shape = tuple(tensor.shape[1:])
+    if tensor is not None and not is_keras_tensor:
+        raise UsageError(f"input_tensor is a Keras tensor, such as keras.Input(...), not a {type(tensor).__name__}")
+    if not isinstance(shape, tuple | list) or not all(n is None or (isinstance(n, int) and n > 0) for n in shape):
+        raise UsageError(f"input_shape is (height, width, channels), whole numbers, not {shape}")
     if len(shape) != 3 or not shape[-1]:
         raise UsageError(f"input_shape is (height, width, channels) with the channels known, not {shape}")
     least = spec.total_stride
@@ -63,7 +75,7 @@ def open_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions,
             f"input {shape[0]}x{shape[1]} is too small: this net divides each side by {least}, "
             f"so give it {least}x{least} or more{small}"
         )
-    inputs: Any = tensor if is_keras_tensor else keras.Input(shape, tensor=tensor, name="image")
+    inputs: Any = tensor if is_keras_tensor else keras.Input(shape, name="image")
     return inputs, _preprocessing(options.include_preprocessing, inputs.shape[-1])(inputs)
 
 
@@ -97,8 +109,10 @@ def close(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, inpu
             x = keras.layers.Activation(options.classifier_activation, name="predictions", dtype="float32")(x)
     sources = keras.utils.get_source_inputs(inputs)
     model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=options.name)
+    layer, known = card_layer(model), names_of(spec)
+    if layer and known and not layer.card.network:
+        layer.card = dataclasses.replace(layer.card, network=known[0])
     if (weights := options.weights) is not None:
-        if weights == "imagenet":
-            weights = hub_name(next((name for name in names_of(spec) if NAMES[name].weights), model.name))
+        weights = hub_name(spec, model.name) if weights == "imagenet" else weights
         load_weights(model, weights, set_card=not isinstance(options.include_preprocessing, ModelCard))
     return model

@@ -26,7 +26,7 @@ class ModelCard:
     """Share of the shorter side that the centre crop keeps: the picture is resized to `size / crop`, then cropped."""
     interpolation: Interpolation = "bilinear"
     input_size: tuple[int, ...] = ()
-    """Height and width of the pictures that the weights were tested on; empty where nothing says so."""
+    """Height and width of the pictures that the weights are for; empty where nothing says so."""
     channels: Channels = "RGB"
     """The order in which the network takes the colours; means and deviations are in the order of RGB all the same."""
     labels: tuple[str, ...] = ()
@@ -45,7 +45,12 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         for name in ("mean", "std", "input_size", "labels", "label_ids"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list):
+                raise UsageError(f"{name} must be a list, not {value!r}")
+            object.__setattr__(self, name, tuple(value))
+        if self.label_ids and len(self.label_ids) != len(self.labels):
+            raise UsageError(f"label_ids must be as many as labels: {len(self.label_ids)} and {len(self.labels)}")
         if self.channels not in get_args(Channels):
             raise unknown("order of channels", self.channels, get_args(Channels))
         if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:

@@ -8,10 +8,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from resnet_keras.errors import unknown
+from resnet_keras.errors import UsageError, unknown
 from resnet_keras.specs import (
     DENSENET_DEPTHS,
     VGG_DEPTHS,
@@ -32,8 +33,8 @@ SPECS: Mapping[Family, Callable[..., ResNetSpec | VGGSpec | DenseNetSpec]] = {
     "densenet": densenet_spec,
 }
 TABLE = Path(__file__).with_name("zoo.json")
-TRAINING_FIELDS = ("stochastic_depth", "dropout", "layer_dropout", "zero_init_gamma")
-"""Fields of a spec that leave the weights' shapes and the answers of a trained net as they are."""
+FREE_FIELDS = ("stochastic_depth", "dropout", "layer_dropout", "zero_init_gamma", "output_stride")
+"""Fields of a spec with which the same weights mean the same: of training only, or for denser maps."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class NamedNetwork:
     weights: str | None = None
     """The Hugging Face Hub's name of published ImageNet weights."""
 
-    @property
+    @cached_property
     def spec(self) -> ResNetSpec | VGGSpec | DenseNetSpec:
         return SPECS[self.family](**self.arguments)
 
@@ -139,14 +140,26 @@ def named(name: str) -> NamedNetwork:
 
 
 def names_of(spec: ResNetSpec | VGGSpec | DenseNetSpec) -> list[str]:
-    """The names whose networks take the same weights as a spec and give the same answers with them."""
-    return [name for name, row in NAMES.items() if _trained(row.spec) == _trained(spec)]
+    """The names whose weights a spec can take and give the same answers with."""
+    return [name for name, row in NAMES.items() if type(row.spec) is type(spec) and _core(row.spec) == _core(spec)]
 
 
-def _trained(spec: Any) -> Any:
-    own = {field.name for field in dataclasses.fields(spec)}
-    plain = {name: type(zero)() for name in TRAINING_FIELDS if name in own for zero in [getattr(spec, name)]}
-    return dataclasses.replace(spec, **plain)
+def hub_name(spec: ResNetSpec | VGGSpec | DenseNetSpec, called: str) -> str:
+    """Where the published ImageNet weights of a network are. Raises `UsageError`, in which it is `called`, for none."""
+    found = next((weights for name in names_of(spec) if (weights := NAMES[name].weights)), None)
+    if not found:
+        some = [name for name, row in NAMES.items() if row.weights]
+        raise UsageError(
+            f"there are no 'imagenet' weights for {called} as it is built; there are for {len(some)} named networks, "
+            f"such as {', '.join(some[:4])}, without changed options"
+        )
+    return found
+
+
+def _core(spec: Any) -> dict[str, Any]:
+    fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    norm = "batch" if fields["norm"] == "sync_batch" else fields["norm"]
+    return {**{name: value for name, value in fields.items() if name not in FREE_FIELDS}, "norm": norm}
 
 
 def model_table(names: list[str]) -> list[dict[str, Any]]:

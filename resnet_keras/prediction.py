@@ -129,8 +129,11 @@ def preprocess_input(images: Any, model: keras.Model) -> Any:
     Returns:
         float32 of the same shape: normalised, or as they are for a model that was built with its preprocessing.
     """
-    layer, card = card_layer(model), model_card(model)
-    if layer and layer.normalise:
+    layer = card_layer(model)
+    if layer is None:
+        raise UsageError(f"{model.name} does not say how its pictures are normalised; it is not one of our networks")
+    card = layer.card
+    if layer.normalise:
         return keras.ops.cast(images, "float32")
     channels = keras.ops.shape(images)[-1]
     if len(card.mean) not in (1, channels):

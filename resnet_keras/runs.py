@@ -143,7 +143,11 @@ def run_config(source: str | Path | keras.Model) -> TrainConfig | None:
 
 def card_layer(model: keras.Model) -> Preprocessing | None:
     """The layer that carries a model's card and, where it was built so, normalises its pixels; None for others'."""
-    return next((layer for layer in model.layers if isinstance(layer, Preprocessing)), None)
+    for layer in model.layers:
+        inside = card_layer(layer) if isinstance(layer, keras.Model) else layer
+        if isinstance(inside, Preprocessing):
+            return inside
+    return None
 
 
 def model_card(model: keras.Model) -> ModelCard:

@@ -88,6 +88,11 @@ class ResNetSpec:
             raise UsageError(f"{name} would silence a plain net: with shortcut='none' nothing goes round a block")
         if self.shortcut == "none" and self.preactivation:
             raise UsageError("preactivation clears the way of a shortcut, and with shortcut='none' there is none")
+        if self.weight_standardization and self.preactivation and self.zero_init_gamma:
+            raise UsageError(
+                "zero_init_gamma starts a pre-activation branch with a kernel of zeros, which weight_standardization "
+                "cannot bring to a variance of 1; choose one of the two"
+            )
         if self.stem == "slim" and not self.preactivation:
             raise UsageError("stem='slim' belongs to preactivation=True; elsewhere it is stem='imagenet'")
         if self.stride_in_last_block and self.shortcut != "B":
@@ -130,6 +135,8 @@ class VGGSpec:
         check_types(self)
         _check_stages("convolutions", self.convolutions, self.widths)
         require(self.hidden >= 1, "hidden", "at least 1", self.hidden)
+        if self.weight_standardization and not self.norm:
+            raise UsageError("weight_standardization needs a norm behind it; give batch_norm=True or norm='group'")
         require(0.0 <= self.dropout < 1.0, "dropout", "at least 0 and below 1", self.dropout)
 
     @property
@@ -244,7 +251,7 @@ DENSENET_DEPTHS: Mapping[int, Mapping[str, Any]] = {
 
 def imagenet_spec(depth: int, variant: str = "v1.5", **fields: Any) -> ResNetSpec:
     """The spec of an ImageNet net. Raises `UsageError` for an unknown depth, variant or field."""
-    if depth not in DEPTHS:
+    if not _whole(depth) or depth not in DEPTHS:
         raise unknown("depth", depth, DEPTHS, "CIFAR depths: build_cifar_resnet")
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
@@ -267,7 +274,7 @@ def cifar_spec(depth: int, variant: str = "v1", **fields: Any) -> ResNetSpec:
 
 def vgg_spec(depth: int, batch_norm: bool = False, **fields: Any) -> VGGSpec:
     """The spec of a VGG net. Raises `UsageError` for an unknown depth or field."""
-    if depth not in VGG_DEPTHS:
+    if not _whole(depth) or depth not in VGG_DEPTHS:
         raise unknown("depth", depth, VGG_DEPTHS)
     return _spec(VGGSpec, {"convolutions": VGG_DEPTHS[depth], "norm": "batch" if batch_norm else None, **fields})
 
@@ -278,7 +285,7 @@ def densenet_spec(depth: int, **fields: Any) -> DenseNetSpec:
     Raises `UsageError` for a depth that cannot be, or an unknown field.
     """
     if fields.get("stem", "imagenet") != "cifar":
-        if depth not in DENSENET_DEPTHS:
+        if not _whole(depth) or depth not in DENSENET_DEPTHS:
             raise unknown("depth", depth, DENSENET_DEPTHS, "any other: stem='cifar'")
         return _spec(DenseNetSpec, {**DENSENET_DEPTHS[depth], **fields})
     bottleneck, growth = fields.get("bottleneck", True), fields.setdefault("growth_rate", 12)
@@ -291,6 +298,7 @@ def densenet_spec(depth: int, **fields: Any) -> DenseNetSpec:
 
 def _per_stage(what: str, depth: int, layers: int, rest: int) -> int:
     """The n of a depth that is `layers * n + rest`."""
+    require(_whole(depth), "depth", "a whole number", repr(depth))
     n, left = divmod(depth - rest, layers)
     if left or n < 1:
         near = [layers * k + rest for k in (max(n, 1), max(n, 1) + 1)]
@@ -298,9 +306,15 @@ def _per_stage(what: str, depth: int, layers: int, rest: int) -> int:
     return n
 
 
+def _whole(depth: object) -> bool:
+    return isinstance(depth, int) and not isinstance(depth, bool)
+
+
 def _spec(kind: type[Spec], fields: Mapping[str, Any]) -> Spec:
     known = [f.name for f in dataclasses.fields(kind)]
     for name in fields:
+        if name not in known and name in ResNetSpec.__dataclass_fields__:
+            raise UsageError(f"{name} is an option of residual networks; a {kind.__name__[:-4]} has no such part")
         if name not in known:
             raise unknown("argument", name, known)
     return kind(**fields)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import resnet_keras as rk
 from resnet_keras.cli import COMMANDS, main
 from resnet_keras.config import RECIPES, TrainConfig
 from resnet_keras.version import __version__
@@ -192,6 +193,22 @@ def test_one_seed_gives_one_result_on_pictures_of_ordinary_size(tmp_path: Path) 
         tables.append([line.rsplit(",", 1)[0] for line in lines])
     assert len(tables[0]) == 4
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("family", ["densenet", "vgg"])
+def test_the_program_knows_every_family(family: str, digit_png: Path, tmp_path: Path) -> None:
+    """In a process of its own, where importing the package has registered nothing."""
+    shape = {"input_shape": (32, 32, 3), "classes": 3}
+    if family == "vgg":
+        model = rk.build_vgg(11, widths=(4, 4, 8, 8, 8), hidden=16, **shape)
+    else:
+        model = rk.build_densenet(22, stem="cifar", **shape)
+    model.save(tmp_path / "model.keras")
+    code = "import sys; sys.argv = ['resnet-keras', *sys.argv[1:]]; from resnet_keras.cli import main; sys.exit(main())"
+    words = ["predict", str(tmp_path / "model.keras"), str(digit_png), "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["predictions"][0]["labels"]) == 3
 
 
 def test_another_backend_is_refused() -> None:

@@ -40,7 +40,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "pre-activation": {"depth": 18, "variant": "v2", "blocks": (1, 2, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8},
     "CIFAR": {"depth": 8, "widths": (8, 16, 32), "stem_width": 8},
 }
-REFUSALS = "would silence a plain net|preactivation clears the way|output_stride of this net can be|only adds channels"
+REFUSALS = (
+    "would silence a plain net|preactivation clears the way|output_stride of this net can be|only adds channels|"
+    "zero_init_gamma starts"
+)
 
 
 def build(family: str, size: int, options: dict[str, Any]) -> keras.Model:

@@ -46,7 +46,20 @@ def test_cifar_depths(depth: int, variant: str) -> None:
         (lambda: imagenet_spec(50, dropout=-0.1), "dropout must be at least 0 and below 1"),
         (lambda: imagenet_spec(50, norm="instance"), "unknown norm 'instance'; choose from batch, sync_batch, group"),
         (lambda: vgg_spec(12), "unknown depth '12'; choose from 11, 13, 16, 19"),
-        (lambda: vgg_spec(16, se_ratio=0.1), "unknown argument 'se_ratio'"),
+        (lambda: vgg_spec(16, se_ratio=0.1), "se_ratio is an option of residual networks; a VGG has no such part"),
+        (
+            lambda: densenet_spec(121, stochastic_depth=0.1),
+            "stochastic_depth is .*; a DenseNet has no such",
+        ),
+        (lambda: vgg_spec(16, weight_standardization=True), "weight_standardization needs a norm behind it"),
+        (lambda: imagenet_spec("50"), "unknown depth '50'"),  # type: ignore[arg-type]
+        (lambda: cifar_spec("20"), "depth must be a whole number, not '20'"),  # type: ignore[arg-type]
+        (
+            lambda: imagenet_spec(50, "v2", weight_standardization=True, zero_init_gamma=True),
+            "zero_init_gamma starts a pre-activation branch with a kernel of zeros",
+        ),
+        (lambda: ModelCard(labels=2), "labels must be a list, not 2"),  # type: ignore[arg-type]
+        (lambda: ModelCard(labels=("a",), label_ids=("1", "2")), "label_ids must be as many as labels: 2 and 1"),
         (lambda: vgg_spec(16, hidden=0), "hidden must be at least 1"),
         (lambda: VGGSpec((1, 1)), "convolutions and widths need one positive number a stage"),
         (lambda: densenet_spec(100), "unknown depth '100'.*stem='cifar'"),
@@ -147,6 +160,7 @@ def test_a_spec_finds_its_names() -> None:
     assert names_of(imagenet_spec(50)) == ["resnet50"]
     assert names_of(imagenet_spec(50, "rs", dropout=0.1, stochastic_depth=0.3)) == ["resnetrs50"]
     assert names_of(imagenet_spec(50, activation="gelu")) == []
+    assert names_of(imagenet_spec(50, output_stride=8, norm="sync_batch")) == ["resnet50"]
 
 
 def test_total_stride() -> None:

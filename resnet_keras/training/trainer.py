@@ -21,7 +21,7 @@ from resnet_keras.data.splits import Source, statistics
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.evaluation import Evaluation, Evaluator
 from resnet_keras.features import freeze
-from resnet_keras.names import named
+from resnet_keras.names import hub_name, named
 from resnet_keras.reporting import write_report
 from resnet_keras.runs import (
     CONFIG,
@@ -76,7 +76,7 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
     """
     _check_model_options(config)
     own_file = not config.weights or is_own_file(config.weights)
-    start = None if own_file else find_weights(config.weights, config.model)
+    start = None if own_file else _starting_weights(config)
     source = open_source(config.data, config.data_dir)
     shape = picture_format_for(config, source, start)
     steps = steps_per_epoch(source.train, config.batch_size)
@@ -183,11 +183,18 @@ def picture_format_for(config: TrainConfig, source: Source, start: Weights | Non
     )
     if start is not None and start.card and len(start.card.mean) in (1, source.channels):
         known = start.card
-        kept = {"mean": known.mean, "std": known.std, "channels": known.channels, "interpolation": known.interpolation}
-        card = dataclasses.replace(card, **kept)
+        kept = ("mean", "std", "channels", "interpolation", "source", "license")
+        card = dataclasses.replace(card, **{name: getattr(known, name) for name in kept})
     elif measured := statistics(source.train, source.channels):
         card = dataclasses.replace(card, mean=measured[0], std=measured[1])
     return PictureFormat(size, source.channels, card)
+
+
+def _starting_weights(config: TrainConfig) -> Weights:
+    spec: Any = named(config.model).spec
+    if config.weights == "imagenet":
+        return find_weights(hub_name(dataclasses.replace(spec, **config.model_options), config.model))
+    return find_weights(config.weights)
 
 
 @contextlib.contextmanager
@@ -224,9 +231,11 @@ def _network(config: TrainConfig, source: Source, shape: PictureFormat, start: W
     if start is not None:  # a head of other classes starts anew
         assign(Network(network), start, skip_head=classes_of(start) != len(source.labels))
     elif config.weights:
-        load_weights(network, config.weights)
-    if config.freeze:
+        load_weights(network, config.weights, skip_head=True)
+    if config.freeze is not None:
         freeze(network, config.freeze)
+        if not network.trainable_weights:
+            raise UsageError(f"with freeze={config.freeze} nothing is left to learn; freeze less")
     return network
 
 

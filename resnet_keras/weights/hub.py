@@ -1,5 +1,6 @@
 """Weights on the Hugging Face Hub: fetched into its own cache, checked, with the card of their use."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -12,7 +13,7 @@ from urllib.request import getproxies
 
 from resnet_keras.card import ModelCard, imagenet_classes
 from resnet_keras.errors import UsageError, reason
-from resnet_keras.weights.reading import Weights, import_extra, read_weights
+from resnet_keras.weights.reading import READERS, Weights, import_extra, read_weights
 
 TENSORS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
 TORCHVISION = {
@@ -54,6 +55,8 @@ def is_hub_name(source: Any) -> bool:
     if not isinstance(source, str) or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         return False
     path = Path(source)
+    if path.suffix.lower() in {*READERS, ".keras"}:
+        return False
     return not path.exists() and (source.startswith("timm/") or not path.parent.is_dir())
 
 
@@ -65,12 +68,15 @@ def fetch(name: str) -> Weights:
     config = _json(name, CONFIG)
     file = _file(name, TENSORS)
     _check(file)
-    card = _timm_card(config) if "pretrained_cfg" in config else _transformers_card(config, _json(name, PROCESSOR, {}))
-    top1 = {"top1_accuracy": CLAIMS[name]} if name in CLAIMS else {}
-    card = {**card, "source": f"https://huggingface.co/{name}", "data": "ImageNet-1k", "claims": top1}
-    if card["data"] and len(card["labels"]) != 1000:
-        card["data"] = ""
-    return Weights(read_weights(file).tensors, name, card=ModelCard(**card))
+    try:
+        card = _timm_card(config) if "pretrained_cfg" in config else _transformers_card(name, config)
+        top1 = {"top1_accuracy": CLAIMS[name]} if name in CLAIMS else {}
+        data = "ImageNet-1k" if len(card["labels"]) == 1000 else ""
+        use = ModelCard(**card, source=f"https://huggingface.co/{name}", data=data, claims=top1)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{CONFIG} of {name} does not say how its weights are used: {reason(error)}") from error
+    stride = config.get("downsample_in_bottleneck")
+    return dataclasses.replace(read_weights(file), where=name, card=use, stride_in_1x1=stride)
 
 
 def _timm_card(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +96,8 @@ def _timm_card(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _transformers_card(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
+def _transformers_card(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    processor = _json(name, PROCESSOR)
     size = processor.get("size", 224)
     side = size if isinstance(size, int) else size.get("shortest_edge", size.get("height", 224))
     labels = [config["id2label"][key] for key in sorted(config.get("id2label", {}), key=int)]
@@ -105,12 +112,10 @@ def _transformers_card(config: Mapping[str, Any], processor: Mapping[str, Any]) 
     }
 
 
-def _json(name: str, file: str, default: Any = None) -> Any:
+def _json(name: str, file: str) -> Any:
     try:
         return json.loads(_file(name, file).read_text("utf-8"))
-    except (UsageError, ValueError) as error:
-        if default is not None:
-            return default
+    except ValueError as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{file} of {name} is not JSON; remove it from the cache and try again") from error

@@ -36,6 +36,12 @@ HEAD_TENSORS = {
     for end in (".weight", ".bias")
 } | {f"{unit}/{end}" for unit in ("predictions", "probs", "fc1000", HEAD) for end in ("kernel", "bias")}
 """Names of classifiers' tensors, in all layouts."""
+HIDDEN_TENSORS = {
+    f"{unit}.{end}"
+    for unit in ("classifier.0", "classifier.3", "pre_logits.fc1", "pre_logits.fc2")
+    for end in ("weight", "bias")
+} | {f"{unit}/{end}" for unit in ("fc1", "fc2") for end in ("kernel", "bias")}
+"""Names of VGG's dense layers, which a network without a head leaves out too."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Layout:
     epsilon: float = BN_EPSILON
     """Of its batch norms, where the source itself does not say."""
     check: Callable[[Network], None] = lambda network: None
-    """Raises `UsageError` for a network whose weights have the same shapes but another meaning there."""
+    """Raises `UsageError` for a network whose weights would fit there and mean something else."""
     card: Callable[[Network], ModelCard | None] = lambda network: None
     """How this library prepares pictures for such a network, where it always does it in one way."""
 
@@ -160,9 +166,9 @@ def _torch_densenet(network: Network) -> Rows:
     return {
         "stem/conv": ("features.conv0",),
         "stem/norm": ("features.norm0",),
-        LAYER + "/preactivation/norm": (layer + "norm1",),
-        LAYER + CONV: (layer + "conv{c}",),
-        LAYER + NORM: (layer + "norm{c1}",),
+        LAYER + "/preactivation/norm": (layer + "norm1", layer + "norm.1"),  # torchvision's files have the latter
+        LAYER + CONV: (layer + "conv{c}", layer + "conv.{c}"),
+        LAYER + NORM: (layer + "norm{c1}", layer + "norm.{c1}"),
         r"transition(?P<s>\d+)/preactivation/norm": (transition + "norm",),
         r"transition(?P<s>\d+)/conv1/conv": (transition + "conv",),
         "final_norm/norm": ("features.norm5", "features.norm_final"),
@@ -194,21 +200,29 @@ def _keras_applications(network: Network) -> Rows:
 
 
 def _check_keras_applications(network: Network) -> None:
-    model = network.model
-    first = network.blocks[0] if network.blocks else None
-    if first is None or first.expansion == 1:
-        return
-    slim = any(block.strides > 1 and block.shortcut == "A" for block in network.blocks)
-    if first.preactivation and not slim:
-        raise UsageError(
-            f"keras.applications' V2 nets stride in the last block of a stage, {model.name} in the first: the weights "
-            "would fit and the answers be wrong; build variant 'v2_slim'"
+    if network.preactivation and network.bottleneck and not network.slim:
+        raise _meaning(
+            network, "strides in the first block of a stage", "keras.applications' V2 in the last", "v2_slim"
         )
-    if not first.preactivation and not first.stride_in_1x1:
-        raise UsageError(
-            f"keras.applications' ResNets stride in the first 1x1 of a block, {model.name} in its 3x3: the weights "
-            "would fit and the answers be wrong; build variant 'v1'"
-        )
+    if network.bottleneck and not (network.preactivation or network.stride_in_1x1):
+        raise _meaning(network, "strides in the 3x3 of a block", "keras.applications' in its first 1x1", "v1")
+
+
+def _check_stride_in_3x3(network: Network) -> None:
+    """Of torchvision, timm and KerasHub."""
+    if network.stride_in_1x1:
+        raise _meaning(network, "strides in the first 1x1 of a block", "that library's in its 3x3", "v1.5")
+    if network.slim:
+        raise _meaning(network, "strides in the last block of a stage", "that library's in the first", "v2")
+    if network.antialias:
+        raise _meaning(network, "blurs where it strides", "that library's does not, or not in the same places", "v1.5")
+
+
+def _meaning(network: Network, ours: str, theirs: str, variant: str) -> UsageError:
+    name = network.model.name
+    return UsageError(
+        f"the weights would fit and the answers be wrong: {name} {ours}, {theirs}; build variant {variant!r} for them"
+    )
 
 
 def _keras_applications_card(network: Network) -> ModelCard:
@@ -244,40 +258,34 @@ def _keras_hub(network: Network) -> Rows:
     }
 
 
-def _check_keras_hub(network: Network) -> None:
-    if any(block.stride_in_1x1 and block.expansion > 1 for block in network.blocks):
-        raise UsageError(
-            f"KerasHub's ResNets stride in the 3x3 of a block, {network.model.name} in its first 1x1: the weights "
-            "would fit and the answers be wrong; build variant 'v1.5'"
-        )
-
-
 def _own(network: Network) -> Rows:
     return {re.escape(path): (path,) for path in network.units}
 
 
 OWN = Layout("resnet-keras", "keras", _own)
-TORCH_RESNET = Layout("torchvision, timm and PyTorch CIFAR ResNets", "torch", _torch_resnet)
-TIMM_V2 = Layout("timm's pre-activation ResNets", "torch", _timm_resnetv2)
+TORCH_RESNET = Layout("torchvision, timm and PyTorch CIFAR ResNets", "torch", _torch_resnet, check=_check_stride_in_3x3)
+TIMM_V2 = Layout("timm's pre-activation ResNets", "torch", _timm_resnetv2, check=_check_stride_in_3x3)
 TORCH_VGG = Layout("torchvision's VGG", "torch", _torch_vgg)
 TORCH_DENSENET = Layout("torchvision's DenseNet", "torch", _torch_densenet)
+TRANSFORMERS = Layout("Hugging Face transformers", "torch", _transformers)
+KERAS_APPLICATIONS = Layout(
+    "keras.applications",
+    "keras",
+    _keras_applications,
+    epsilon=1.001e-5,
+    check=_check_keras_applications,
+    card=_keras_applications_card,
+)
 LAYOUTS = (
     OWN,
     TORCH_RESNET,
     TIMM_V2,
     Layout("PyTorch pre-activation ResNets", "torch", _torch_preactivation),
-    Layout("Hugging Face transformers", "torch", _transformers),
+    TRANSFORMERS,
     TORCH_VGG,
     TORCH_DENSENET,
-    Layout(
-        "keras.applications",
-        "keras",
-        _keras_applications,
-        1.001e-5,
-        _check_keras_applications,
-        _keras_applications_card,
-    ),
-    Layout("KerasHub", "keras", _keras_hub, check=_check_keras_hub),
+    KERAS_APPLICATIONS,
+    Layout("KerasHub", "keras", _keras_hub, check=_check_stride_in_3x3),
 )
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from resnet_keras.card import ModelCard
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.layers import BN_EPSILON
-from resnet_keras.names import NAMES, TABLE
-from resnet_keras.runs import card_layer
+from resnet_keras.names import NAMES, TABLE, hub_name
+from resnet_keras.runs import card_layer, model_card
 from resnet_keras.weights.hub import fetch, is_hub_name
-from resnet_keras.weights.layouts import HEAD_TENSORS, LAYOUTS, Layout, to_ours, to_theirs
+from resnet_keras.weights.layouts import HEAD_TENSORS, HIDDEN_TENSORS, LAYOUTS, TRANSFORMERS, Layout, to_ours, to_theirs
 from resnet_keras.weights.reading import Weights, read_weights
-from resnet_keras.weights.units import HEAD, Network, Unit
+from resnet_keras.weights.units import HEAD, Network, Unit, meaning
 
 
 def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, set_card: bool = True) -> None:
@@ -33,9 +33,10 @@ def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, se
         model: a network of ours. A classifier is loaded with its head, a network without one leaves the head out.
         source: a mapping of names to arrays, a Keras or torch model, a run folder, a file (`.safetensors`, `.npz`,
             `.h5`, `.keras`, `.weights.h5` of the same network; `.pth`, `.pt` and `.th` where torch is installed), a
-            name on the Hugging Face Hub ("timm/resnet50.a1_in1k"), or "imagenet" for a model that has its table's name.
+            name on the Hugging Face Hub ("timm/resnet50.a1_in1k"), or "imagenet" for a named network.
         skip_head: leave the model's head as it is, for pictures of other classes.
         set_card: let the model's card say how the source's pictures are prepared, and its labels, where it says so.
+            Models made of this one's layers that have been compiled before must be compiled again.
 
     Raises:
         UsageError: nothing there, or weights of another network: names the first tensors that do not fit, and the
@@ -45,9 +46,11 @@ def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, se
     if is_own_file(source):
         _load_own_file(model, Path(source), skip_head)
         return
-    weights = find_weights(source, model.name)
+    if source == "imagenet":
+        source = _published(model)
+    weights = find_weights(source)
     card = assign(network, weights, skip_head)
-    if card and set_card:
+    if set_card:
         _set_card(model, card, skip_head)
 
 
@@ -56,19 +59,16 @@ def is_own_file(source: Any) -> bool:
     return isinstance(source, str | Path) and str(source).endswith(".weights.h5")
 
 
-def find_weights(source: Any, name: str) -> Weights:
-    """Read a source, from the Hub where it is a name there; "imagenet" is those of the network `name`."""
-    if source == "imagenet":
-        source = hub_name(name)
+def _published(model: keras.Model) -> str:
+    network = model_card(model).network
+    if network not in NAMES:
+        raise UsageError(f"{model.name} is none of the named networks, so 'imagenet' names no weights for it")
+    return hub_name(NAMES[network].spec, network)
+
+
+def find_weights(source: Any) -> Weights:
+    """Read a source, from the Hub where it is a name there."""
     return fetch(source) if is_hub_name(source) else read_weights(source)
-
-
-def hub_name(name: str) -> str:
-    """Where the published ImageNet weights of a named network are. Raises `UsageError` where there are none."""
-    if name in NAMES and (found := NAMES[name].weights):
-        return found
-    with_weights = ", ".join(other for other, row in NAMES.items() if row.weights)
-    raise UsageError(f"there are no 'imagenet' weights for {name}; there are for {with_weights}")
 
 
 def assign(network: Network, weights: Weights, skip_head: bool = False) -> ModelCard | None:
@@ -137,13 +137,34 @@ def match(network: Network, weights: Weights, skip_head: bool) -> Match:
         elif path != HEAD or use_head:
             found.take(unit, names[path], weights)
     left_out = set() if use_head else HEAD_TENSORS
+    if HEAD not in network.units:
+        left_out = left_out | HIDDEN_TENSORS
     extra = [name for name in weights.tensors if name not in found.used | left_out]
     if found.missing or found.misshapen or extra:
         raise _mismatch(network, weights, found, extra)
-    layout.check(network)
+    _check_meaning(network, weights, layout)
     if left := _fold_biases(network, found.values, found.biases):
         raise UsageError(f"{weights.where} has a bias for {left[0]}, which no norm follows in {network.model.name}")
     return found
+
+
+def _check_meaning(network: Network, weights: Weights, layout: Layout) -> None:
+    """Weights of the same shapes can mean something else; where the source or its library says so, refuse them."""
+    layout.check(network)
+    ours, theirs = meaning(network.model), weights.meaning
+    unlike = next((option for option in theirs if option in ours and ours[option] != theirs[option]), None)
+    if unlike:
+        raise UsageError(
+            f"the weights would fit and the answers be wrong: {unlike} is {theirs[unlike]} in {weights.where} and "
+            f"{ours[unlike]} in {network.model.name}; build it with the same options"
+        )
+    stride = weights.stride_in_1x1 or False
+    if layout is TRANSFORMERS and network.bottleneck and stride != network.stride_in_1x1:
+        place, variant = ("first 1x1", "v1") if stride else ("3x3", "v1.5")
+        raise UsageError(
+            f"the weights would fit and the answers be wrong: {weights.where} strides in the {place} of a block; "
+            f"build variant {variant!r} for them"
+        )
 
 
 def _layout_of(network: Network, weights: Weights) -> tuple[Layout, dict[str, str]]:
@@ -174,7 +195,8 @@ def _mismatch(network: Network, weights: Weights, found: Match, extra: list[str]
         said.append(f"{_some(missing)} missing there")
     if extra:
         said.append(f"no place here for {_some(extra)}")
-    alike = [other for other in _alike(weights) if other != name]
+    alike = _alike(weights)
+    alike = [] if network.model.name in alike else alike
     hint = f"; they look like {' or '.join(alike[:4])}" if alike else ""
     return UsageError(f"the weights of {weights.where} do not fit {name}: {'; '.join(said)}{hint}")
 
@@ -218,23 +240,26 @@ def _fold_biases(network: Network, values: dict[str, np.ndarray], biases: dict[s
     return list(biases)
 
 
-def _set_card(model: keras.Model, card: ModelCard, skip_head: bool) -> None:
+def _set_card(model: keras.Model, card: ModelCard | None, skip_head: bool) -> None:
     layer = card_layer(model)
     assert layer is not None  # every network of ours has one
+    if card is None:  # how its pictures are prepared may be as before; whose weights they are is not
+        layer.card = dataclasses.replace(layer.card, source="", license="", recipe="", claims={}, metrics={})
+        return
     classes = model.output_shape[-1] if HEAD in {part.name for part in model.layers} else None
     if skip_head or classes not in (None, len(card.labels)):
-        card = dataclasses.replace(
-            card, labels=layer.card.labels, label_ids=layer.card.label_ids, claims={}, metrics={}
-        )
+        labels, label_ids = layer.card.labels, layer.card.label_ids
+        card = dataclasses.replace(card, labels=labels, label_ids=label_ids, claims={}, metrics={})
     if len(card.mean) not in (1, model.input_shape[-1]):
         card = dataclasses.replace(card, mean=layer.card.mean, std=layer.card.std)
-    layer.card = card
+    layer.card = dataclasses.replace(card, network=layer.card.network or card.network)
     # What was compiled before has the old numbers in its graph.
     model.train_function = model.test_function = model.predict_function = None
 
 
 def _load_own_file(model: keras.Model, path: Path, skip_head: bool) -> None:
     """A `.weights.h5` file, which names nothing but the order of the layers."""
+    path = path.expanduser()
     if not path.is_file():
         raise UsageError(f"there is no file of weights at {path}")
     before = model.get_weights()
@@ -243,8 +268,11 @@ def _load_own_file(model: keras.Model, path: Path, skip_head: bool) -> None:
             warnings.simplefilter("always")
             model.load_weights(path, skip_mismatch=skip_head)
         skipped = " ".join(str(warning.message).rpartition("List of objects")[2] for warning in said)
-        if others := set(re.findall(r"name=(\w+)", skipped)) - {HEAD}:
-            raise ValueError(f"{len(others)} more layers than the head do not")
+        if set(re.findall(r"name=(\w+)", skipped)) - {HEAD}:
+            raise ValueError("more layers than the head do not fit")
+        if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+            raise ValueError("it has numbers that are not finite")
     except (ValueError, OSError, KeyError) as error:
         model.set_weights(before)
-        raise UsageError(f"{path} does not fit {model.name}: {reason(error)}") from error
+        why = "it is of another network" if "objects could not be loaded" in str(error) else reason(error)
+        raise UsageError(f"{path} does not fit {model.name}: {why}") from error

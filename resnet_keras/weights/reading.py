@@ -15,9 +15,9 @@ from resnet_keras.card import ModelCard
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.layers import leaves
 from resnet_keras.runs import card_layer, load_model
-from resnet_keras.weights.units import is_ours
+from resnet_keras.weights.units import is_ours, meaning
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "resnet.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "resnet.")
 NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
 """Keys under which checkpoints keep the weights, beside the epoch, the optimizer and so on."""
 KERAS_NAMES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
@@ -34,6 +34,10 @@ class Weights:
     epsilons: Mapping[str, float] = field(default_factory=dict)
     """Of the batch norms, by their names, where the source says."""
     card: ModelCard | None = None
+    meaning: Mapping[str, Any] = field(default_factory=dict)
+    """Of a network of ours: `meaning` of it."""
+    stride_in_1x1: bool | None = None
+    """Where its bottlenecks stride, if the source says so."""
 
 
 def read_weights(source: Any) -> Weights:
@@ -47,11 +51,14 @@ def read_weights(source: Any) -> Weights:
         UsageError: nothing there, a damaged file, another kind of file, or one that would run code.
     """
     if isinstance(source, Mapping):
-        return Weights(_plain(source, "the mapping"), "the mapping")
+        return Weights(_tensors(source, "the mapping"), "the mapping")
     if isinstance(source, keras.Model):
         return _of_keras_model(source, source.name)
     if hasattr(source, "state_dict"):
-        return Weights(_plain(source.state_dict(), type(source).__name__), type(source).__name__)
+        where = type(source).__name__
+        config = getattr(source, "config", None)  # transformers' networks have one
+        stride = getattr(config, "downsample_in_bottleneck", None)
+        return Weights(_tensors(source.state_dict(), where), where, stride_in_1x1=stride)
     if not isinstance(source, str | Path):
         raise UsageError(f"weights are a mapping, a model or a file, not {type(source).__name__}")
     path = Path(source).expanduser()
@@ -59,15 +66,25 @@ def read_weights(source: Any) -> Weights:
         raise UsageError(f"there is no file of weights or run folder at {path}")
     if path.is_dir() or path.suffix == ".keras":
         return _of_keras_model(load_model(path), str(path))
-    if path.suffix not in READERS:
+    kind = path.suffix.lower()
+    if kind not in READERS:
         raise UsageError(f"cannot read weights from {path}; give a file ending in .keras, {', '.join(READERS)}")
     try:
-        tensors = READERS[path.suffix](path)
+        tensors = READERS[kind](path)
     except UsageError:
         raise
     except Exception as error:  # each library raises kinds of its own for a file it cannot read
-        raise UsageError(f"{path} is damaged, or not a {path.suffix} file of weights: {reason(error)}") from error
-    return Weights(_plain(tensors, str(path)), str(path))
+        raise UsageError(f"{path} is damaged, or not a {kind} file of weights: {reason(error)}") from error
+    return Weights(_tensors(tensors, str(path)), str(path))
+
+
+def _tensors(source: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
+    try:
+        return _plain(source, where)
+    except UsageError:
+        raise
+    except Exception as error:  # tensors without numbers, of strange kinds, or in a circle
+        raise UsageError(f"the tensors in {where} cannot be read: {reason(error)}") from error
 
 
 def _plain(tensors: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
@@ -82,11 +99,15 @@ def _plain(tensors: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
             continue  # num_batches_tracked, an epoch
         while prefix := next((p for p in PREFIXES if str(name).startswith(p)), None):
             name = str(name).removeprefix(prefix)
+        if name in arrays:
+            raise UsageError(f"{where} has {name} twice, under different prefixes; give one of the two networks alone")
         if array.dtype.kind not in "fV" and array.dtype.name != "bfloat16":
             raise UsageError(f"{name} in {where} holds {array.dtype}, which are no weights")
         array = array.astype("float32")
         if not np.isfinite(array).all():
             raise UsageError(f"{name} in {where} has numbers that are not finite; these weights are damaged")
+        if str(name).endswith(("running_var", "moving_variance")) and array.min(initial=0) < 0:
+            raise UsageError(f"{name} in {where} has a variance below zero; these weights are damaged")
         arrays[str(name)] = array
     if not arrays:
         raise UsageError(f"there are no tensors in {where}")
@@ -94,13 +115,13 @@ def _plain(tensors: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
 
 
 def _array(value: Any) -> np.ndarray | None:
-    if hasattr(value, "detach"):  # a torch tensor, of any dtype, on any device
-        return value.detach().cpu().float().numpy()
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError):
+    """The numbers of a tensor of any library; None for what is no tensor."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return None
-    return None if array.dtype.kind in "OUSM" else array
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    tensor = value.detach().cpu()  # of torch, of any dtype, on any device
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _of_keras_model(model: keras.Model, where: str) -> Weights:
@@ -114,7 +135,8 @@ def _of_keras_model(model: keras.Model, where: str) -> Weights:
         if isinstance(layer, keras.layers.BatchNormalization):
             epsilons[unit] = layer.epsilon
     card = card_layer(model)
-    return Weights(_plain(tensors, where), where, epsilons, card.card if card else None)
+    alike = meaning(model) if is_ours(model) else {}
+    return Weights(_tensors(tensors, where), where, epsilons, card.card if card else None, alike)
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -132,9 +154,12 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
         with warnings.catch_warnings(action="ignore"):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise UsageError(f"{path} holds more than tensors and could run code, so it was not loaded") from error
-        raise
+        if any(word in str(error) for word in ("Unsupported", "TorchScript", "GLOBAL")):
+            raise UsageError(
+                f"{path} holds more than tensors and could run code, so it was not loaded; if you trust it, load it "
+                "with torch yourself and give its state dict"
+            ) from error
+        raise ValueError("torch cannot read it") from error
     if not isinstance(loaded, Mapping):
         raise UsageError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     return loaded
@@ -166,7 +191,8 @@ def _of_groups(root: Any) -> Iterator[tuple[str, np.ndarray]]:
         whole_network = len(names) > len(KERAS_NAMES)
         arrays = [np.asarray(group[name]) for name in names]
         for name, array, tensor in zip(names, arrays, _tensor_names(names, arrays), strict=True):
-            yield f"{name.rsplit('/', 1)[0] if whole_network else layer}/{tensor}", array
+            own = whole_network or name.startswith(f"{layer}/")
+            yield f"{name.rsplit('/', 1)[0] if own else layer}/{tensor}", array
 
 
 def _tensor_names(names: list[str], arrays: list[np.ndarray]) -> list[str]:
@@ -189,4 +215,7 @@ READERS = {
     ".pth": _read_torch,
     ".pt": _read_torch,
     ".th": _read_torch,
+    ".tar": _read_torch,
+    ".ckpt": _read_torch,
+    ".bin": _read_torch,
 }

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from resnet_keras.errors import UsageError
+from resnet_keras.errors import UsageError, reason
 from resnet_keras.weights.layouts import TIMM_V2, TORCH_DENSENET, TORCH_RESNET, TORCH_VGG, Layout, to_theirs
 from resnet_keras.weights.reading import import_extra
 from resnet_keras.weights.units import Network
@@ -26,6 +26,7 @@ def torch_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
     """
     network = Network(model)
     layout = _layout(network)
+    layout.check(network)
     names = layout.names(network)
     state: dict[str, np.ndarray] = {}
     for path, unit in network.units.items():
@@ -63,8 +64,10 @@ def save_weights(model: keras.Model, path: str | Path) -> Path:
     try:
         _WRITERS.get(path.suffix, _write_torch)(beside, state)
         os.replace(beside, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # each library has kinds of its own for a folder that cannot be written
+        raise UsageError(f"cannot write {path}: {reason(error)}") from error
     finally:
         beside.unlink(missing_ok=True)
     return path

@@ -11,7 +11,7 @@ import keras
 
 from resnet_keras.blocks import ResidualBlock
 from resnet_keras.errors import UsageError
-from resnet_keras.layers import Preprocessing, leaves
+from resnet_keras.layers import Composite, Preprocessing, leaves
 from resnet_keras.specs import VGG_GRID
 
 HEAD = "logits"
@@ -54,9 +54,39 @@ class Network:
         return bool(self.blocks) and self.blocks[0].preactivation
 
     @property
+    def bottleneck(self) -> bool:
+        return bool(self.blocks) and self.blocks[0].expansion > 1
+
+    @property
+    def stride_in_1x1(self) -> bool:
+        return self.bottleneck and self.blocks[0].stride_in_1x1
+
+    @property
+    def antialias(self) -> bool:
+        return any(block.antialias for block in self.blocks)
+
+    @property
+    def slim(self) -> bool:
+        """Whether the last block of a stage strides, by leaving pixels out of its shortcut."""
+        return self.preactivation and any(block.strides > 1 and block.shortcut == "A" for block in self.blocks[:-1])
+
+    @property
     def small_stem(self) -> bool:
         """Whether the stem keeps the size, as in the CIFAR nets."""
         return not any(layer.name == "stem_pool" for layer in self.model.layers)
+
+
+def meaning(model: keras.Model) -> dict[str, Any]:
+    """What two of our networks must have alike for the same weights to mean the same, by layer and option."""
+    free = {"name", "dtype", "trainable", "frozen", "drop_rate", "dropout", "zero_init_gamma", "zero_init", "dilation"}
+    free |= {"stride_as_dilation", "card", "normalise", "layer_dropout"}
+    found: dict[str, Any] = {}
+    for layer in model.layers:
+        if isinstance(layer, Composite):
+            for option, value in layer.get_config().items():
+                if option not in free:
+                    found[f"{option} of {layer.name}"] = "batch" if value == "sync_batch" else value
+    return found
 
 
 def is_ours(model: keras.Model) -> bool:
