@@ -66,6 +66,12 @@ def test_published_counts_of_options(fact: dict) -> None:
     assert complexity(model).trainable_parameters == fact["trainable_parameters"]
 
 
+@pytest.mark.parametrize(("depth", "millions"), [(20, 40.81), (32, 69.12)])
+def test_published_macs_of_cifar_nets(depth: int, millions: float) -> None:
+    """The README of chenyaofo's pytorch-cifar-models, whose nets have shortcut B, counts convolutions and the head."""
+    assert round(complexity(rk.build_cifar_resnet(depth, shortcut="B")).macs / 1e6, 2) == millions
+
+
 @pytest.mark.parametrize("name", GOLDEN["with_keras_applications_biases"])
 def test_keras_applications_counts_differ_by_its_biases(name: str) -> None:
     model = create_model(name)
