@@ -74,7 +74,7 @@ def save_weights(model: keras.Model, path: str | Path) -> Path:
 
 
 def _write_safetensors(path: Path, state: dict[str, np.ndarray]) -> None:
-    import_extra("safetensors.numpy", "safetensors").save_file(state, path)
+    path.write_bytes(import_extra("safetensors.numpy", "safetensors").save(state))  # its save_file hides it from others
 
 
 def _write_npz(path: Path, state: dict[str, Any]) -> None:
