@@ -28,7 +28,7 @@ FOLDER_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQ
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    from resnet_keras.runs import json_text
+    from resnet_keras.files import json_text
 
     print(json_text(value))
 

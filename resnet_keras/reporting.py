@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.config import TrainConfig
 from resnet_keras.evaluation import Evaluation
-from resnet_keras.runs import REPORT, write_text
+from resnet_keras.files import write_text
+from resnet_keras.runs import REPORT
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 TRAIN_COLOUR, TEST_COLOUR = "#0072B2", "#D55E00"

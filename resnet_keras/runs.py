@@ -1,14 +1,9 @@
-"""Run folders and the models in them: writing one file whole or not at all, and finding a model again."""
+"""Run folders and the models in them: making one, saving a model whole or not at all, and finding it again."""
 
-import contextlib
-import json
-import math
 import os
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -17,6 +12,7 @@ from resnet_keras.card import ModelCard
 from resnet_keras.config import TrainConfig, config_from_json
 from resnet_keras.data.pipeline import PictureFormat
 from resnet_keras.errors import UsageError, reason
+from resnet_keras.files import writing_to
 from resnet_keras.layers import Preprocessing
 
 CONFIG, MODEL, TABLE, METRICS, REPORT = "config.json", "model.keras", "metrics.csv", "metrics.json", "report.html"
@@ -38,43 +34,6 @@ def new_run_folder(run_dir: str | None, name: str) -> Path:
     if not os.access(folder, os.W_OK):
         raise UsageError(f"cannot write to {folder}: it is read-only; give another --run-dir")
     return folder
-
-
-def cannot_write(path: Path, error: Exception) -> UsageError:
-    """The error for a folder that is full, read-only or not a folder."""
-    return UsageError(f"cannot write to {path}: {reason(error)}; free space there or give another folder")
-
-
-@contextlib.contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Within it, a disk that is full or read-only is a `UsageError` that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all."""
-    beside = path.with_name(f".part-{path.name}")
-    try:
-        beside.write_text(text, "utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def json_text(value: Any) -> str:
-    """JSON, in which a number that is none (NaN, infinity) is null."""
-
-    def plain(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {key: plain(item) for key, item in part.items()}
-        if isinstance(part, list | tuple):
-            return [plain(item) for item in part]
-        return None if isinstance(part, float) and not math.isfinite(part) else part
-
-    return json.dumps(plain(value), allow_nan=False)
 
 
 def save_model(model: keras.Model, path: Path) -> None:

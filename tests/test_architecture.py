@@ -13,7 +13,7 @@ import resnet_keras as rk
 PACKAGE = Path(rk.__file__).parent
 # A module may import what is in its own row or a row above.
 ROWS = [
-    {"version", "startup", "errors"},
+    {"version", "startup", "errors", "files"},
     {"specs", "config", "card"},
     {"names"},
     {"layers", "blocks", "data", "pooling"},
@@ -100,3 +100,13 @@ def test_help_does_not_wait_for_tensorflow() -> None:
     done = run_python(code)
     assert done.returncode == 0, done.stderr
     assert "--learning-rate" in done.stdout
+
+
+def test_the_table_of_models_does_not_wait_for_tensorflow() -> None:
+    code = (
+        "import sys; sys.argv = ['bin/resnet-keras', 'models', '*50*', '--json']\n"
+        "from resnet_keras.cli import main; assert main() == 0; assert 'tensorflow' not in sys.modules"
+    )
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+    assert "resnetrs50" in done.stdout

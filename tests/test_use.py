@@ -19,8 +19,9 @@ from resnet_keras.data.pipeline import PictureFormat
 from resnet_keras.errors import UsageError
 from resnet_keras.evaluation import Evaluation, Evaluator
 from resnet_keras.export import ask_servable, servable
+from resnet_keras.files import json_text
 from resnet_keras.reporting import draw_confusion, png_of
-from resnet_keras.runs import json_text, picture_format
+from resnet_keras.runs import picture_format
 
 RNG = np.random.default_rng(0)
 

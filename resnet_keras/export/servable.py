@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from resnet_keras.errors import UsageError, require
 from resnet_keras.export.signatures import Servable
+from resnet_keras.files import cannot_write
 from resnet_keras.prediction import model_labels
-from resnet_keras.runs import cannot_write, card_layer, classifier, from_pixels, picture_format
+from resnet_keras.runs import card_layer, classifier, from_pixels, picture_format
 
 MANIFEST = Path("assets.extra", "manifest.json")
 TOLERANCE = 1e-4

@@ -13,7 +13,8 @@ import keras
 
 from resnet_keras.errors import UsageError
 from resnet_keras.evaluation import Evaluation
-from resnet_keras.runs import BEST, MODEL, TABLE, save_model, write_text
+from resnet_keras.files import write_text
+from resnet_keras.runs import BEST, MODEL, TABLE, save_model
 
 COLUMNS: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 

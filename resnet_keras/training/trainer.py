@@ -21,6 +21,7 @@ from resnet_keras.data.splits import Source, statistics
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.evaluation import Evaluation, Evaluator
 from resnet_keras.features import freeze
+from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.names import hub_name, named
 from resnet_keras.reporting import write_report
 from resnet_keras.runs import (
@@ -29,11 +30,8 @@ from resnet_keras.runs import (
     METRICS,
     MODEL,
     card_layer,
-    json_text,
     new_run_folder,
     save_model,
-    write_text,
-    writing_to,
 )
 from resnet_keras.specs import ResNetSpec
 from resnet_keras.training.callbacks import Progress, RunWriter

@@ -1,0 +1,48 @@
+"""Text to files, whole or not at all, and what is said where that cannot be. Standard library only."""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from resnet_keras.errors import UsageError, reason
+
+
+def cannot_write(path: Path, error: Exception) -> UsageError:
+    """The error for a folder that is full, read-only or not a folder."""
+    return UsageError(f"cannot write to {path}: {reason(error)}; free space there or give another folder")
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Within it, a disk that is full or read-only is a `UsageError` that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all."""
+    beside = path.with_name(f".part-{path.name}")
+    try:
+        beside.write_text(text, "utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def json_text(value: Any) -> str:
+    """JSON, in which a number that is none (NaN, infinity) is null."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: plain(item) for key, item in part.items()}
+        if isinstance(part, list | tuple):
+            return [plain(item) for item in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(plain(value), allow_nan=False)
