@@ -347,4 +347,4 @@ def test_every_kind_of_net_exports(name: str, tmp_path: Path) -> None:
 
 def test_picture_format_of_a_net_of_unknown_size() -> None:
     model = rk.build_resnet(18, input_shape=(None, None, 3), classes=2)
-    assert picture_format(model) == PictureFormat((224, 224), 3, rk.ModelCard())
+    assert picture_format(model) == PictureFormat((224, 224), 3, rk.ModelCard(network="resnet18"))
