@@ -15,6 +15,15 @@ from resnet_keras.training.optimization import CoupledSGD
 RNG = np.random.default_rng(0)
 
 
+def side_of(name: str, length: int, stride: int) -> int:
+    """Pixels along a side of a map: ResNets round up where they halve, the pools of VGG and of transitions down."""
+    if name == "vgg11":
+        return length // stride
+    if name == "densenet121":
+        return -(-length // min(stride, 4)) // max(1, stride // 4)
+    return -(-length // stride)
+
+
 @pytest.mark.parametrize(
     ("name", "strides", "channels"),
     [
@@ -34,10 +43,7 @@ def test_pyramid_sizes(name: str, strides: list[int], channels: list[int], size:
     maps = pyramid(np.zeros((1, *size, 3), "float32"))
     names = [f"stage{i}" for i in range(1, 6)] if name == "vgg11" else ["stem", *(f"stage{i}" for i in range(1, 5))]
     assert list(maps) == names[: len(strides)]
-    halve = (lambda n, s: n // s) if name == "vgg11" else (lambda n, s: -(-n // s))
-    if name == "densenet121":  # its transitions leave out the last row of an odd number
-        halve = lambda n, s: -(-n // min(s, 4)) // max(1, s // 4)  # noqa: E731
-    expected = [(1, halve(size[0], s), halve(size[1], s), c) for s, c in zip(strides, channels, strict=True)]
+    expected = [(1, *(side_of(name, n, s) for n in size), c) for s, c in zip(strides, channels, strict=True)]
     assert [tuple(m.shape) for m in maps.values()] == expected
 
 
@@ -122,6 +128,7 @@ def test_unfreezing_leaves_the_norms() -> None:
 @pytest.mark.parametrize("part", ["norms", "stage2", "stage2_block1", None])
 @pytest.mark.parametrize("way", ["file", "config"])
 def test_what_is_frozen_is_frozen_when_it_comes_back(part: str | None, way: str, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)  # another seed may give a gate that is dead for all eight pictures
     model = rk.build_cifar_resnet(8, classes=3, input_shape=(16, 16, 3), shortcut="B", se_ratio=0.25)
     if part == "norms":
         rk.freeze_norms(model)
@@ -138,8 +145,9 @@ def test_what_is_frozen_is_frozen_when_it_comes_back(part: str | None, way: str,
     assert 0 < len(learning) < len(model.weights)
     change = step(again)
     assert {path for path, distance in change.items() if distance > 0} == set(learning)
-    rk.unfreeze(again, norms=True)
-    assert len(again.trainable_weights) == len(rk.unfreeze(model, norms=True) and model.trainable_weights)
+    for unfrozen in (model, again):
+        rk.unfreeze(unfrozen, norms=True)
+    assert len(again.trainable_weights) == len(model.trainable_weights) == len(model.weights) - 2 * 9
 
 
 def test_a_network_inside_another_model_is_not_meant() -> None:
