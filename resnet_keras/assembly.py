@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from resnet_keras.card import ModelCard
-from resnet_keras.errors import UsageError, require, unknown
+from resnet_keras.errors import UsageError, is_whole, require, unknown
 from resnet_keras.layers import Preprocessing
 from resnet_keras.names import hub_name, names_of
 from resnet_keras.runs import card_layer
@@ -35,8 +35,7 @@ class ModelOptions:
             raise unknown("pooling", self.pooling, ["avg", "max", None])
         if self.classifier_activation not in (None, "linear", "softmax", "sigmoid"):
             raise unknown("classifier_activation", self.classifier_activation, ["softmax", "sigmoid", None])
-        whole = isinstance(self.classes, int) and not isinstance(self.classes, bool)
-        fits = not self.include_top or (whole and self.classes >= 1)
+        fits = not self.include_top or (is_whole(self.classes) and self.classes >= 1)
         require(fits, "classes", "a whole number of at least 1", repr(self.classes))
         if not isinstance(self.include_preprocessing, bool | ModelCard):
             raise UsageError(f"include_preprocessing is True, False or a ModelCard, not {self.include_preprocessing!r}")
@@ -59,11 +58,10 @@ def open_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions,
     default = side if options.include_top else None
     shape: Any = options.input_shape or (default, default, 3)
     tensor = options.input_tensor
-    is_keras_tensor = tensor is not None and keras.backend.is_keras_tensor(tensor)
-    if tensor is not None and is_keras_tensor:
+    if tensor is not None:
+        if not keras.backend.is_keras_tensor(tensor):
+            raise UsageError(f"input_tensor is a Keras tensor, such as keras.Input(...), not a {type(tensor).__name__}")
         shape = tuple(tensor.shape[1:])
-    if tensor is not None and not is_keras_tensor:
-        raise UsageError(f"input_tensor is a Keras tensor, such as keras.Input(...), not a {type(tensor).__name__}")
     if not isinstance(shape, tuple | list) or not all(n is None or (isinstance(n, int) and n > 0) for n in shape):
         raise UsageError(f"input_shape is (height, width, channels), whole numbers, not {shape}")
     if len(shape) != 3 or not shape[-1]:
@@ -75,7 +73,7 @@ def open_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions,
             f"input {shape[0]}x{shape[1]} is too small: this net divides each side by {least}, "
             f"so give it {least}x{least} or more{small}"
         )
-    inputs: Any = tensor if is_keras_tensor else keras.Input(shape, name="image")
+    inputs: Any = tensor if tensor is not None else keras.Input(shape, name="image")
     return inputs, _preprocessing(options.include_preprocessing, inputs.shape[-1])(inputs)
 
 
@@ -83,7 +81,7 @@ def _preprocessing(asked: bool | ModelCard, channels: int) -> Preprocessing:
     if asked is False:
         return Preprocessing(normalise=False, name="card")
     card = ModelCard() if asked is True else asked
-    if len(card.mean) not in (1, channels):
+    if not card.fits(channels):
         raise UsageError(
             f"the preprocessing has {len(card.mean)} means for {channels} channels; "
             "give include_preprocessing=ModelCard(mean=..., std=...)"

@@ -58,6 +58,10 @@ class ModelCard:
         if not 0 < self.crop <= 1:
             raise UsageError(f"crop must be above 0 and at most 1, not {self.crop}")
 
+    def fits(self, channels: int | None) -> bool:
+        """Whether pictures of so many channels can be normalised by this card: one mean for all, or one for each."""
+        return len(self.mean) in (1, channels)
+
     def to_dict(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 

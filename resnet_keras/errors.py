@@ -54,6 +54,11 @@ def check_types(config: Any) -> None:
             raise UsageError(f"{name} must be of type {wanted}, not {value!r}")
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is(value: Any, hint: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
@@ -67,5 +72,5 @@ def _is(value: Any, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return is_whole(value)
     return isinstance(value, hint)

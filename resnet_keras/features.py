@@ -1,7 +1,6 @@
 """A network as a source of features: its pyramid, and which of its layers go on learning."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -97,7 +96,7 @@ def unfreeze(model: keras.Model, start: str | None = None, *, norms: bool = Fals
 
 def freeze_norms(model: keras.Model) -> int:
     """Put every norm into inference mode, its gamma and beta fixed, and return how many there are."""
-    norms = list(_norms(model))
+    norms = [layer for _, layer in leaves(model) if isinstance(layer, NORMS)]
     for layer in norms:
         layer.trainable = False
     return len(norms)
@@ -108,10 +107,6 @@ def _set_trainable(layer: Any, value: bool) -> None:
     layer.trainable = value
     for _, sublayer in sublayers_of(layer):
         sublayer.trainable = value
-
-
-def _norms(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    return (layer for _, layer in leaves(model) if isinstance(layer, NORMS))
 
 
 def _layers(model: keras.Model) -> list[Any]:

@@ -25,14 +25,21 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise cannot_write(folder, error) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all."""
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its place at the end; after an error `path` is as it was."""
     beside = path.with_name(f".part-{path.name}")
     try:
-        beside.write_text(text, "utf-8")
+        yield beside
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all."""
+    with whole(path) as beside:
+        beside.write_text(text, "utf-8")
 
 
 def json_text(value: Any) -> str:

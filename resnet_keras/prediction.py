@@ -136,7 +136,7 @@ def preprocess_input(images: Any, model: keras.Model) -> Any:
     if layer.normalise:
         return keras.ops.cast(images, "float32")
     channels = keras.ops.shape(images)[-1]
-    if len(card.mean) not in (1, channels):
+    if not card.fits(channels):
         raise UsageError(
             f"the pictures have {channels} channels, and the card of {model.name} has {len(card.mean)} means"
         )

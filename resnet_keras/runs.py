@@ -12,7 +12,7 @@ from resnet_keras.card import ModelCard
 from resnet_keras.config import TrainConfig, config_from_json
 from resnet_keras.data.pipeline import PictureFormat
 from resnet_keras.errors import UsageError, reason
-from resnet_keras.files import writing_to
+from resnet_keras.files import whole, writing_to
 from resnet_keras.layers import Preprocessing
 
 CONFIG, MODEL, TABLE, METRICS, REPORT = "config.json", "model.keras", "metrics.csv", "metrics.json", "report.html"
@@ -38,13 +38,9 @@ def new_run_folder(run_dir: str | None, name: str) -> Path:
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Save a `.keras` file whole or not at all."""
-    beside = path.with_name(f".part-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as beside:
         model.save(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def model_file(source: str | Path) -> Path:
@@ -132,7 +128,7 @@ def from_pixels(model: keras.Model) -> keras.Model:
     if layer and layer.normalise:
         return model
     shape = picture_format(model)
-    if len(shape.card.mean) not in (1, shape.channels):
+    if not shape.card.fits(shape.channels):
         raise UsageError(f"{model.name} takes {shape.channels} channels and says nothing of their normalisation")
     pixels = keras.Input((*shape.size, shape.channels), name="image")
     return keras.Model(pixels, model(Preprocessing(shape.card, name="preprocessing")(pixels)), name=model.name)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from resnet_keras.errors import UsageError, check_types, require, unknown
+from resnet_keras.errors import UsageError, check_types, is_whole, require, unknown
 
 BlockKind = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "cifar", "deep", "deep_strided", "slim"]
@@ -251,7 +251,7 @@ DENSENET_DEPTHS: Mapping[int, Mapping[str, Any]] = {
 
 def imagenet_spec(depth: int, variant: str = "v1.5", **fields: Any) -> ResNetSpec:
     """The spec of an ImageNet net. Raises `UsageError` for an unknown depth, variant or field."""
-    if not _whole(depth) or depth not in DEPTHS:
+    if not is_whole(depth) or depth not in DEPTHS:
         raise unknown("depth", depth, DEPTHS, "CIFAR depths: build_cifar_resnet")
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
@@ -274,7 +274,7 @@ def cifar_spec(depth: int, variant: str = "v1", **fields: Any) -> ResNetSpec:
 
 def vgg_spec(depth: int, batch_norm: bool = False, **fields: Any) -> VGGSpec:
     """The spec of a VGG net. Raises `UsageError` for an unknown depth or field."""
-    if not _whole(depth) or depth not in VGG_DEPTHS:
+    if not is_whole(depth) or depth not in VGG_DEPTHS:
         raise unknown("depth", depth, VGG_DEPTHS)
     return _spec(VGGSpec, {"convolutions": VGG_DEPTHS[depth], "norm": "batch" if batch_norm else None, **fields})
 
@@ -285,7 +285,7 @@ def densenet_spec(depth: int, **fields: Any) -> DenseNetSpec:
     Raises `UsageError` for a depth that cannot be, or an unknown field.
     """
     if fields.get("stem", "imagenet") != "cifar":
-        if not _whole(depth) or depth not in DENSENET_DEPTHS:
+        if not is_whole(depth) or depth not in DENSENET_DEPTHS:
             raise unknown("depth", depth, DENSENET_DEPTHS, "any other: stem='cifar'")
         return _spec(DenseNetSpec, {**DENSENET_DEPTHS[depth], **fields})
     bottleneck, growth = fields.get("bottleneck", True), fields.setdefault("growth_rate", 12)
@@ -298,16 +298,12 @@ def densenet_spec(depth: int, **fields: Any) -> DenseNetSpec:
 
 def _per_stage(what: str, depth: int, layers: int, rest: int) -> int:
     """The n of a depth that is `layers * n + rest`."""
-    require(_whole(depth), "depth", "a whole number", repr(depth))
+    require(is_whole(depth), "depth", "a whole number", repr(depth))
     n, left = divmod(depth - rest, layers)
     if left or n < 1:
         near = [layers * k + rest for k in (max(n, 1), max(n, 1) + 1)]
         raise UsageError(f"{what} has {layers}n+{rest} layers, so not {depth}; the nearest are {near[0]} and {near[1]}")
     return n
-
-
-def _whole(depth: object) -> bool:
-    return isinstance(depth, int) and not isinstance(depth, bool)
 
 
 def _spec(kind: type[Spec], fields: Mapping[str, Any]) -> Spec:

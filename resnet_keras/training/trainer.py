@@ -179,7 +179,7 @@ def picture_format_for(config: TrainConfig, source: Source, start: Weights | Non
         data=config.data,
         recipe=config.name,
     )
-    if start is not None and start.card and len(start.card.mean) in (1, source.channels):
+    if start is not None and start.card and start.card.fits(source.channels):
         known = start.card
         kept = ("mean", "std", "channels", "interpolation", "source", "license")
         card = dataclasses.replace(card, **{name: getattr(known, name) for name in kept})

@@ -250,7 +250,7 @@ def _set_card(model: keras.Model, card: ModelCard | None, skip_head: bool) -> No
     if skip_head or classes not in (None, len(card.labels)):
         labels, label_ids = layer.card.labels, layer.card.label_ids
         card = dataclasses.replace(card, labels=labels, label_ids=label_ids, claims={}, metrics={})
-    if len(card.mean) not in (1, model.input_shape[-1]):
+    if not card.fits(model.input_shape[-1]):
         card = dataclasses.replace(card, mean=layer.card.mean, std=layer.card.std)
     layer.card = dataclasses.replace(card, network=layer.card.network or card.network)
     # What was compiled before has the old numbers in its graph.

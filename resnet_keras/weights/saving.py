@@ -1,6 +1,5 @@
 """Our weights in others' layouts, so that the way is open in both directions."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import keras
 import numpy as np
 
 from resnet_keras.errors import UsageError, reason
+from resnet_keras.files import whole
 from resnet_keras.weights.layouts import TIMM_V2, TORCH_DENSENET, TORCH_RESNET, TORCH_VGG, Layout, to_theirs
 from resnet_keras.weights.reading import import_extra
 from resnet_keras.weights.units import Network
@@ -60,16 +60,13 @@ def save_weights(model: keras.Model, path: str | Path) -> Path:
     if path.suffix not in SUFFIXES:
         raise UsageError(f"cannot save weights as {path.name}; end the name in {', '.join(SUFFIXES)}")
     state = torch_state_dict(model)
-    beside = path.with_name(f".part-{path.name}")
     try:
-        _WRITERS.get(path.suffix, _write_torch)(beside, state)
-        os.replace(beside, path)
+        with whole(path) as beside:
+            _WRITERS.get(path.suffix, _write_torch)(beside, state)
     except UsageError:
         raise
     except Exception as error:  # each library has kinds of its own for a folder that cannot be written
         raise UsageError(f"cannot write {path}: {reason(error)}") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 
