@@ -1,11 +1,15 @@
-"""Training batches beside Keras's augmentation layers, one picture at a time, as a CIFAR pipeline is often written.
+"""Training batches beside Keras's augmentation layers, as a CIFAR pipeline is often written with them.
 
-Command: python -m benchmarks.input. 20,000 random 32x32 pictures, crop from a padding of 4, and mirror.
+Command: python -m benchmarks.input. Random 32x32 pictures. Keras's layers take one picture at a time where each picture
+is to draw its own (RandAugment has no TrivialAugment to stand beside; ours stands beside its RandAugment), and a batch
+where they mix.
 """
 
 import resnet_keras as rk  # first: it keeps TensorFlow's start-up messages to itself
 
 # isort: split
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -16,6 +20,13 @@ from resnet_keras.data.pipeline import PictureFormat, training_batches
 from resnet_keras.data.splits import ArraySplit, Source
 
 COUNT, BATCH, PAIRS = 20_000, 128, 5
+Changes = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def source() -> Source:
+    rng = np.random.default_rng(0)
+    split = ArraySplit(rng.integers(0, 256, (COUNT, 32, 32, 3), "uint8"), rng.integers(0, 10, COUNT))
+    return Source("random", tuple("0123456789"), 3, (32, 32), split, split)
 
 
 def drain(dataset: tf.data.Dataset) -> None:
@@ -23,23 +34,52 @@ def drain(dataset: tf.data.Dataset) -> None:
         pass
 
 
-def main() -> None:
-    rng = np.random.default_rng(0)
-    split = ArraySplit(rng.integers(0, 256, (COUNT, 32, 32, 3), "uint8"), rng.integers(0, 10, COUNT))
-    source = Source("random", tuple("0123456789"), 3, (32, 32), split, split)
-    shape = PictureFormat((32, 32), 3, rk.ModelCard())
-    ours = training_batches(source, shape, Augmentation("pad", 4, flip=True), batch_size=BATCH, epochs=1, seed=0)
+def peer_batches(data: ArraySplit, steps: int, policy: bool, mixes: bool) -> tf.data.Dataset:
+    """Keras's layers for the same work."""
     crop, flip = keras.layers.RandomCrop(32, 32), keras.layers.RandomFlip("horizontal")
+    rand = keras.layers.RandAugment(value_range=(0, 255), num_ops=2, factor=0.9)
+    mixers = [keras.layers.MixUp(0.2), keras.layers.CutMix(1.0)]
 
-    def change(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def one(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         padded = tf.pad(tf.cast(image, tf.float32), [[4, 4], [4, 4], [0, 0]])
-        return flip(crop(padded, training=True), training=True), tf.one_hot(label, 10)
+        image = flip(crop(padded, training=True), training=True)
+        return rand(image, training=True) if policy else image, tf.one_hot(label, 10)
 
-    peer = tf.data.Dataset.from_tensor_slices((split.images, split.targets)).shuffle(COUNT)
-    peer = peer.map(change, tf.data.AUTOTUNE).batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-    own, other, ratio = paired_ratio(lambda: drain(ours), lambda: drain(peer), PAIRS)
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}")
-    print(f"ours {COUNT / own:,.0f} pictures/s, Keras layers a picture {COUNT / other:,.0f}, ratio {ratio:.2f}")
+    def mixed(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def by(layer: keras.Layer) -> Callable[[], tuple[tf.Tensor, tf.Tensor]]:
+            def call() -> tuple[tf.Tensor, tf.Tensor]:
+                out = layer({"images": images, "labels": labels}, training=True)
+                return out["images"], out["labels"]
+
+            return call
+
+        return tf.cond(tf.random.uniform([]) < 0.5, by(mixers[0]), by(mixers[1]))
+
+    examples = tf.data.Dataset.from_tensor_slices((data.images, data.targets)).shuffle(COUNT)
+    batches = examples.map(one, tf.data.AUTOTUNE).batch(BATCH, drop_remainder=True).take(steps)
+    if mixes:
+        batches = batches.map(mixed, tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def main() -> None:
+    pictures, shape = source(), PictureFormat((32, 32), 3, rk.ModelCard())
+    data = pictures.train
+    assert isinstance(data, ArraySplit)
+    windows = {"crop": "pad", "flip": True}
+    rows = [
+        ("pad and flip", Augmentation(**windows), COUNT // BATCH),
+        ("and mixup or cutmix", Augmentation(**windows, mixup=0.2, cutmix=1.0), COUNT // BATCH),
+        ("and randaugment", Augmentation(**windows, policy="randaugment"), 20),
+        ("and trivialaugment", Augmentation(**windows, policy="trivialaugment"), 20),
+    ]
+    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}; pictures/s")
+    for name, augmentation, steps in rows:
+        ours = training_batches(pictures, shape, augmentation, batch_size=BATCH, seed=0, first_step=0, last_step=steps)
+        peer = peer_batches(data, steps, augmentation.policy != "none", augmentation.mixes)
+        own, other, ratio = paired_ratio(lambda d=ours: drain(d), lambda d=peer: drain(d), PAIRS)
+        count = steps * BATCH
+        print(f"{name}: ours {count / own:,.0f}, Keras's layers {count / other:,.0f}, ratio {ratio:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from resnet_keras.version import __version__
 
 if TYPE_CHECKING:
     from resnet_keras.card import ModelCard
-    from resnet_keras.config import RECIPES, TrainConfig
+    from resnet_keras.config import TrainConfig
     from resnet_keras.errors import UsageError
     from resnet_keras.evaluation import evaluate
     from resnet_keras.export.servable import export_servable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resnet_keras.lineage import build_densenet, build_vgg
     from resnet_keras.names import list_models
     from resnet_keras.prediction import decode_predictions, predict, preprocess_input
+    from resnet_keras.recipes import RECIPES
     from resnet_keras.resnet import build_cifar_resnet, build_resnet
     from resnet_keras.runs import load_model, model_card
     from resnet_keras.specs import ResNetSpec

@@ -18,8 +18,9 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from resnet_keras.config import RECIPES, TrainConfig, config_from_json, recipe, recipe_summary
-from resnet_keras.errors import UsageError, reason, require, unknown
+from resnet_keras.config import TrainConfig, config_from_json
+from resnet_keras.errors import HostLost, UsageError, reason, require, unknown
+from resnet_keras.recipes import RECIPES, recipe, recipe_summary
 from resnet_keras.startup import import_tensorflow
 from resnet_keras.version import __version__
 
@@ -221,6 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.run()
     except UsageError as error:
         return _refuse(str(error))
+    except HostLost as error:
+        print(f"resnet-keras: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as error:
         print(f"resnet-keras: interrupted{f'; {error}' if str(error) else ''}", file=sys.stderr)
         return 130
@@ -272,25 +276,31 @@ def _parse(words: list[str]) -> Command | None:
 def _parse_train(words: list[str]) -> Train | None:
     if words and not words[0].startswith("-"):
         source, rest = words[0], words[1:]
+        path = Path(source).expanduser()
         if source.endswith(".json"):
-            path = Path(source).expanduser()
-            try:
-                text = path.read_text("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UsageError(f"cannot read the config file {path}: {reason(error)}") from error
             # Another run, so not into the folder of the one it was read from.
-            config = dataclasses.replace(config_from_json(text, str(path)), run_dir=None)
+            config = dataclasses.replace(_read_config(path), run_dir=None)
+        elif source not in RECIPES and (path / "config.json").is_file():
+            config = dataclasses.replace(_read_config(path / "config.json"), run_dir=str(path))
         else:
             config = recipe(source)
         return _fill(Train, rest, f"resnet-keras train {source}", Train(config))
     if words and words[0] not in ("-h", "--help"):
         raise UsageError(f"the recipe comes first: resnet-keras train RECIPE {' '.join(words)}")
     print("usage: resnet-keras train RECIPE [flags]\n")
-    print("RECIPE is a name below, or the config.json of a run; `resnet-keras train RECIPE --help` lists its flags.\n")
+    print("RECIPE is a name below, the config.json of a run, which is repeated, or a run folder, which goes on.")
+    print("`resnet-keras train RECIPE --help` lists its flags.\n")
     print("\n".join(f"  {name:18} {recipe_summary(name)}" for name in RECIPES))
     if not words:
         raise UsageError("train needs a recipe")
     return None
+
+
+def _read_config(path: Path) -> TrainConfig:
+    try:
+        return config_from_json(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config file {path}: {reason(error)}") from error
 
 
 def _fill(kind: type[T], words: list[str], program: str, default: T | None = None) -> T | None:

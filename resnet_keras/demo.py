@@ -9,12 +9,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from resnet_keras.config import recipe
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit
 from resnet_keras.evaluation import evaluate
 from resnet_keras.export.servable import export_servable
 from resnet_keras.prediction import predict
+from resnet_keras.recipes import recipe
 from resnet_keras.runs import REPORT
 from resnet_keras.training.trainer import train
 

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 import resnet_keras as rk
-from resnet_keras.config import TrainConfig, recipe
+from resnet_keras.config import TrainConfig
+from resnet_keras.recipes import recipe
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

@@ -14,7 +14,7 @@ PACKAGE = Path(rk.__file__).parent
 # A module may import what is in its own row or a row above.
 ROWS = [
     {"version", "startup", "errors", "files"},
-    {"specs", "config", "card"},
+    {"specs", "config", "card", "recipes"},
     {"names"},
     {"layers", "blocks", "data", "pooling"},
     {"assembly", "features", "lineage", "resnet", "runs", "weights", "zoo"},

@@ -16,7 +16,8 @@ import tensorflow as tf
 
 import resnet_keras as rk
 from resnet_keras.cli import COMMANDS, main
-from resnet_keras.config import RECIPES, TrainConfig
+from resnet_keras.config import TrainConfig
+from resnet_keras.recipes import RECIPES
 from resnet_keras.version import __version__
 
 Capture = pytest.CaptureFixture[str]

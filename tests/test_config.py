@@ -6,18 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet_keras.config import (
-    RECIPES,
-    Augmentation,
-    Optimizer,
-    Schedule,
-    TrainConfig,
-    config_from_json,
-    recipe,
-    recipe_summary,
-)
+from resnet_keras.config import Augmentation, Optimizer, Schedule, TrainConfig, config_from_json
 from resnet_keras.errors import UsageError
 from resnet_keras.names import named
+from resnet_keras.recipes import RECIPES, recipe, recipe_summary
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -28,7 +20,8 @@ def test_recipes(name: str) -> None:
     assert config_from_json(config.to_json()) == config
     text = inspect.getdoc(RECIPES[name]) or ""
     assert f"resnet-keras train {name}" in " ".join(text.split())
-    assert "Source:" in text
+    for word in ("Source:", "Expected:", "Cost:"):
+        assert word in text
     assert recipe_summary(name).endswith(".")
 
 
@@ -70,7 +63,21 @@ def test_flags_have_no_prefix_so_field_names_are_unique() -> None:
         (Optimizer, {"momentum": 0.0}, "momentum must be above 0 with nesterov"),
         (Schedule, {"warmup": 1.0}, "warmup must be"),
         (Schedule, {"milestones": (0.7, 0.5)}, "milestones must be rising"),
-        (Schedule, {"decay": "poly"}, "unknown decay 'poly'"),
+        (Schedule, {"decay": "exp"}, "unknown decay 'exp'"),
+        (Schedule, {"warmup": 0.1, "warmup_shape": "constant"}, "warmup_from must be above 0 with warmup_shape"),
+        (Schedule, {"floor": 2.0}, "floor must be between 0 and 1"),
+        (TrainConfig, {"accumulation": 0}, "accumulation must be at least 1"),
+        (TrainConfig, {"ema": 1.0}, "ema must be at least 0 and below 1"),
+        (TrainConfig, {"train_sizes": (8, 16), "epochs": 1}, "train_sizes must be at most one an epoch"),
+        (TrainConfig, {"unfreeze": {"stage2": 0.5}}, "freeze must be given with unfreeze"),
+        (TrainConfig, {"freeze": "stem", "unfreeze": {"stem": 2}}, "unfreeze stem must be a fraction"),
+        (TrainConfig, {"profile": "20:10"}, "profile must be two steps, such as 10:20"),
+        (TrainConfig, {"target_threshold": 0.2}, "target_threshold must be 0 with loss softmax"),
+        (Optimizer, {"clip_norm": -1.0}, "clip_norm must be at least 0"),
+        (Augmentation, {"magnitude": 11.0}, "magnitude must be between 0 and 10"),
+        (Augmentation, {"mixup": -1.0}, "mixup must be at least 0"),
+        (Augmentation, {"repeats": 0}, "repeats must be at least 1"),
+        (Augmentation, {"scale_range": (2.0, 1.5)}, "scale_range must be two rising numbers"),
         (Augmentation, {"crop": "five"}, "unknown crop 'five'"),
         (Augmentation, {"pad": 0}, "pad must be at least 1"),
         (Augmentation, {"min_area": 0.0}, "min_area must be"),

@@ -6,16 +6,29 @@ permutation that is computed, not stored.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
 from resnet_keras.card import ModelCard
 from resnet_keras.config import Augmentation
-from resnet_keras.data.augmentation import pad_crop_flip, random_resized_crop
+from resnet_keras.data.augmentation import (
+    erase,
+    jitter,
+    lighting,
+    mix,
+    pad_crop,
+    pad_crop_flip,
+    random_flip,
+    random_resized_crop,
+    random_scaled_crop,
+    window_draws,
+)
 from resnet_keras.data.images import decode, resize_and_centre_crop
+from resnet_keras.data.policies import randaugment, trivialaugment
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, FileSplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError
 
@@ -66,76 +79,224 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     return len(split) // batch_size
 
 
+@dataclass(frozen=True)
+class Order:
+    """Which picture stands where in the batches of a run; steps and places are int64."""
+
+    count: int
+    """Pictures in the split."""
+    steps: int
+    """In an epoch."""
+    batch_size: int
+    repeats: int
+    seed: int
+
+    @property
+    def distinct(self) -> int:
+        """Different pictures in a batch: place p holds the one of place p mod so many."""
+        return -(-self.batch_size // self.repeats)
+
+    def positions(self, step: tf.Tensor, places: np.ndarray) -> tf.Tensor:
+        """Places of a step's batch as places in the whole run: what the randomness of a picture follows."""
+        return step * self.batch_size + places
+
+    def indices(self, step: tf.Tensor, places: np.ndarray) -> tf.Tensor:
+        """Places of a step's batch as indices into the split. An epoch is a permutation, computed by the place."""
+        epoch, within = step // self.steps, tf.math.floormod(step, self.steps)
+        key = tf.cast(tf.stack([tf.constant(self.seed, tf.int64), epoch]), tf.uint32)
+        last = tf.constant(self.count - 1, tf.int64)
+        return tf.random.experimental.index_shuffle(within * self.distinct + places % self.distinct, key, last)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def training_batches(
     source: Source,
     shape: PictureFormat,
     augmentation: Augmentation,
     *,
     batch_size: int,
-    epochs: int,
     seed: int,
+    first_step: int,
+    last_step: int,
     label_smoothing: float = 0.0,
-    first_step: int = 0,
+    shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
-    """The batches of a run, epoch after epoch, from `first_step` on; each epoch drops its incomplete last batch."""
-    ready = None if augmentation.crop == "resized" else prepared(source.train, shape)
+    """The shuffled and augmented batches of the steps from `first_step` up to, and without, `last_step`.
+
+    Steps are counted over the whole run; an epoch is `steps_per_epoch` of them, and drops its incomplete last batch.
+
+    Args:
+        batch_size: pictures a step, over all shards together.
+        shard: (index, count): only that one of `count` equal parts of each batch; the parts, one after the other, are
+            the whole batch to the last bit.
+
+    Raises:
+        UsageError: a batch that cannot be divided, or an augmentation that does not suit the pictures.
+    """
+    index, parts = shard
+    share, classes = batch_size // parts, len(source.labels)
+    if batch_size % parts:
+        raise UsageError(f"batch_size {batch_size} cannot be divided by {parts}, the parts that it is read in")
+    _check(augmentation, shape, share)
+    order = Order(len(source.train), steps_per_epoch(source.train, batch_size), batch_size, augmentation.repeats, seed)
+    ready = None if augmentation.crop in ("resized", "scale") else prepared(source.train, shape)
     split = source.train if ready is None else ready
-    steps, classes = steps_per_epoch(split, batch_size), len(source.labels)
+    places, steps = np.arange(index * share, (index + 1) * share), range(first_step, last_step)
+
+    def finished(positions: tf.Tensor, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        labels = tf.one_hot(targets, classes) * (1.0 - label_smoothing) + label_smoothing / classes
+        if not augmentation.mixes:
+            return images, labels
+        return mix(images, labels, _key(seed, "mix", positions[0] // batch_size), augmentation)
+
+    if ready is not None and _windows_only(augmentation):
+        batches = _whole_batches(ready, order, places, augmentation, _fill(shape), steps)
+    else:
+        change = _changes(shape, augmentation, seed, ready is not None)
+        if isinstance(split, RecordSplit):
+            examples = _records(split, order, places, change, steps)
+        else:
+            examples = _indexed(split, order, places, change, steps)
+        batches = examples.batch(share, drop_remainder=True)
+    return batches.map(finished, tf.data.AUTOTUNE).with_options(_options()).prefetch(tf.data.AUTOTUNE)
+
+
+def _check(augmentation: Augmentation, shape: PictureFormat, share: int) -> None:
+    if augmentation.crop == "pad" and augmentation.pad > min(shape.size):
+        raise UsageError(f"pad {augmentation.pad} is more than the {min(shape.size)} pixels of the picture's side")
+    if augmentation.lighting and shape.channels != 3:
+        raise UsageError(f"lighting shifts the colours of RGB; it must be 0 for pictures of {shape.channels} channel")
+    colours = augmentation.policy != "none" or augmentation.jitter
+    if colours and shape.channels not in (1, 3):
+        raise UsageError(f"policy and jitter are for grey or RGB pictures, not for {shape.channels} channels")
+    if augmentation.mixes and share % 2:
+        raise UsageError(
+            f"mixup and cutmix mix pictures in pairs: batch_size must be even for each part that is read on its own, "
+            f"not {share}"
+        )
+
+
+def _windows_only(augmentation: Augmentation) -> bool:
+    """Whether there is nothing but pad, crop and flip to do to each picture."""
+    others = (augmentation.jitter, augmentation.lighting, augmentation.erasing)
+    return augmentation.crop in ("none", "pad") and augmentation.policy == "none" and not any(others)
+
+
+def _whole_batches(
+    split: ArraySplit,
+    order: Order,
+    places: np.ndarray,
+    augmentation: Augmentation,
+    fill: tf.Tensor,
+    steps: range,
+) -> tf.data.Dataset:
+    """(positions, images, targets) of whole batches, where windows are all there is to draw: several times faster."""
+    pictures, targets = _pictures(split), tf.constant(split.targets)
     pad = augmentation.pad if augmentation.crop == "pad" else 0
-    if pad > min(shape.size):
-        raise UsageError(f"pad {pad} is more than the {min(shape.size)} pixels of the picture's side")
-    fill = tf.constant(np.round(np.array(shape.card.mean) * 255), tf.uint8)
 
-    def labels(targets: tf.Tensor) -> tf.Tensor:
-        return tf.one_hot(targets, classes) * (1.0 - label_smoothing) + label_smoothing / classes
+    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        chosen = order.indices(step, places)
+        images = tf.gather(pictures, chosen)
+        if pad or augmentation.flip:
+            # Drawn for the batch of all shards, of which this one takes its own.
+            draws = window_draws(_key(order.seed, "crop", step), order.batch_size, pad, augmentation.flip)
+            images = pad_crop_flip(images, draws[places[0] : places[-1] + 1], pad, fill)
+        images = tf.ensure_shape(images, [len(places), *split.images.shape[1:]])
+        return order.positions(step, places), images, tf.gather(targets, chosen)
 
-    def whole_batch(step: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        epoch, place = step // steps, step % steps
-        order = _shuffled(place * batch_size + tf.range(batch_size, dtype=tf.int64), len(split), seed, epoch)
-        chosen = tf.gather(pictures, order)
-        images = pad_crop_flip(chosen, _seed(seed, step), pad, fill, augmentation.flip)
-        return tf.ensure_shape(images, [batch_size, *shape.size, shape.channels]), labels(tf.gather(targets, order))
+    return tf.data.Dataset.range(steps.start, steps.stop).map(batch, tf.data.AUTOTUNE)
 
-    def changed(picture: tf.Tensor, target: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        own = _seed(seed, position)
-        if augmentation.crop == "resized":
-            area, flip = augmentation.min_area, augmentation.flip
-            return random_resized_crop(picture, own, shape.size, shape.channels, area, flip), labels(target)
-        image = tf.cast(shape.prepare(picture), tf.uint8)[None]
-        image = pad_crop_flip(image, own, pad, fill, augmentation.flip)[0]
-        return tf.ensure_shape(image, [*shape.size, shape.channels]), labels(target)
 
-    def one_picture(position: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        epoch, place = position // (steps * batch_size), position % (steps * batch_size)
-        index = _shuffled(place, len(split), seed, epoch)
-        return changed(_read(tf.gather(pictures, index)), tf.gather(targets, index), position)
+Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""A picture (pixels or a file's bytes) and its position in the run to the picture that is trained on."""
 
-    def epoch_of_records(epoch: Any) -> tf.data.Dataset:
-        key = _seed(seed, epoch)
-        records = tf.data.Dataset.from_tensor_slices(_stateless_shuffle(tf.constant(files), key)).interleave(
+
+def _changes(shape: PictureFormat, augmentation: Augmentation, seed: int, ready: bool) -> Change:
+    """All that happens to one picture; `ready` where it comes by the evaluation transform."""
+    fill, a = _fill(shape), augmentation
+    pad = a.pad if a.crop == "pad" else 0
+
+    def cropped(picture: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        if a.crop == "resized":
+            return random_resized_crop(picture, key, shape.size, shape.channels, a.min_area)
+        if a.crop == "scale":
+            return random_scaled_crop(picture, key, shape.size, shape.channels, a.scale_range)
+        image = picture if ready else tf.cast(shape.prepare(picture), tf.uint8)
+        return pad_crop(image, key, pad, fill) if pad else image
+
+    def by_policy(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        image = image if image.dtype == tf.uint8 else tf.cast(tf.round(image), tf.uint8)
+        if a.policy == "trivialaugment":
+            return trivialaugment(image, key, fill)
+        return randaugment(
+            image,
+            key,
+            fill,
+            operations=a.operations,
+            magnitude=a.magnitude,
+            magnitude_std=a.magnitude_std,
+            probability=a.operation_probability,
+        )
+
+    def change(picture: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        # A key for each thing, whether it is done or not: one more does not change what the others draw.
+        keys = tf.unstack(tf.random.split(_key(seed, "picture", position), 6))
+        image = tf.ensure_shape(cropped(picture, keys[0]), [*shape.size, shape.channels])
+        if a.flip:
+            image = random_flip(image, keys[1])
+        if a.policy != "none":
+            image = by_policy(image, keys[2])
+        if a.jitter:
+            image = jitter(image, keys[3], a.jitter)
+        if a.lighting:
+            image = lighting(image, keys[4], a.lighting)
+        if a.erasing:
+            image = erase(image, keys[5], a.erasing)
+        return tf.ensure_shape(image, [*shape.size, shape.channels])
+
+    return change
+
+
+def _indexed(
+    split: ArraySplit | FileSplit, order: Order, places: np.ndarray, change: Change, steps: range
+) -> tf.data.Dataset:
+    """(position, image, target) of the wanted places of each step, one picture at a time."""
+    pictures, targets = _pictures(split), tf.constant(split.targets)
+
+    def example(position: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return position, change(_read(tf.gather(pictures, index)), position), tf.gather(targets, index)
+
+    wanted = tf.data.Dataset.range(steps.start, steps.stop).map(
+        lambda step: (order.positions(step, places), order.indices(step, places))
+    )
+    return wanted.unbatch().map(example, tf.data.AUTOTUNE)
+
+
+def _records(split: RecordSplit, order: Order, places: np.ndarray, change: Change, steps: range) -> tf.data.Dataset:
+    """`_indexed` for a stream: every record of the epochs concerned is read, but only the wanted ones are decoded."""
+
+    def steps_of_an_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        files = _stateless_shuffle(tf.constant(split.files), _key(order.seed, "files", epoch))
+        records = tf.data.Dataset.from_tensor_slices(files).interleave(
             tf.data.TFRecordDataset, 16, 16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        # tf.data's own shuffle would mix the process's seed in.
-        windows = records.batch(SHUFFLE_WINDOW).enumerate(epoch * steps)
-        windows = windows.map(lambda number, window: _stateless_shuffle(window, _seed(seed, number)))
-        return windows.unbatch().take(steps * batch_size)
+        past = tf.maximum(steps.start - epoch * order.steps, 0)
+        skipped = past * order.distinct
+        # tf.data's own shuffle would mix the process's seed in. Windows that are past are read, not shuffled.
+        windows = records.batch(SHUFFLE_WINDOW).enumerate(epoch * order.count).skip(skipped // SHUFFLE_WINDOW)
+        windows = windows.map(lambda number, window: _stateless_shuffle(window, _key(order.seed, "window", number)))
+        rest = windows.unbatch().skip(tf.math.floormod(skipped, SHUFFLE_WINDOW))
+        first, last = epoch * order.steps + past, tf.minimum((epoch + 1) * order.steps, steps.stop)
+        return rest.batch(order.distinct, drop_remainder=True).take(last - first).enumerate(first)
 
-    total, first = steps * epochs, first_step * batch_size
-    if isinstance(split, RecordSplit):
-        files, parse = split.files, split.parse
-        records = tf.data.Dataset.range(epochs).flat_map(epoch_of_records).skip(first)
-        examples = records.enumerate(first).map(
-            lambda position, record: changed(*parse(record), position), tf.data.AUTOTUNE
-        )
-        batches = examples.batch(batch_size, drop_remainder=True)
-    else:
-        pictures, targets = _pictures(split), tf.constant(split.targets)
-        if ready is not None:
-            batches = tf.data.Dataset.range(first_step, total).map(whole_batch, tf.data.AUTOTUNE)
-        else:
-            examples = tf.data.Dataset.range(first, total * batch_size).map(one_picture, tf.data.AUTOTUNE)
-            batches = examples.batch(batch_size, drop_remainder=True)
-    return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
+    def own(step: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return order.positions(step, places), tf.gather(records, places % order.distinct)
+
+    def example(position: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        picture, target = split.parse(record)
+        return position, change(picture, position), target
+
+    epochs = tf.data.Dataset.range(steps.start // order.steps, -(-steps.stop // order.steps))
+    return epochs.flat_map(steps_of_an_epoch).map(own).unbatch().map(example, tf.data.AUTOTUNE)
 
 
 def evaluation_batches(source: Source, shape: PictureFormat, batch_size: int) -> tf.data.Dataset:
@@ -155,18 +316,19 @@ def evaluation_batches(source: Source, shape: PictureFormat, batch_size: int) ->
     return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
-def _shuffled(places: tf.Tensor, count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """Where the `places` of an epoch's order point: a permutation of `count` that depends on (seed, epoch) only."""
-    key = tf.stack([tf.constant(seed, tf.int64), epoch])
-    return tf.random.experimental.index_shuffle(places, tf.cast(key, tf.uint32), tf.constant(count - 1, tf.int64))  # pyright: ignore[reportAttributeAccessIssue]
+def _fill(shape: PictureFormat) -> tf.Tensor:
+    """The card's mean colour, for what a change lays bare; uint8, one a channel or one for all."""
+    return tf.constant(np.round(np.array(shape.card.mean) * 255), tf.uint8)
 
 
 def _stateless_shuffle(values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.stateless_shuffle(values, key)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _seed(seed: int, position: tf.Tensor) -> tf.Tensor:
-    return tf.stack([tf.constant(seed, tf.int64), tf.cast(position, tf.int64)])
+def _key(seed: int, purpose: Literal["files", "window", "crop", "picture", "mix"], number: tf.Tensor) -> tf.Tensor:
+    """A seed for stateless operations, `int64[2]`: no two purposes share one, since a run's seed is below 2**31."""
+    purposes = ("files", "window", "crop", "picture", "mix")
+    return tf.stack([tf.constant(seed + (purposes.index(purpose) << 32), tf.int64), tf.cast(number, tf.int64)])
 
 
 def _options() -> tf.data.Options:

@@ -1,0 +1,226 @@
+"""RandAugment and TrivialAugment: operations drawn for each picture, as pure functions of the picture and a seed.
+
+An operation takes `uint8[H, W, C]`, C 1 or 3, an amount (scalar float32) and the colour that fills what is bared
+(`uint8[C]` or `[1]`), and gives `uint8[H, W, C]`. They are those of PIL, which the papers used, with bilinear warps.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from resnet_keras.data.augmentation import along_rows, blend, dimensions, whole_below
+
+BINS = 31
+"""Strengths that trivialaugment draws from, from none to all."""
+
+
+def _pixels(image: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.minimum(tf.maximum(image, 0.0), 255.0) + 0.5, tf.uint8)
+
+
+# Tones
+
+
+def _identity(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    return image
+
+
+def _autocontrast(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Stretch each channel to 0 to 255; one of a single value stays."""
+    height, width, channels = dimensions(image)
+    rows = tf.reshape(tf.cast(image, tf.float32), [height, -1])
+    low = tf.reduce_min(tf.reshape(tf.reduce_min(rows, 0), [width, channels]), 0)
+    high = tf.reduce_max(tf.reshape(tf.reduce_max(rows, 0), [width, channels]), 0)
+    scale = tf.where(high > low, 255.0 / tf.maximum(high - low, 1.0), 1.0)
+    shift = tf.where(high > low, -low * scale, 0.0)
+    return tf.reshape(_pixels(rows * along_rows(scale, image) + along_rows(shift, image)), image.shape)
+
+
+def _equalize(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Make each channel's histogram as even as whole pixels allow, by PIL's very arithmetic."""
+    channels = dimensions(image)[-1]
+    places = tf.cast(image, tf.int32) + 256 * tf.range(channels)  # a table for each channel, one after the other
+    counts = tf.raw_ops.DenseBincount(
+        input=tf.reshape(places, [-1]), size=256 * channels, weights=tf.constant([], tf.int32), binary_output=False
+    )
+    counts = tf.reshape(counts, [channels, 256])
+    below = tf.cumsum(counts, axis=1, exclusive=True)
+    step = tf.reduce_max(tf.where(counts > 0, below, 0), axis=1, keepdims=True) // 255
+    table = tf.where(step > 0, (step // 2 + below) // tf.maximum(step, 1), tf.range(256))
+    return tf.cast(tf.gather(tf.reshape(tf.minimum(table, 255), [-1]), places), tf.uint8)
+
+
+def _solarize(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Invert the pixels that are not below the amount."""
+    values = tf.cast(image, tf.float32)
+    return _pixels(tf.abs(values - 255 * tf.cast(values >= amount, tf.float32)))  # faster than tf.where
+
+
+def _posterize(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Clear that many of the lowest bits, rounded."""
+    bits = tf.cast(tf.round(amount), tf.uint8)
+    return tf.bitwise.left_shift(tf.bitwise.right_shift(image, bits), bits)
+
+
+# Enhancements: an amount of 0 changes nothing, one of -1 takes the quality away.
+
+
+def _colour(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    return _pixels(blend(tf.cast(image, tf.float32), 1 + amount, -amount))
+
+
+def _contrast(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    values = tf.cast(image, tf.float32)
+    return _pixels(values + amount * (values - tf.round(tf.reduce_mean(blend(values, 0.0, 1.0)))))
+
+
+def _brightness(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    values = tf.cast(image, tf.float32)
+    return _pixels(values + amount * values)
+
+
+def _sharpness(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Away from the mean of the 3x3 around each pixel, in which itself counts five times; the edges stay."""
+    values = tf.cast(image, tf.float32)
+    mean = tf.nn.avg_pool2d(values[None], 3, 1, "VALID")[0]
+    detail = 9 / 13 * (values[1:-1, 1:-1] - mean)
+    return _pixels(values + amount * tf.pad(detail, [[1, 1], [1, 1], [0, 0]]))
+
+
+# Warps
+
+
+def _warp(
+    image: tf.Tensor, matrix: Sequence[Sequence[float | tf.Tensor]], shift: Sequence[float | tf.Tensor], fill: tf.Tensor
+) -> tf.Tensor:
+    """Each pixel comes from `matrix` times its place (x, y) plus `shift`, bilinear; `fill` from outside."""
+    (a, b), (c, d) = matrix
+    colour = tf.reshape(along_rows(tf.cast(fill, tf.float32), image), [1, *dimensions(image)[1:]])
+    values = tf.cast(image, tf.float32) - colour  # the kernel knows fills of one number only
+    warped = tf.raw_ops.ImageProjectiveTransformV3(
+        images=values[None],
+        transforms=tf.stack([a, b, shift[0], c, d, shift[1], 0.0, 0.0])[None],
+        output_shape=image.shape[:2],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )[0]
+    return _pixels(tf.ensure_shape(warped, image.shape) + colour)
+
+
+def _rotate(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """About the centre, by degrees."""
+    angle, y, x = amount * (math.pi / 180), (dimensions(image)[0] - 1) / 2, (dimensions(image)[1] - 1) / 2
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    return _warp(image, [[cos, -sin], [sin, cos]], [x - cos * x + sin * y, y - sin * x - cos * y], fill)
+
+
+def _shear_x(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Along x by that share of y, from the upper left corner, which is half a pixel off the first pixel's centre."""
+    return _warp(image, [[1.0, amount], [0.0, 1.0]], [amount / 2, 0.0], fill)
+
+
+def _shear_y(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    return _warp(image, [[1.0, 0.0], [amount, 1.0]], [0.0, amount / 2], fill)
+
+
+def _translate_x(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """By a share of the width."""
+    return _warp(image, [[1.0, 0.0], [0.0, 1.0]], [amount * dimensions(image)[1], 0.0], fill)
+
+
+def _translate_y(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    return _warp(image, [[1.0, 0.0], [0.0, 1.0]], [0.0, amount * dimensions(image)[0]], fill)
+
+
+# Policies
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One way to change a picture, and its amounts at no strength and at full strength."""
+
+    apply: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+    rand: tuple[float, float] = (0.0, 0.0)
+    """For randaugment: as AutoAugment's, but rising from the picture as it is."""
+    trivial: tuple[float, float] = (0.0, 0.0)
+    """For trivialaugment: the paper's wide ranges."""
+    signed: bool = False
+    """Whether the amount may as well be negative."""
+
+
+OPERATIONS = {
+    "identity": Operation(_identity),
+    "autocontrast": Operation(_autocontrast),
+    "equalize": Operation(_equalize),
+    "rotate": Operation(_rotate, (0, 30), (0, 135), signed=True),
+    "solarize": Operation(_solarize, (256, 0), (255, 0)),
+    "colour": Operation(_colour, (0, 0.9), (0, 0.99), signed=True),
+    "posterize": Operation(_posterize, (0, 4), (0, 6)),
+    "contrast": Operation(_contrast, (0, 0.9), (0, 0.99), signed=True),
+    "brightness": Operation(_brightness, (0, 0.9), (0, 0.99), signed=True),
+    "sharpness": Operation(_sharpness, (0, 0.9), (0, 0.99), signed=True),
+    "shear_x": Operation(_shear_x, (0, 0.3), (0, 0.99), signed=True),
+    "shear_y": Operation(_shear_y, (0, 0.3), (0, 0.99), signed=True),
+    # The paper's 32 pixels, of 224: as a share, so that a small picture does not leave its frame.
+    "translate_x": Operation(_translate_x, (0, 0.45), (0, 32 / 224), signed=True),
+    "translate_y": Operation(_translate_y, (0, 0.45), (0, 32 / 224), signed=True),
+}
+"""By name; the identity comes first."""
+
+
+def randaugment(
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    fill: tf.Tensor,
+    *,
+    operations: int,
+    magnitude: float,
+    magnitude_std: float = 0.0,
+    probability: float = 1.0,
+) -> tf.Tensor:
+    """Some operations, one after the other, drawn with replacement from all but the identity (Cubuk et al. 2019).
+
+    Each has the strength `magnitude` of 10, or one drawn around it, and is left out with 1 - `probability`. The
+    stronger, the farther from the picture as it is, for every operation that has a strength.
+    """
+    seeds = tf.random.split(seed, 2)
+    uniform = tf.random.stateless_uniform([operations, 3], seeds[0])
+    chosen = 1 + whole_below(uniform[:, 0], tf.constant(len(OPERATIONS) - 1))
+    chosen = tf.cast(tf.where(uniform[:, 1] < probability, chosen, 0.0), tf.int32)
+    strengths = tf.fill([operations], float(magnitude))
+    if magnitude_std:
+        strengths += tf.random.stateless_normal([operations], seeds[1], stddev=magnitude_std)
+    amounts = _amounts([row.rand for row in OPERATIONS.values()], chosen, strengths / 10, uniform[:, 2])
+    for i in range(operations):
+        image = _apply(image, chosen[i], amounts[i], fill)
+    return image
+
+
+def trivialaugment(image: tf.Tensor, seed: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """One operation of any strength, of the wide space (Müller & Hutter 2021)."""
+    uniform = tf.random.stateless_uniform([1, 3], seed)
+    chosen = tf.cast(whole_below(uniform[:, 0], tf.constant(len(OPERATIONS))), tf.int32)
+    strengths = whole_below(uniform[:, 1], tf.constant(BINS)) / (BINS - 1)
+    amounts = _amounts([row.trivial for row in OPERATIONS.values()], chosen, strengths, uniform[:, 2])
+    return _apply(image, chosen[0], amounts[0], fill)
+
+
+def _amounts(ranges: list[tuple[float, float]], chosen: tf.Tensor, strengths: tf.Tensor, coins: tf.Tensor) -> tf.Tensor:
+    """The amounts `float32[n]` of the chosen operations at strengths 0 to 1; those with a sign are tossed for it."""
+    start, end = (tf.gather(tf.constant(column, tf.float32), chosen) for column in zip(*ranges, strict=True))
+    signed = tf.gather(tf.constant([row.signed for row in OPERATIONS.values()]), chosen)
+    amounts = start + tf.clip_by_value(strengths, 0.0, 1.0) * (end - start)
+    return tf.where(signed & (coins < 0.5), -amounts, amounts)
+
+
+def _apply(image: tf.Tensor, chosen: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Only the chosen operation runs."""
+
+    def branch(operation: Operation) -> Callable[[], tf.Tensor]:
+        return lambda: operation.apply(image, amount, fill)
+
+    changed = tf.switch_case(chosen, [branch(operation) for operation in OPERATIONS.values()])
+    return tf.ensure_shape(changed, image.shape)
