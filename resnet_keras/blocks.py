@@ -16,9 +16,9 @@ from keras import ops
 from resnet_keras.errors import UsageError
 from resnet_keras.layers import (
     Chain,
-    Composite,
     ConvNorm,
     NormActivation,
+    Recomputable,
     SqueezeExcitation,
     ZeroPaddedShortcut,
     build_in_turn,
@@ -38,7 +38,7 @@ class Convolution(NamedTuple):
     groups: int = 1
 
 
-class ResidualBlock(Composite):
+class ResidualBlock(Recomputable):
     """The base of the kinds of block: `[N, H, W, C]` to `[N, ceil(H/strides), ceil(W/strides), filters * expansion]`.
 
     Args:
@@ -170,7 +170,7 @@ class ResidualBlock(Composite):
         """Every sublayer, so that `model.summary(expand_nested=True)` opens the block."""
         return [*self.front, *self.branch, *self.bypass, *self.end] if hasattr(self, "end") else []
 
-    def call(self, x: Any, training: bool | None = None) -> Any:
+    def forward(self, x: Any, training: bool | None) -> Any:
         activated = run(self.front, x, training)
         y = run(self.branch, activated, training)
         if self.shortcut != "none":
@@ -223,7 +223,7 @@ def block_from_spec(spec: ResNetSpec, filters: int, strides: int, name: str, **o
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
-class DenseLayer(Chain):
+class DenseLayer(Recomputable, Chain):
     """`y = concatenate(x, branch(x))`: `[N, H, W, C]` to `[N, H, W, C + growth_rate]` (Huang et al. 2017, section 3).
 
     Args:
@@ -264,7 +264,7 @@ class DenseLayer(Chain):
         build_in_turn(self.layers, input_shape)
         self.settle()
 
-    def call(self, x: Any, training: bool | None = None) -> Any:
+    def forward(self, x: Any, training: bool | None) -> Any:
         return ops.concatenate([x, run(self.layers, x, training)], axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -80,6 +80,36 @@ def leaves(layer: Any) -> Iterator[tuple[str, Any]]:
     return ((path, sublayer) for path, sublayer in sublayers_of(layer) if not getattr(sublayer, "layers", []))
 
 
+class Recomputable(Composite):
+    """A layer that can forget what is inside it after the forward pass, and compute it again for the backward pass.
+
+    Chen et al. 2016. Subclasses have `forward` for `call`.
+    """
+
+    rematerialize = False
+    """Set by whoever trains: it changes memory and time, never a result, so no file says it."""
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        if not (training and self.rematerialize):
+            return self.forward(x, training)
+        seeds = [(v, ops.convert_to_tensor(v)) for v in self.variables if "int" in v.dtype]
+        variables = [v for v in self.variables if "int" not in v.dtype]
+
+        # A pure function: what a norm does to its statistics comes out of it, and counts once.
+        def pure(x: Any, *values: Any) -> Any:
+            with keras.StatelessScope([*seeds, *zip(variables, values, strict=True)]) as scope:
+                y = self.forward(x, training)
+            return y, [ops.convert_to_tensor(scope.get_current_value(v)) for v in self.non_trainable_variables]
+
+        y, changed = keras.remat(pure)(x, *(ops.convert_to_tensor(v) for v in variables))
+        for variable, value in zip(self.non_trainable_variables, changed, strict=True):
+            variable.assign(value)
+        return y
+
+    def forward(self, x: Any, training: bool | None) -> Any:
+        raise NotImplementedError
+
+
 class Chain(Composite):
     """A layer that is the sublayers of `self.layers`, one after the other."""
 
