@@ -40,6 +40,8 @@ class ModelCard:
     license: str = ""
     claims: Mapping[str, float] = field(default_factory=dict)
     """Accuracies that the source of the weights states; nothing here has measured them."""
+    test_flip: bool = False
+    """The metrics are of the mean of a picture's scores and its mirror image's."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Measured on the test split of `data` when training ended: loss, accuracy, top5_accuracy, examples."""
 

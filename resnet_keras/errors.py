@@ -16,6 +16,10 @@ class UsageError(ValueError):
     """
 
 
+class HostLost(Exception):  # noqa: N818
+    """Another host of the run has gone. The message is one line; the command line prints it and exits with code 1."""
+
+
 def unknown(what: str, given: object, known: Iterable[object], hint: str = "") -> UsageError:
     """The error for a word that is not in a list: names the nearest words, or all of them where they are few."""
     words = [str(word) for word in known]

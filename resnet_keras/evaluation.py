@@ -88,7 +88,7 @@ def evaluate(
         raise UsageError(f"{model.name} takes {shape.channels} channels, {data} has {opened.channels}")
     # The same classes in another order, such as a folder's alphabet: put the model's outputs into the data's order.
     columns = [layer.card.labels.index(label) for label in opened.labels] if layer and known else None
-    return Evaluator(model, opened.labels, columns=columns)(
+    return Evaluator(model, opened.labels, columns=columns, flip=shape.card.test_flip)(
         evaluation_batches(opened, shape, min(batch_size, len(opened.test)))
     )
 
@@ -101,6 +101,9 @@ class Evaluator:
         labels: class names, as the batches number them.
         strategy: the one the model was made under; its devices share each batch.
         columns: the model's output for each of the labels, where it has another order.
+        flip: take the mean of the answers for a picture and its mirror image.
+        host: which of the hosts this is and how many there are; each takes its share of the batches, and all have the
+            sum.
     """
 
     def __init__(
@@ -109,25 +112,25 @@ class Evaluator:
         labels: tuple[str, ...],
         strategy: tf.distribute.Strategy | None = None,
         columns: Sequence[int] | None = None,
+        *,
+        flip: bool = False,
+        host: tuple[int, int] = (0, 1),
     ) -> None:
-        self.model, self.labels = from_pixels(model), labels
+        self.model, self.labels, self.flip, self.host = from_pixels(model), labels, flip, host
         self.columns = list(columns) if columns is not None else list(range(len(labels)))
         self.strategy = strategy or tf.distribute.get_strategy()
-        self._forward = tf.function(lambda images: self.model(images, training=False), reduce_retracing=True)
+        self._forward = tf.function(self._answers, reduce_retracing=True)
         self._forward_each = tf.function(
-            lambda images: self.strategy.run(lambda own: self.model(own, training=False), args=(images,)),
-            reduce_retracing=True,
+            lambda images: self.strategy.run(self._answers, args=(images,)), reduce_retracing=True
         )
+        self._sum_over_hosts = tf.function(lambda own: self.strategy.run(self._summed, args=(own,)))
 
     def __call__(self, batches: tf.data.Dataset) -> Evaluation:
-        if self.strategy.num_replicas_in_sync > 1:
-            # Each replica has statistics of its own batches. Their mean is what a saved model has: evaluate that.
-            for variable in self.model.non_trainable_variables:
-                variable.value.assign(variable.value.read_value())
         classes = len(self.labels)
         confusion = np.zeros((classes, classes), "int64")
         loss = top5 = 0.0
-        for images, one_hot in batches:
+        index, hosts = self.host
+        for images, one_hot in batches.shard(hosts, index):
             probabilities = self._probabilities(images).astype("float64")[:, self.columns]
             targets = np.argmax(one_hot.numpy(), axis=-1)
             own = probabilities[np.arange(len(targets)), targets]
@@ -135,19 +138,34 @@ class Evaluator:
             loss -= np.log(np.maximum(own, 1e-37)).sum()
             top5 += (np.isfinite(own) & (np.sum(probabilities > own[:, None], axis=-1) < 5)).sum()
             np.add.at(confusion, (targets, np.argmax(probabilities, axis=-1)), 1)
+        if hosts > 1:
+            own = np.concatenate([[loss, top5], confusion.ravel()]) / self._local_replicas
+            loss, top5, *counts = np.asarray(self.strategy.experimental_local_results(self._sum_over_hosts(own))[0])
+            confusion = np.rint(counts).astype("int64").reshape(classes, classes)
         examples = int(confusion.sum())
         accuracy = float(np.trace(confusion) / examples)
         return Evaluation(float(loss / examples), accuracy, float(top5 / examples), examples, self.labels, confusion)
 
+    @property
+    def _local_replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync // self.host[1]
+
+    def _answers(self, images: tf.Tensor) -> tf.Tensor:
+        answers = self.model(images, training=False)
+        return (answers + self.model(images[:, :, ::-1], training=False)) / 2 if self.flip else answers
+
+    def _summed(self, own: tf.Tensor) -> Any:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(own))
+
     def _probabilities(self, images: tf.Tensor) -> np.ndarray:
-        replicas, count = self.strategy.num_replicas_in_sync, len(images)
-        if replicas == 1:
+        replicas, count = self._local_replicas, len(images)
+        if self.strategy.num_replicas_in_sync == 1:
             return self._forward(images).numpy()
         # Every replica needs a picture: an empty batch is an error in TensorFlow's own kernels.
         share = -(-count // replicas)
         padded = tf.concat([images, tf.repeat(images[:1], share * replicas - count, axis=0)], 0)
         each = self.strategy.experimental_distribute_values_from_function(
-            lambda context: padded[share * context.replica_id_in_sync_group :][:share]
+            lambda context: padded[share * (context.replica_id_in_sync_group % replicas) :][:share]
         )
         answers = self.strategy.experimental_local_results(self._forward_each(each))
         return np.concatenate([answer.numpy() for answer in answers])[:count]

@@ -31,6 +31,8 @@ def whole(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".part-{path.name}")
     try:
         yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())  # else a power cut can leave the new name with nothing behind it
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

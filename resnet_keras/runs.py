@@ -1,15 +1,18 @@
-"""Run folders and the models in them: making one, saving a model whole or not at all, and finding it again."""
+"""Run folders and the models in them: opening one, saving a model whole or not at all, and finding it again."""
 
+import contextlib
+import fcntl
 import os
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 
 from resnet_keras import blocks  # noqa: F401  (registers the classes that a .keras file names)
 from resnet_keras.card import ModelCard
-from resnet_keras.config import TrainConfig, config_from_json
+from resnet_keras.config import TrainConfig, config_from_json, differences
 from resnet_keras.data.pipeline import PictureFormat
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import whole, writing_to
@@ -18,22 +21,50 @@ from resnet_keras.layers import Preprocessing
 CONFIG, MODEL, TABLE, METRICS, REPORT = "config.json", "model.keras", "metrics.csv", "metrics.json", "report.html"
 BEST = Path("checkpoints", "best.keras")
 LOGS = "tensorboard"
+LOCK = ".lock"
 DEFAULT_SIDE = 224
 
 
-def new_run_folder(run_dir: str | None, name: str) -> Path:
-    """Make the folder of a new run. Raises `UsageError` where it exists with something in it or cannot be made."""
-    folder = Path(run_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}").expanduser()
-    number, wanted = 2, folder
-    while run_dir is None and folder.exists():  # two runs in one second
+def new_folder_name(name: str) -> Path:
+    """A folder in `runs/` that is not there yet."""
+    wanted = folder = Path(f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    number = 2
+    while folder.exists():  # two runs in one second
         folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    return folder
+
+
+def check_run_folder(folder: Path, config: TrainConfig) -> bool:
+    """Whether a folder holds a run of this config, finished or not, to go on with; False where nothing is there.
+
+    Raises `UsageError` where it holds anything else, or a run of another config.
+    """
     with writing_to(folder):
-        if folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"run folder {folder} is not empty; give another --run-dir, or remove it")
+        there = [child for child in folder.iterdir() if not child.name.startswith(".")] if folder.exists() else []
+    if not there:
+        return False
+    began = run_config(folder)
+    if began is None:
+        raise UsageError(f"run folder {folder} is not empty; give another --run-dir, or remove it")
+    if changed := differences(began, config):
+        fields = ", ".join(f"{name} was {was!r}, now {now!r}" for name, (was, now) in changed.items())
+        raise UsageError(f"{folder} is a run of another config: {fields}; give another --run-dir, or the same fields")
+    return True
+
+
+@contextlib.contextmanager
+def run_folder(folder: Path) -> Iterator[None]:
+    """Make a run folder and keep it for this process. Raises `UsageError` where that cannot be."""
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise UsageError(f"cannot write to {folder}: it is read-only; give another --run-dir")
-    return folder
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which ends with the process, however it ends
+        except OSError as error:
+            raise UsageError(f"another process trains in {folder}; wait for it, or give another --run-dir") from error
+        yield
 
 
 def save_model(model: keras.Model, path: Path) -> None:

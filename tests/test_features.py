@@ -8,9 +8,10 @@ import pytest
 from conftest import randomise
 
 import resnet_keras as rk
+from resnet_keras.config import Optimizer
 from resnet_keras.errors import UsageError
 from resnet_keras.training.devices import make_strategy
-from resnet_keras.training.optimization import CoupledSGD
+from resnet_keras.training.optimization import shares
 
 RNG = np.random.default_rng(0)
 
@@ -163,36 +164,34 @@ def test_an_unknown_part_is_refused(helper) -> None:
         helper(net(), "stage4")
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_layers_learn_at_decaying_rates(momentum: float) -> None:
-    """Without decay of weights, the first step is proportional to the rate."""
-    steps = []
-    for layer_decay in (1.0, 0.5):
-        keras.utils.set_random_seed(0)
-        model = net()
-        steps.append(step(model, CoupledSGD(0.01, layer_decay=layer_decay, momentum=momentum)))
-    order = ["stem", "stage1_block1", "stage2_block1", "stage3_block1", "logits"]
-    for path, distance in steps[1].items():
-        if "moving" not in path:
-            expected = steps[0][path] * 0.5 ** (4 - order.index(path.split("/")[0]))
-            assert distance == pytest.approx(expected, rel=2e-2, abs=1e-8)
-
-
-def test_frozen_layers_do_not_count_for_the_decay() -> None:
+def test_layers_learn_at_decaying_rates() -> None:
+    """The head at the full rate, each layer with weights before it at half; frozen ones do not count."""
     model = net()
+    config = Optimizer(0.1, layer_decay=0.5)
+    by_layer = {w.path.split("/")[0]: s.rate for w, s in zip(model.weights, shares(config, model.weights), strict=True)}
+    order = ["stem", "stage1_block1", "stage2_block1", "stage3_block1", "logits"]
+    assert by_layer == {layer: 0.5 ** (4 - i) for i, layer in enumerate(order)}
     rk.freeze(model, "stage2")
-    optimizer = CoupledSGD(0.01, layer_decay=0.5)
-    optimizer.build(model.trainable_variables)
-    assert set(optimizer.rate_factors) == {0.5, 1.0}
-    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert again.layer_decay == 0.5
+    assert {share.rate for share in shares(config, model.trainable_weights)} == {0.5, 1.0}
+
+
+def test_decay_spares_vectors_and_named_layers() -> None:
+    model = net()
+    config = Optimizer(0.1, weight_decay=0.3, no_decay=("logits", "stage1_*"))
+    decayed = {w.path for w, s in zip(model.weights, shares(config, model.weights), strict=True) if s.decay}
+    assert decayed == {
+        w.path for w in model.weights if len(w.shape) > 1 and not w.path.startswith(("logits", "stage1_"))
+    }
+    assert {s.decay for s in shares(config, model.weights)} == {0.0, 0.3}
+    with pytest.raises(UsageError, match="unknown layer in no_decay 'head'"):
+        shares(Optimizer(no_decay=("head",)), model.weights)
 
 
 def test_frozen_models_train_under_a_strategy() -> None:
     with make_strategy("mirrored").scope():
         model = net()
         rk.freeze(model, "stage1")
-        model.compile(CoupledSGD(0.01, layer_decay=0.8), "sparse_categorical_crossentropy")
+        model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
     before = {weight.path: weight.numpy().copy() for weight in model.weights}
     model.fit(RNG.normal(size=(8, 16, 16, 3)).astype("float32"), np.arange(8) % 3, batch_size=8, verbose=0)
     change = {weight.path: np.abs(weight.numpy() - before[weight.path]).max() for weight in model.weights}

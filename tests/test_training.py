@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +15,12 @@ import tensorflow as tf
 
 import resnet_keras as rk
 from resnet_keras.config import Augmentation, Optimizer, Schedule, TrainConfig
-from resnet_keras.data.pipeline import training_batches
-from resnet_keras.data.sources import open_source
 from resnet_keras.errors import UsageError
 from resnet_keras.evaluation import Evaluator
-from resnet_keras.training.callbacks import COLUMNS
+from resnet_keras.training.building import prepare
 from resnet_keras.training.devices import describe, make_strategy, use_xla
-from resnet_keras.training.optimization import CoupledSGD, RunSchedule, make_optimizer
-from resnet_keras.training.trainer import build_for_training, picture_format_for
+from resnet_keras.training.optimization import rate_at
+from resnet_keras.training.record import COLUMNS
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -31,45 +31,10 @@ def without_seconds(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in table(folder)]
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_decay_is_part_of_the_gradient_and_spares_vectors(nesterov: bool) -> None:
-    """Two steps of the papers' SGD by hand: velocity = m v - rate (g + decay w)."""
-    rate, momentum, decay = 0.1, 0.9, 0.5
-    optimizer = make_optimizer(Optimizer(rate, momentum, nesterov, decay), Schedule("constant"), 10)
-    start = {"kernel": np.array([[1.0, -2.0]]), "bias": np.array([3.0])}
-    gradient = {"kernel": np.array([[0.25, 0.5]]), "bias": np.array([1.0])}
-    variables = {name: keras.Variable(value, dtype="float32") for name, value in start.items()}
-    expected = {name: value.copy() for name, value in start.items()}
-    velocity = {name: np.zeros_like(value) for name, value in start.items()}
-    for _ in range(2):
-        optimizer.apply([tf.constant(g, tf.float32) for g in gradient.values()], list(variables.values()))
-        for name, weight in expected.items():
-            whole = gradient[name] + (decay * weight if name == "kernel" else 0)
-            velocity[name] = momentum * velocity[name] - rate * whole
-            expected[name] = weight + (momentum * velocity[name] - rate * whole if nesterov else velocity[name])
-    for name, variable in variables.items():
-        np.testing.assert_allclose(variable, expected[name], rtol=1e-6)
-
-
-def test_the_papers_decay_is_half_an_l2_penalty() -> None:
-    """The paper's decay d is the penalty d/2 |w|^2: one step of each from the same weights agree."""
-    x, y = np.eye(4, dtype="float32"), np.eye(4, dtype="float32")[::-1]
-    ends = []
-    for decay, penalty in ((1e-2, None), (0.0, keras.regularizers.L2(0.5e-2))):
-        keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, kernel_regularizer=penalty)])
-        model.compile(CoupledSGD(0.5, coupled_weight_decay=decay, momentum=0.9), "mse")
-        for _ in range(5):
-            model.train_on_batch(x, y)
-        ends.append(model.get_weights()[0])
-    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-5)
-
-
 @pytest.mark.parametrize("total", [8, 1000])
 def test_schedules_are_fractions_of_the_run(total: int) -> None:
-    def rates(**fields) -> np.ndarray:
-        schedule = RunSchedule(2.0, total, Schedule(**fields))
-        return np.array([float(schedule(step)) for step in range(total + 1)])
+    def rates(**fields: Any) -> np.ndarray:
+        return np.array([float(rate_at(step, 2.0, Schedule(**fields), total)) for step in range(total + 1)])
 
     np.testing.assert_allclose(rates(decay="constant"), 2.0)
     steps = rates(decay="step", milestones=(0.5, 0.75))
@@ -83,53 +48,12 @@ def test_schedules_are_fractions_of_the_run(total: int) -> None:
     linear = rates(decay="linear", warmup=0.5)
     assert linear[total * 3 // 4] == pytest.approx(1.0)
     assert (np.diff(linear[total // 2 :]) < 0).all()
-
-
-def test_optimizer_and_schedule_come_back_from_their_config() -> None:
-    optimizer = make_optimizer(Optimizer(0.3, weight_decay=0.01), Schedule("step", (0.25, 0.5), warmup=0.1), 100)
-    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert isinstance(again, CoupledSGD)
-    assert again.get_config() == optimizer.get_config()
-    assert again.coupled_weight_decay == 0.01
-
-
-class Losses(keras.callbacks.Callback):
-    """The loss of each step, from Keras's running mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.means: list[float] = []
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.means.append(logs["loss"])
-
-    @property
-    def each(self) -> np.ndarray:
-        return np.diff(np.array(self.means) * np.arange(1, len(self.means) + 1), prepend=0)
-
-
-def twenty_losses(quick: TrainConfig, strategy_name: str, norm: str) -> tuple[np.ndarray, keras.Model]:
-    config = dataclasses.replace(
-        quick, strategy=strategy_name, model_options={"norm": norm}, batch_size=64, schedule=Schedule("constant")
-    )
-    source = open_source("digits", config.data_dir)
-    shape = picture_format_for(config, source)
-    network, trained = build_for_training(config, source, shape, make_strategy(strategy_name), 20)
-    batches = training_batches(source, shape, config.augmentation, batch_size=64, epochs=1, seed=0)
-    losses = Losses()
-    trained.fit(batches, steps_per_epoch=20, callbacks=[losses], verbose=0, shuffle=False)
-    return losses.each, network
-
-
-def test_mirrored_with_synchronised_norm_follows_one_device(quick: TrainConfig) -> None:
-    assert make_strategy("mirrored").num_replicas_in_sync == 2
-    one, network = twenty_losses(quick, "none", "sync_batch")
-    two, copies = twenty_losses(quick, "mirrored", "sync_batch")
-    assert len(one) == 20
-    np.testing.assert_allclose(two, one, atol=1e-3)
-    assert np.ptp(one) > 0.01  # it did move
-    for ours, theirs in zip(network.get_weights(), copies.get_weights(), strict=True):
-        np.testing.assert_allclose(theirs, ours, atol=1e-2)
+    np.testing.assert_allclose(rates(decay="poly", power=1), rates(decay="linear"), rtol=1e-5, atol=1e-6)
+    assert rates(decay="poly", power=3)[total // 2] == pytest.approx(2.0 / 8)
+    assert rates(decay="cosine", floor=0.1)[total] == pytest.approx(0.2)
+    held = rates(decay="constant", warmup=0.25, warmup_from=0.1, warmup_shape="constant")
+    np.testing.assert_allclose(held, np.where(np.arange(total + 1) < total / 4, 0.2, 2.0), rtol=1e-6)
+    assert rates(decay="constant", warmup=0.5, warmup_from=0.5)[0] == pytest.approx(1 + 2 / total)
 
 
 def test_mirrored_with_ordinary_norm_trains_and_evaluates(quick: TrainConfig, tmp_path: Path) -> None:
@@ -143,14 +67,26 @@ def test_mirrored_with_ordinary_norm_trains_and_evaluates(quick: TrainConfig, tm
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_evaluated_whole(quick: TrainConfig) -> None:
-    _, network = twenty_losses(quick, "mirrored", "batch")
+    strategy = make_strategy("mirrored")
+    network = prepare(quick, strategy).network
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), "uint8")
     batches = tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype="float32")[:5])).batch(4)  # 4, then 1
     labels = tuple("0123456789")
-    two = Evaluator(network, labels, make_strategy("mirrored"))(batches)
+    two = Evaluator(network, labels, strategy)(batches)
     one = Evaluator(network, labels)(batches)
     assert two.examples == 5
     assert two.loss == pytest.approx(one.loss, rel=1e-5)
+
+
+def test_test_flip_is_the_mean_of_both_sides(quick: TrainConfig) -> None:
+    network = prepare(quick, make_strategy("none")).network
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), "uint8")
+    one_hot = np.eye(10, dtype="float32")[:6]
+    batches = tf.data.Dataset.from_tensor_slices((images, one_hot)).batch(6)
+    both = (network.predict(images, verbose=0) + network.predict(images[:, :, ::-1], verbose=0)) / 2
+    expected = -np.log(np.sum(both * one_hot, axis=1)).mean()
+    result = Evaluator(network, tuple("0123456789"), flip=True)(batches)
+    assert result.loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_devices(quick: TrainConfig) -> None:
@@ -159,8 +95,11 @@ def test_devices(quick: TrainConfig) -> None:
     assert describe(one) == "1 CPU"
     assert not use_xla(quick, one)
     assert use_xla(dataclasses.replace(quick, xla="on"), one)
-    with pytest.raises(UsageError, match="keras#19005"):
-        use_xla(dataclasses.replace(quick, xla="on"), two)
+    assert use_xla(dataclasses.replace(quick, xla="on"), two)
+    meets = dataclasses.replace(quick, xla="on", model_options={"norm": "sync_batch"})
+    assert use_xla(meets, one)
+    with pytest.raises(UsageError, match="xla on cannot compile norm sync_batch, in which replicas meet"):
+        use_xla(meets, two)
 
 
 def test_xla_trains(quick: TrainConfig, tmp_path: Path) -> None:
@@ -257,17 +196,17 @@ def test_weights_of_other_classes_keep_all_but_the_head(
 
 
 def test_interruption_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnet_keras.training import trainer
+    from resnet_keras.training.progress import Progress
 
-    class Interrupt(trainer.RunWriter):
-        def on_train_batch_end(self, batch: int, logs=None) -> None:
-            if len(self.rows) == 1 and batch == 3:
-                raise KeyboardInterrupt
+    def interrupt(self: Progress, step: int, totals: Any) -> None:
+        if step == 14:
+            os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(trainer, "RunWriter", Interrupt)
+    monkeypatch.setattr(Progress, "steps", interrupt)
     folder = tmp_path / "run"
+    config = dataclasses.replace(quick, run_dir=str(folder))
     with pytest.raises(KeyboardInterrupt, match="run"):
-        rk.train(dataclasses.replace(quick, run_dir=str(folder)), quiet=True)
+        rk.train(config)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["interrupted"]
     assert metrics["epochs"] == 1
@@ -290,6 +229,12 @@ def test_divergence_is_said_and_keeps_the_last_sound_model(quick: TrainConfig, t
         ({"data": "no_such_data"}, "no such folder and no TensorFlow data set"),
         ({"batch_size": 1438}, "larger than the 1437 training pictures"),
         ({"strategy": "mirrored", "batch_size": 63}, "cannot be divided over MirroredStrategy on 2 CPUs"),
+        ({"accumulation": 5, "batch_size": 64}, "cannot be divided over 1 CPU, in 5 parts each"),
+        ({"freeze": "stem", "unfreeze": {"stage9": 0.5}}, "unknown part of cifar_resnet20 'stage9'"),
+        ({"optimizer": Optimizer(no_decay=("head",))}, "unknown layer in no_decay 'head'"),
+        ({"augmentation": Augmentation(lighting=0.1)}, "lighting"),
+        ({"augmentation": Augmentation("pad", 9)}, "pad 9 is more than the 8 pixels"),
+        ({"augmentation": Augmentation(mixup=0.2), "batch_size": 63}, "odd|even"),
         ({"model_options": {"shortcut": "Q"}}, "unknown shortcut"),
         ({"model": "resnet50"}, "8x8 is too small"),
         ({"weights": "/nowhere"}, "no file of weights or run folder at /nowhere"),
@@ -309,11 +254,11 @@ def test_refusals_come_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_used_run_folder_is_refused(quick: TrainConfig, digits_run: Path) -> None:
-    before = (digits_run / "metrics.csv").read_text()
+def test_a_folder_of_something_else_is_refused(quick: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty; give another --run-dir"):
-        rk.train(dataclasses.replace(quick, run_dir=str(digits_run)), quiet=True)
-    assert (digits_run / "metrics.csv").read_text() == before
+        rk.train(dataclasses.replace(quick, run_dir=str(tmp_path)), quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_plain_nets_train_by_every_recipe(quick: TrainConfig, tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""What a config trains: the data, the network, and the step that brings them together."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from resnet_keras.card import ModelCard
+from resnet_keras.config import TrainConfig
+from resnet_keras.data.pipeline import PictureFormat, steps_per_epoch
+from resnet_keras.data.sources import open_source
+from resnet_keras.data.splits import Source, statistics
+from resnet_keras.errors import UsageError, unknown
+from resnet_keras.layers import Recomputable
+from resnet_keras.names import hub_name, named
+from resnet_keras.specs import ResNetSpec
+from resnet_keras.training.devices import use_xla
+from resnet_keras.training.input import balanced_weights, check_batch, steps_of
+from resnet_keras.training.optimization import rule_for
+from resnet_keras.training.phases import Phase, phases_of, set_learning
+from resnet_keras.training.state import TrainingState
+from resnet_keras.training.step import Step
+from resnet_keras.weights.loading import assign, classes_of, find_weights, is_own_file, load_weights
+from resnet_keras.weights.reading import Weights
+from resnet_keras.weights.units import Network
+from resnet_keras.zoo import create_model
+
+
+def _check_model_options(config: TrainConfig) -> None:
+    """Raise `UsageError` for an unknown model, or an option that is no field of its spec."""
+    fields = [field.name for field in dataclasses.fields(named(config.model).spec)]
+    for option in config.model_options:
+        if option not in fields:
+            raise unknown("field of --model-options", option, fields)
+
+
+def _starting_weights(config: TrainConfig) -> Weights | None:
+    """The published or converted weights that a config starts from; None for none, and for a file of ours."""
+    if not config.weights or is_own_file(config.weights):
+        return None
+    spec: Any = named(config.model).spec
+    if config.weights == "imagenet":
+        return find_weights(hub_name(dataclasses.replace(spec, **config.model_options), config.model))
+    return find_weights(config.weights)
+
+
+def picture_format_for(config: TrainConfig, source: Source, start: Weights | None = None) -> PictureFormat:
+    """The pictures of a run; normalised as the model it starts from was, else as the data are, else as ImageNet."""
+    if config.image_size:
+        size = (config.image_size, config.image_size)
+    elif source.image_size:
+        size = source.image_size
+    else:
+        raise UsageError(f"the pictures of {config.data} have no common size; give --image-size")
+    card = ModelCard(
+        crop=config.eval_crop,
+        interpolation=config.interpolation,
+        labels=source.labels,
+        network=config.model,
+        data=config.data,
+        recipe=config.name,
+        test_flip=config.test_flip,
+    )
+    if start is not None and start.card and start.card.fits(source.channels):
+        known = start.card
+        kept = ("mean", "std", "channels", "interpolation", "source", "license")
+        card = dataclasses.replace(card, **{name: getattr(known, name) for name in kept})
+    elif measured := statistics(source.train, source.channels):
+        card = dataclasses.replace(card, mean=measured[0], std=measured[1])
+    return PictureFormat(size, source.channels, card)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a run needs, before anything is written."""
+
+    config: TrainConfig
+    strategy: tf.distribute.Strategy
+    source: Source
+    shape: PictureFormat
+    network: keras.Model
+    """From raw pixels to probabilities."""
+    trained: keras.Model
+    """Its view that ends in logits: the loss is exact there."""
+    state: TrainingState
+    step: Step
+    steps_per_epoch: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.config.epochs
+
+    def batches(self, phase: Phase, first: int, last: int) -> Iterator[Any]:
+        """The batches of steps `first` up to, and without, `last`, at a phase's size."""
+        size = (phase.size, phase.size) if phase.size else self.shape.size
+        shape = dataclasses.replace(self.shape, size=size)
+        return steps_of(self.config, self.source, shape, self.strategy, first, last)
+
+
+def prepare(config: TrainConfig, strategy: tf.distribute.Strategy) -> Prepared:
+    """Open the data and build the network of a config. Raises `UsageError` for what cannot be."""
+    _check_model_options(config)
+    check_batch(config, strategy)
+    xla = use_xla(config, strategy)
+    start = _starting_weights(config)
+    source = open_source(config.data, config.data_dir)
+    shape = picture_format_for(config, source, start)
+    steps = steps_per_epoch(source.train, config.batch_size)
+    class_weights = balanced_weights(source) if config.class_weights == "balanced" else None
+    keras.utils.set_random_seed(config.seed)
+    with _precision(config.precision), strategy.scope():
+        network = _network(config, source, shape, start)
+        trained = keras.Model(network.input, network.get_layer("logits").output, name=network.name)
+    phases = phases_of(config)
+    for phase in phases:
+        set_learning(network, config, phase)
+    learning = {variable.path for variable in network.trainable_variables}  # the last phase has them all
+    state = TrainingState(network, learning, rule_for(config.optimizer).slots, config.ema > 0, strategy)
+    total = steps * config.epochs
+    step = Step(trained, state, config, total_steps=total, xla=xla, class_weights=class_weights)
+    prepared = Prepared(config, strategy, source, shape, network, trained, state, step, steps)
+    for phase in phases:  # what is wrong with the augmentation is said now
+        prepared.batches(phase, 0, 1)
+    return prepared
+
+
+@contextlib.contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """Keras's global policy, for the length of a `with`."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _network(config: TrainConfig, source: Source, shape: PictureFormat, start: Weights | None) -> keras.Model:
+    options: dict[str, Any] = dict(config.model_options)
+    spec = named(config.model).spec
+    if isinstance(spec, ResNetSpec):
+        shortcut = options.get("shortcut", spec.shortcut)
+        options.setdefault("zero_init_gamma", config.zero_init_gamma and shortcut != "none")
+    network = create_model(
+        config.model,
+        classes=len(source.labels),
+        input_shape=(*shape.size, shape.channels),
+        include_preprocessing=shape.card,
+        **options,
+    )
+    if start is not None:  # a head of other classes starts anew
+        assign(Network(network), start, skip_head=classes_of(start) != len(source.labels))
+    elif config.weights:
+        load_weights(network, config.weights, skip_head=True)
+    for layer in network.layers:
+        if isinstance(layer, Recomputable):
+            layer.rematerialize = config.rematerialize
+    return network

@@ -1,0 +1,62 @@
+"""Checkpoints: one file each, written whole or not at all; the newest sound one counts."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_keras.errors import reason
+from resnet_keras.files import whole
+
+FOLDER = "checkpoints"
+NOTES = "notes"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read from a file."""
+
+    path: Path
+    arrays: Mapping[str, np.ndarray]
+    notes: dict[str, Any]
+    """What is no array: the rows of the table, seconds, and so on."""
+
+
+def save_checkpoint(
+    folder: Path, step: int, arrays: Mapping[str, np.ndarray], notes: dict[str, Any], keep: int
+) -> Path:
+    """Write the checkpoint of a step into a run folder, and remove all but the newest `keep`."""
+    path = folder / FOLDER / f"step-{step:09d}.npz"
+    path.parent.mkdir(exist_ok=True)
+    text = np.frombuffer(json.dumps(notes).encode(), np.uint8)
+    with whole(path) as beside, beside.open("wb") as file:
+        np.savez(file, **{**arrays, NOTES: text})  # pyright: ignore[reportArgumentType]
+    for old in checkpoints(folder)[keep:]:
+        old.unlink()
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run folder, newest first."""
+    return sorted((folder / FOLDER).glob("step-*.npz"), reverse=True)
+
+
+def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest sound checkpoint of a run folder, and a line for each damaged one that is newer."""
+    damaged = []
+    for path in checkpoints(folder):
+        try:
+            return read_checkpoint(path), damaged
+        except Exception as error:  # a damaged archive shows itself in as many ways as it has parts
+            damaged.append(f"{path} is damaged ({reason(error)}); the one before it is used")
+    return None, damaged
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read all of a checkpoint. Its zip archive has a checksum of each array, which reading compares."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return Checkpoint(path, arrays, json.loads(arrays.pop(NOTES).tobytes()))

@@ -1,0 +1,79 @@
+"""The batches of a run as each device takes them: every host makes its own share, nothing is sent between hosts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from resnet_keras.config import TrainConfig
+from resnet_keras.data.pipeline import PictureFormat, training_batches
+from resnet_keras.data.splits import ArraySplit, FileSplit, Source
+from resnet_keras.errors import UsageError
+from resnet_keras.training.devices import describe
+
+GROWING = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+
+
+def check_batch(config: TrainConfig, strategy: tf.distribute.Strategy) -> None:
+    """Raise `UsageError` where a batch cannot be shared out evenly."""
+    shares = strategy.num_replicas_in_sync * config.accumulation
+    if config.batch_size % shares:
+        parts = f", in {config.accumulation} parts each" if config.accumulation > 1 else ""
+        raise UsageError(f"batch_size {config.batch_size} cannot be divided over {describe(strategy)}{parts}")
+
+
+def steps_of(
+    config: TrainConfig,
+    source: Source,
+    shape: PictureFormat,
+    strategy: tf.distribute.Strategy,
+    first_step: int,
+    last_step: int,
+) -> Iterator[Any]:
+    """The batches of steps `first_step` up to, and without, `last_step`, for `strategy.run`."""
+
+    def host_batches(shard: tuple[int, int]) -> tf.data.Dataset:
+        dataset = training_batches(
+            source,
+            shape,
+            config.augmentation,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            first_step=first_step,
+            last_step=last_step,
+            label_smoothing=config.label_smoothing,
+            shard=shard,
+        )
+        if config.data_service:
+            dataset = dataset.apply(
+                tf.data.experimental.service.distribute(processing_mode=GROWING, service=config.data_service)
+            ).prefetch(tf.data.AUTOTUNE)
+        return dataset
+
+    def replica_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        hosts = context.num_input_pipelines
+        replicas = context.num_replicas_in_sync // hosts
+        dataset = host_batches((context.input_pipeline_id, hosts))
+        if replicas > 1:
+            dataset = dataset.flat_map(
+                lambda *tensors: tf.data.Dataset.from_tensor_slices(
+                    tuple(tf.reshape(t, [replicas, t.shape[0] // replicas, *t.shape[1:]]) for t in tensors)
+                )
+            ).prefetch(replicas)
+        # Workers ask each other before each step whether all have a batch, unless there is no end.
+        return dataset.repeat() if hosts > 1 else dataset
+
+    if strategy.num_replicas_in_sync == 1:
+        return iter(host_batches((0, 1)))
+    return iter(strategy.distribute_datasets_from_function(replica_batches))
+
+
+def balanced_weights(source: Source) -> list[float]:
+    """How much each class counts so that all count the same: 1 on average over the training pictures."""
+    if not isinstance(source.train, ArraySplit | FileSplit):
+        raise UsageError(
+            f"class_weights balanced must count the classes first, and {source.name} is streamed; use none"
+        )
+    counts = [int((source.train.targets == i).sum()) for i in range(len(source.labels))]
+    present = sum(count > 0 for count in counts)
+    return [len(source.train) / (present * count) if count else 0.0 for count in counts]

@@ -1,0 +1,78 @@
+"""The phases of a run: stretches of epochs with pictures of one size and one set of layers that learn."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from resnet_keras.config import TrainConfig
+from resnet_keras.errors import UsageError
+from resnet_keras.features import NORMS, freeze, freeze_norms, unfreeze
+from resnet_keras.layers import leaves
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs `first` up to, and without, `last`, counted from 0."""
+
+    first: int
+    last: int
+    size: int | None
+    """Side of the training pictures; None for the network's own."""
+    unfrozen: tuple[str, ...]
+    """Parts that were frozen at first and learn by now."""
+
+
+def phases_of(config: TrainConfig) -> list[Phase]:
+    """The phases of a run, in their order."""
+    sizes = config.train_sizes
+    turns = {i * config.epochs // len(sizes) for i in range(len(sizes))}
+    starts = {part: min(round(share * config.epochs), config.epochs - 1) for part, share in config.unfreeze.items()}
+    edges = sorted({0, config.epochs, *turns, *starts.values()})
+    return [
+        Phase(
+            first,
+            last,
+            sizes[_place(first, config.epochs, len(sizes))] if sizes else None,
+            tuple(part for part, start in starts.items() if start <= first),
+        )
+        for first, last in itertools.pairwise(edges)
+    ]
+
+
+def _place(epoch: int, epochs: int, count: int) -> int:
+    return max(i for i in range(count) if i * epochs // count <= epoch)
+
+
+def set_learning(network: keras.Model, config: TrainConfig, phase: Phase) -> None:
+    """Set which layers of a network learn in a phase.
+
+    Raises:
+        UsageError: for a part that the network does not have, or where nothing learns.
+    """
+    if config.freeze is not None:
+        unfreeze(network, norms=True)
+        freeze(network, config.freeze)
+        still = [layer for _, layer in leaves(network) if isinstance(layer, NORMS) and not layer.trainable]
+        for part in phase.unfrozen:
+            unfreeze(network, part, norms=True)
+        for norm in still:
+            norm.trainable = False
+    if config.freeze_norms:
+        freeze_norms(network)
+    if not network.trainable_weights:
+        raise UsageError(f"with freeze={config.freeze} nothing is left to learn; freeze less")
+
+
+def view_of_size(network: keras.Model, size: int | None) -> keras.Model:
+    """The same layers on pictures of another size."""
+    own = network.input_shape[1:]
+    if size is None or (size, size) == tuple(own[:2]):
+        return network
+    pictures = keras.Input((size, size, own[2]), name="image")
+
+    def itself(layer: Any) -> Any:
+        return layer
+
+    return keras.models.clone_model(network, input_tensors=pictures, clone_function=itself)

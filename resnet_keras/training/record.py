@@ -1,0 +1,39 @@
+"""What a run writes at the end of each epoch: its row of the table, its model, and the best one yet."""
+
+import csv
+import io
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+
+from resnet_keras.files import whole, write_text
+from resnet_keras.runs import BEST, MODEL, TABLE, save_model
+
+COLUMNS: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+
+
+@dataclass
+class Record:
+    """The table of a run, a row an epoch, and its models."""
+
+    folder: Path
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def write_model(self, row: dict[str, float], network: keras.Model) -> None:
+        """Write `model.keras`, and `checkpoints/best.keras` where no epoch before was as good on the test split."""
+        save_model(network, self.folder / MODEL)
+        if row["val_accuracy"] > max((before["val_accuracy"] for before in self.rows), default=-1.0):
+            best = self.folder / BEST
+            best.parent.mkdir(exist_ok=True)
+            with whole(best) as beside:
+                shutil.copyfile(self.folder / MODEL, beside)
+
+    def write_table(self) -> None:
+        """Write `metrics.csv` anew."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows({name: row[name] for name in COLUMNS} for row in self.rows)
+        write_text(self.folder / TABLE, text.getvalue())

@@ -1,0 +1,62 @@
+"""Batch norm's statistics as true averages over training pictures, instead of the running ones of the last steps.
+
+The authors of ResNet computed theirs so (the note on batch norm in their released models).
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from resnet_keras.layers import leaves
+from resnet_keras.training.building import Prepared
+from resnet_keras.training.phases import phases_of, view_of_size
+from resnet_keras.training.state import each_its_own
+
+
+def recompute_statistics(prepared: Prepared) -> None:
+    """Set each batch norm's mean and variance to those of `precise_bn` training pictures or more, in training mode.
+
+    Norms that are frozen stay as they are. The pictures are those that would come after the last step.
+    """
+    config, state, strategy = prepared.config, prepared.state, prepared.strategy
+    phase = phases_of(config)[-1]
+    trained = view_of_size(prepared.trained, phase.size)
+    count = min(-(-config.precise_bn // config.batch_size), prepared.steps_per_epoch)
+    batches = prepared.batches(phase, prepared.total_steps, prepared.total_steps + count)
+    norms = [
+        layer for _, layer in leaves(trained) if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+    with strategy.scope():
+        sums = [
+            [each_its_own(tf.zeros(layer.moving_mean.shape), tf.VariableAggregation.MEAN) for _ in range(2)]
+            for layer in norms
+        ]
+
+    def add(images: tf.Tensor, labels: tf.Tensor) -> None:
+        # From zero, a running average takes (1 - momentum) of what it sees.
+        zeros = [(v, tf.zeros(v.shape)) for layer in norms for v in (layer.moving_mean, layer.moving_variance)]
+        cleared = {id(v) for v, _ in zeros}
+        rest = [(v, tf.convert_to_tensor(state.local(v))) for v in state.variables if id(v) not in cleared]
+        seeds = [(v, tf.convert_to_tensor(v.value)) for v in state.seeds]
+        with keras.StatelessScope([*zeros, *rest, *seeds]) as scope:
+            trained(images, training=True)
+        for layer, (mean_sum, square_sum) in zip(norms, sums, strict=True):
+            mean, variance = (
+                tf.convert_to_tensor(scope.get_current_value(v)) / (1 - layer.momentum)
+                for v in (layer.moving_mean, layer.moving_variance)
+            )
+            state.local(mean_sum).assign_add(mean)
+            state.local(square_sum).assign_add(variance + mean**2)
+
+    def finish() -> None:
+        for layer, own in zip(norms, sums, strict=True):
+            totals: list[Any] = [state.local(v).read_value() / count for v in own]
+            mean, square = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, totals)
+            state.local(layer.moving_mean).assign(mean)
+            state.local(layer.moving_variance).assign(square - mean**2)
+
+    one = tf.function(lambda iterator: strategy.run(add, args=next(iterator)), autograph=False)
+    for _ in range(count):
+        one(batches)
+    tf.function(lambda: strategy.run(finish), autograph=False)()

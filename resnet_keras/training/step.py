@@ -1,0 +1,270 @@
+"""The training step: two pure functions of tensors, which XLA can compile on each replica, and what is between them.
+
+A step is `gradients = backward(weights, batch)`, their mean over all replicas, `weights = update(weights, gradients)`.
+Keras cannot compile a step for more than one replica, since the compiled code would have to reach into variables that
+live elsewhere (keras#19005). Here variables are read before and written after, outside the compiled functions, by each
+replica for itself.
+"""
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from resnet_keras.config import TrainConfig
+from resnet_keras.training.optimization import rate_at, rule_for, shares
+from resnet_keras.training.state import TrainingState
+
+MEAN = tf.distribute.ReduceOp.MEAN
+fold_in = tf.random.experimental.stateless_fold_in  # pyright: ignore[reportAttributeAccessIssue]
+LARGEST_LOSS_SCALE = 2.0**24
+STEPS_UNTIL_LOSS_SCALE_GROWS = 2000
+Tensors = list[tf.Tensor]
+
+
+class Pass(NamedTuple):
+    """What a forward and backward pass gives."""
+
+    gradients: Tensors
+    """Of the mean loss of these pictures, for each learning weight."""
+    statistics: Tensors
+    loss: tf.Tensor
+    """Sum over the pictures."""
+    right: tf.Tensor
+    """Pictures whose likeliest class is that of the largest label."""
+
+
+class Step:
+    """Trains a network on batches of `(images [N, H, W, C], labels float32 [N, classes])`.
+
+    Args:
+        network: ends in logits; made under the state's strategy.
+        state: what is trained.
+        config: the run's.
+        total_steps: of the run, for the schedule.
+        xla: compile the pure functions.
+        class_weights: how much each class counts; all one where None.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        state: TrainingState,
+        config: TrainConfig,
+        *,
+        total_steps: int,
+        xla: bool = False,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        self.network, self.state, self.config, self.total_steps, self.xla = network, state, config, total_steps, xla
+        self.rule, self.shares = rule_for(config.optimizer), shares(config.optimizer, state.weights)
+        self.class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
+        self.synchronised = state.strategy.num_replicas_in_sync > 1 and any(
+            getattr(layer, "synchronized", False) for layer in network._flatten_layers()
+        )
+
+    def runner(self, network: keras.Model | None = None) -> Callable[[Iterator[Any], tf.Tensor], None]:
+        """A function that takes `n` steps (a scalar tensor) on the batches of an iterator.
+
+        Which weights learn, and which norms stand still, is as the network's layers say now. `network`: another view of
+        the same layers, for pictures of another size.
+        """
+        view = self.network if network is None else network
+        learning = {variable.path for variable in view.trainable_variables}
+        backward = self._compiled(lambda *tensors: self.backward(view, learning, *tensors))
+        update = self._compiled(lambda *tensors: self.update(learning, *tensors))
+
+        def replica(images: tf.Tensor, labels: tf.Tensor) -> None:
+            self._replica_step(backward, update, learning, images, labels)
+
+        @tf.function(autograph=False)
+        def run(iterator: Any, steps: tf.Tensor) -> None:
+            def one(done: tf.Tensor) -> tuple[tf.Tensor]:
+                self.state.strategy.run(replica, args=next(iterator))
+                return (done + 1,)
+
+            tf.while_loop(lambda done: done < steps, one, (tf.constant(0),), parallel_iterations=1)
+
+        return run
+
+    def rate(self, step: Any) -> tf.Tensor:
+        """The learning rate of a step, counted from 0."""
+        config = self.config
+        return rate_at(step, config.optimizer.learning_rate, config.schedule, self.total_steps)
+
+    def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """The loss of each picture: `[N, classes]` twice to `[N]`, in nats."""
+        if self.config.loss == "sigmoid":
+            if self.config.target_threshold:
+                spread = self.config.label_smoothing
+                labels = tf.cast(labels > self.config.target_threshold, tf.float32)
+                labels = labels * (1 - spread) + spread / int(labels.shape[-1] or 1)
+            each = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+            return tf.reduce_mean(each if self.class_weights is None else each * self.class_weights, axis=-1)
+        each = -labels * tf.nn.log_softmax(logits)
+        return tf.reduce_sum(each if self.class_weights is None else each * self.class_weights, axis=-1)
+
+    def backward(
+        self,
+        network: keras.Model,
+        learning: Container[str],
+        variables: Tensors,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seed: tf.Tensor,
+        loss_scale: tf.Tensor,
+    ) -> Pass:
+        """Forward and backward pass of one replica's share of a batch, in the config's number of parts.
+
+        Pure: it reads and writes no variable of the network, whose values are `variables`.
+        """
+        state, parts = self.state, self.config.accumulation
+        count = int(images.shape[0] or 0) // parts
+        statistic = {variable.path for variable in state.statistics}
+
+        def one_part(part: Any, gradients: Tensors, statistics: Tensors, loss: Any, right: Any) -> tuple[Any, ...]:
+            values, fresh = list(variables), iter(statistics)
+            for i, variable in enumerate(state.variables):
+                if variable.path in statistic:
+                    values[i] = next(fresh)
+            watched = [v for variable, v in zip(state.variables, values, strict=True) if variable.path in learning]
+            own = [tensor[part * count : (part + 1) * count] for tensor in (images, labels)]
+            seeds = fold_in(seed, part)
+            mapping = [*zip(state.variables, values, strict=True), *self._seeds(seeds)]
+            with tf.GradientTape(watch_accessed_variables=False) as tape, keras.StatelessScope(mapping) as scope:
+                tape.watch(watched)
+                logits = network(own[0], training=True)
+                losses = self.losses(logits, own[1])
+                target = tf.reduce_mean(losses) * loss_scale
+            new: Any = tape.gradient(target, watched)
+            gradients = [total + gradient / parts for total, gradient in zip(gradients, new, strict=True)]
+            statistics = [tf.convert_to_tensor(scope.get_current_value(v)) for v in state.statistics]
+            hits = tf.argmax(logits, -1) == tf.argmax(own[1], -1)
+            return (
+                part + 1,
+                gradients,
+                statistics,
+                loss + tf.reduce_sum(losses),
+                right + tf.reduce_sum(tf.cast(hits, tf.float32)),
+            )
+
+        zeros = [
+            tf.zeros_like(value)
+            for variable, value in zip(state.variables, variables, strict=True)
+            if variable.path in learning
+        ]
+        before = [v for variable, v in zip(state.variables, variables, strict=True) if variable.path in statistic]
+        loop: tuple[Any, ...] = (tf.constant(0), zeros, before, tf.constant(0.0), tf.constant(0.0))
+        if parts == 1 or self.synchronised:
+            # Replicas cannot meet inside a loop, as synchronised norms must.
+            for _ in range(parts):
+                with tf.control_dependencies(loop[1]):
+                    loop = one_part(*loop)
+        else:
+            loop = tf.while_loop(lambda part, *_: part < parts, one_part, loop, parallel_iterations=1)
+        return Pass(*loop[1:])
+
+    def update(
+        self,
+        learning: Container[str],
+        weights: Tensors,
+        slots: list[tuple[tf.Tensor, ...]],
+        gradients: Tensors,
+        rate: tf.Tensor,
+        norm: tf.Tensor,
+        step: tf.Tensor,
+    ) -> tuple[Tensors, list[tuple[tf.Tensor, ...]]]:
+        """Learning weights and their slots after a step. Pure, and the same on every replica."""
+        if clip := self.config.optimizer.clip_norm:
+            shrink = tf.minimum(1.0, clip / norm)
+            gradients = [gradient * shrink for gradient in gradients]
+        own = [share for w, share in zip(self.state.weights, self.shares, strict=True) if w.path in learning]
+        done = [
+            self.rule(weight, gradient, slot, rate * share.rate, share.decay, step)
+            for weight, gradient, slot, share in zip(weights, gradients, slots, own, strict=True)
+        ]
+        return [weight for weight, _ in done], [slot for _, slot in done]
+
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return tf.function(function, jit_compile=True, autograph=False) if self.xla else function
+
+    def _seeds(self, seed: tf.Tensor) -> list[tuple[Any, tf.Tensor]]:
+        """A seed for each layer that draws numbers."""
+        return [(v, tf.cast(seed + tf.constant([0, i], seed.dtype), v.dtype)) for i, v in enumerate(self.state.seeds)]
+
+    def _replica_step(
+        self,
+        backward: Callable[..., Pass],
+        update: Callable[..., Any],
+        learning: Container[str],
+        images: tf.Tensor,
+        labels: tf.Tensor,
+    ) -> None:
+        state, local, replica = self.state, self.state.local, tf.distribute.get_replica_context()
+        mixed = self.config.precision == "mixed_float16"
+        step = local(state.step).read_value()
+        # Each replica draws its own; the same for a step whenever it is taken.
+        seed = tf.stack([tf.constant(self.config.seed, tf.int64), step])
+        seed = fold_in(seed, tf.cast(replica.replica_id_in_sync_group, tf.int64))
+        scale = local(state.loss_scale).read_value() if mixed else tf.constant(1.0)
+        variables = [tf.convert_to_tensor(local(variable)) for variable in state.variables]
+        own = backward(variables, images, labels, seed, scale)
+        *gradients, loss, stops = replica.all_reduce(
+            MEAN, [*own.gradients, own.loss, local(state.wants_stop).read_value()]
+        )
+        gradients = [gradient / scale for gradient in gradients] if mixed else gradients
+        norm = tf.linalg.global_norm(gradients)
+        fine = tf.math.is_finite(loss + norm) & (local(state.bad_step) < 0)
+
+        def take() -> tf.Tensor:
+            chosen = [i for i, weight in enumerate(state.weights) if weight.path in learning]
+            homes = [local(state.weights[i]) for i in chosen]
+            slots = [tuple(local(slot) for slot in state.slots[i]) for i in chosen]
+            weights, memories = update(
+                [tf.convert_to_tensor(home) for home in homes],
+                [tuple(tf.convert_to_tensor(slot) for slot in each) for each in slots],
+                gradients,
+                self.rate(step) * local(state.rate_scale),
+                norm,
+                step,
+            )
+            for home, weight, own_slots, memory in zip(homes, weights, slots, memories, strict=True):
+                home.assign(weight)
+                for slot, value in zip(own_slots, memory, strict=True):
+                    slot.assign(value)
+            for variable, value in zip(state.statistics, own.statistics, strict=True):
+                local(variable).assign(value)
+            self._average(step)
+            count = tf.constant(images.shape[0] or 0, tf.float64)
+            local(state.totals).assign_add([tf.cast(own.loss, tf.float64), tf.cast(own.right, tf.float64), count])
+            if mixed:
+                self._raise_scale()
+            return tf.constant(0)
+
+        def refuse() -> tf.Tensor:
+            bad = local(state.bad_step)
+            first = tf.where(bad < 0, step, bad)
+            if mixed:
+                local(state.loss_scale).assign(scale / 2)
+                local(state.steps_at_scale).assign(0)
+                first = tf.where(scale < 1, first, bad)  # smaller losses will not help
+            bad.assign(first)
+            return tf.constant(0)
+
+        tf.cond(fine, take, refuse)
+        local(state.stops).assign(stops)
+        local(state.step).assign(step + 1)
+
+    def _average(self, step: tf.Tensor) -> None:
+        count = tf.cast(step, tf.float32)
+        keep = tf.minimum(self.config.ema, (1 + count) / (10 + count))
+        for variable, average in zip(self.state.variables, self.state.averages, strict=False):
+            home = self.state.local(average)
+            home.assign_add((1 - keep) * (tf.convert_to_tensor(self.state.local(variable)) - home))
+
+    def _raise_scale(self) -> None:
+        scale, steps = self.state.local(self.state.loss_scale), self.state.local(self.state.steps_at_scale)
+        grow = steps + 1 >= STEPS_UNTIL_LOSS_SCALE_GROWS
+        scale.assign(tf.where(grow, tf.minimum(scale * 2, LARGEST_LOSS_SCALE), scale))
+        steps.assign(tf.where(grow, tf.zeros_like(steps), steps + 1))

@@ -1,0 +1,113 @@
+"""What TensorBoard shows of a run: curves, norms by stage, pictures as the network sees them, confusion, HParams."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+from resnet_keras.config import TrainConfig
+from resnet_keras.evaluation import Evaluation
+from resnet_keras.reporting import LARGEST_CONFUSION, draw_confusion, png_of
+from resnet_keras.runs import LOGS
+from resnet_keras.training.building import Prepared
+from resnet_keras.training.phases import phases_of, view_of_size
+
+PICTURES = 16
+NORM_PICTURES = 256
+"""Most pictures of a batch over which the norms of the gradient are taken."""
+
+
+class TensorBoardLog:
+    """Writes `tensorboard/train` and `tensorboard/validation` in a run folder.
+
+    Args:
+        folder: the run folder.
+        prepared: the run.
+    """
+
+    def __init__(self, folder: Path, prepared: Prepared) -> None:
+        self.prepared, self.folder = prepared, folder / LOGS
+        self.writers: dict[str, Any] = {}
+
+    def begin(self, step: int) -> None:
+        self.writers = {
+            part: tf.summary.create_file_writer(str(self.folder / part)) for part in ("train", "validation")
+        }
+        self.batch = self._some_batch(step)
+        with self.writers["train"].as_default(step):
+            hparams.hparams(_flat(self.prepared.config))
+            tf.summary.image("batch as the network sees it", self._pictures(), max_outputs=PICTURES)
+            self.writers["train"].flush()
+
+    def steps(self, step: int, totals: np.ndarray | None) -> None:
+        if totals is None or not totals[2]:
+            return
+        with self.writers["train"].as_default(step):
+            tf.summary.scalar("running_loss", totals[0] / totals[2])
+            tf.summary.scalar("running_accuracy", totals[1] / totals[2])
+            tf.summary.scalar("learning_rate", self.prepared.step.rate(step))
+
+    def epoch(self, row: dict[str, float], tested: Evaluation) -> None:
+        epoch = int(row["epoch"])
+        with self.writers["train"].as_default(epoch - 1):
+            for name in ("loss", "accuracy", "learning_rate"):
+                tf.summary.scalar(f"epoch_{name}", row[name])
+            tf.summary.scalar("pictures_per_second", self._pictures_of_an_epoch() / row["seconds"])
+            for name, (weight, gradient) in self._norms().items():
+                tf.summary.scalar(f"weight_norm/{name}", weight)
+                tf.summary.scalar(f"gradient_norm/{name}", gradient)
+        with self.writers["validation"].as_default(epoch - 1):
+            tf.summary.scalar("epoch_loss", row["val_loss"])
+            tf.summary.scalar("epoch_accuracy", row["val_accuracy"])
+            if len(tested.labels) <= LARGEST_CONFUSION:
+                tf.summary.image("confusion", tf.io.decode_png(png_of(draw_confusion(tested)))[None])
+        for writer in self.writers.values():
+            writer.flush()
+
+    def _pictures_of_an_epoch(self) -> int:
+        return self.prepared.steps_per_epoch * self.prepared.config.batch_size
+
+    def _some_batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first batch of the run's session, or the part of it that one replica takes."""
+        prepared = self.prepared
+        epoch = min(step // prepared.steps_per_epoch, prepared.config.epochs - 1)
+        phase = next(phase for phase in phases_of(prepared.config) if epoch < phase.last)
+        self.network = view_of_size(prepared.trained, phase.size)
+        own = next(prepared.batches(phase, step, step + 1))
+        images, labels = (prepared.strategy.experimental_local_results(part)[0].numpy()[:NORM_PICTURES] for part in own)
+        return images, labels
+
+    def _pictures(self) -> np.ndarray:
+        """Changed and mixed as the batch's are, before the network's own normalisation."""
+        return self.batch[0][:PICTURES].clip(0, 255).astype("uint8")
+
+    def _norms(self) -> dict[str, tuple[float, float]]:
+        """Length of weights and gradients of each stage, over the first batch, in inference mode."""
+        network = self.prepared.trained
+        with tf.GradientTape() as tape:
+            logits = self.network(self.batch[0], training=False)
+            loss = tf.reduce_mean(self.prepared.step.losses(logits, tf.constant(self.batch[1])))
+        weights = network.trainable_variables
+        gradients: Any = tape.gradient(loss, [weight.value for weight in weights])
+        squares: dict[str, list[float]] = {}
+        for weight, gradient in zip(weights, gradients, strict=True):
+            sums = squares.setdefault(weight.path.split("/")[0].split("_")[0], [0.0, 0.0])
+            sums[0] += float(keras.ops.sum(keras.ops.square(weight)))
+            sums[1] += float(tf.reduce_sum(gradient**2))
+        return {stage: (math.sqrt(weight), math.sqrt(gradient)) for stage, (weight, gradient) in squares.items()}
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            values |= _flat(value)  # pyright: ignore[reportArgumentType]
+        else:
+            values[field.name] = value if isinstance(value, int | float | bool) else str(value)
+    return values
