@@ -92,7 +92,8 @@ class Recomputable(Composite):
     def call(self, x: Any, training: bool | None = None) -> Any:
         if not (training and self.rematerialize):
             return self.forward(x, training)
-        seeds = [(v, ops.convert_to_tensor(v)) for v in self.variables if "int" in v.dtype]
+        # What they are now, and not a variable that the first pass moves on.
+        seeds = [(v, ops.add(v, 0)) for v in self.variables if "int" in v.dtype]
         variables = [v for v in self.variables if "int" not in v.dtype]
 
         # A pure function: what a norm does to its statistics comes out of it, and counts once.

@@ -283,3 +283,64 @@ def test_half_precision_and_non_finite_tensors() -> None:
     with pytest.raises(UsageError, match=r"bn1.bias in CifarResNet20 has numbers that are not finite"):
         rk.load_weights(ours, module)
     assert np.isfinite(tf.reduce_sum(ours(tf.zeros((1, 32, 32, 3)))))
+
+
+def test_five_steps_are_torchs() -> None:
+    """SGD with Nesterov, coupled decay and label smoothing from the same weights: five steps end at the same."""
+    from resnet_keras.config import Optimizer, Schedule, TrainConfig
+    from resnet_keras.training.optimization import rule_for
+    from resnet_keras.training.state import TrainingState
+    from resnet_keras.training.step import Step
+
+    steps, batch, classes = 5, 16, 7
+    model = rk.build_resnet(18, classes=classes, input_shape=(64, 64, 3), classifier_activation=None)
+    theirs = torchvision_models().resnet18(num_classes=classes)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in (t for t in theirs.state_dict().values() if t.ndim > 1):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / tensor[0].numel()) ** 0.5)
+    rk.load_weights(model, theirs.state_dict())
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(steps, batch, 64, 64, 3)).astype("float32")
+    targets = rng.integers(0, classes, (steps, batch))
+
+    # Torch decays every parameter it is given: kernels in one group, the rest in another.
+    groups = [
+        {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 5e-3},
+        {"params": [p for p in theirs.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=2e-3, momentum=0.9, nesterov=True)
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    losses = []
+    theirs.train()
+    for pictures, target in zip(images, targets, strict=True):
+        optimizer.zero_grad()
+        loss = criterion(theirs(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())), torch.from_numpy(target))
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+
+    config = TrainConfig(
+        batch_size=batch,
+        optimizer=Optimizer(2e-3, weight_decay=5e-3),
+        schedule=Schedule("constant"),
+        label_smoothing=0.1,
+    )
+    learning = {variable.path for variable in model.trainable_variables}
+    state = TrainingState(model, learning, rule_for(config.optimizer).slots, False, tf.distribute.get_strategy())
+    before = [variable.numpy() for variable in model.trainable_variables]
+    run = Step(model, state, config, total_steps=steps).runner()
+    one_hot = (np.eye(classes)[targets] * 0.9 + 0.1 / classes).astype("float32")
+    batches = iter(tf.data.Dataset.from_tensor_slices((images, one_hot)))
+    for theirs_loss in losses:
+        state.write_totals(np.zeros(3))
+        run(batches, tf.constant(1))
+        assert state.read_totals()[0] / batch == pytest.approx(theirs_loss, rel=1e-4)
+
+    other = rk.build_resnet(18, classes=classes, input_shape=(64, 64, 3), classifier_activation=None)
+    rk.load_weights(other, theirs.eval().state_dict())
+    for ours, expected in zip(model.trainable_variables, other.trainable_variables, strict=True):
+        scale = np.abs(expected.numpy()).max()
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * scale, err_msg=ours.path)
+    moved = [np.abs(v.numpy() - b).max() for v, b in zip(model.trainable_variables, before, strict=True)]
+    assert min(moved) > 1e-5

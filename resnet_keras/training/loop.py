@@ -73,7 +73,8 @@ class Loop:
     """That the epoch had taken when its checkpoint was written."""
     _epoch_started: float = field(default=0.0, init=False)
     _profiling: bool = field(default=False, init=False)
-    _rolled_back_to: Path | None = field(default=None, init=False)
+    _last_bad: int = field(default=-1, init=False)
+    _rollbacks: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         prepared = self.prepared
@@ -226,18 +227,16 @@ class Loop:
 
     def _roll_back(self) -> None:
         bad, rate_scale = self._bad_step(), self._rate_scale()
-        if (
-            self._rolled_back_to
-            and checkpoints(self.folder)[1:]
-            and checkpoints(self.folder)[0] == self._rolled_back_to
-        ):
-            # It did not help to go on from there: the weights were on their way out already.
-            self.state.wait_for_all()
-            if self.writes:
-                self._rolled_back_to.unlink()
-            self.state.wait_for_all()
+        # Bad again soon after: the weights were on their way out before that checkpoint, so take an older one.
+        again = bad <= self._last_bad + self.config.checkpoint_steps
+        self._rollbacks, self._last_bad = (self._rollbacks + 1 if again else 1), bad
+        written = checkpoints(self.folder)
+        self.state.wait_for_all()
+        if self.writes:
+            for path in written[: min(self._rollbacks, len(written)) - 1]:
+                path.unlink()
+        self.state.wait_for_all()
         self.restore()
-        self._rolled_back_to = checkpoints(self.folder)[0]
         self.state.set_rate_scale(rate_scale / 2)
         self.done = int(self.state.value_of(self.state.step))
         self._epoch_started = time.perf_counter() - self._epoch_seconds
