@@ -25,6 +25,7 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.input
+	$(BIN)/python -m benchmarks.memory
 
 clean:
 	rm -rf .venv

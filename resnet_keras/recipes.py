@@ -100,19 +100,28 @@ def cifar10_wrn() -> TrainConfig:
 
 
 def cifar10_fast() -> TrainConfig:
-    """ResNet-20 on CIFAR-10 in ten epochs: one triangle of the learning rate, stronger decay.
+    """Eight layers of twice the width on CIFAR-10 in 14 epochs: one cycle, growing pictures, averages, both sides tested.
 
-    Command: resnet-keras train cifar10-fast. Source: the one-cycle policy, Smith 2018.
+    Command: resnet-keras train cifar10-fast. Source: ours, of known parts: one cycle (Smith 2018), progressive resizing,
+    label smoothing, a running average of the weights, the mean of a test picture's and its mirror image's scores.
+    Expected: 85.7 % on CIFAR-10 (JPEG Q75) in one run; docs/results has it. Cost: there too.
+    Differs from cifar10-resnet20: everything but the data. The scores of test pictures are means of two, so they stand
+    beside single-view figures only with that said.
     """
     return TrainConfig(
         name="cifar10-fast",
-        model="cifar_resnet20",
+        model="cifar_resnet8_2",
         data="cifar10",
-        epochs=10,
-        batch_size=128,
-        augmentation=Augmentation(crop="pad", pad=4, flip=True),
-        optimizer=Optimizer(learning_rate=0.2, weight_decay=5e-4),
+        train_sizes=(20, 24, 28, 32),
+        test_flip=True,
+        epochs=14,
+        batch_size=256,
+        augmentation=Augmentation(crop="pad", pad=2, flip=True),
+        label_smoothing=0.1,
+        optimizer=Optimizer(learning_rate=0.5, weight_decay=5e-4),
         schedule=Schedule(decay="linear", warmup=0.25),
+        ema=0.99,
+        precision="mixed_bfloat16",
     )
 
 

@@ -292,13 +292,16 @@ def test_five_steps_are_torchs() -> None:
     from resnet_keras.training.state import TrainingState
     from resnet_keras.training.step import Step
 
-    steps, batch, classes = 5, 16, 7
+    steps, batch, classes = 5, 32, 7
     model = rk.build_resnet(18, classes=classes, input_shape=(64, 64, 3), classifier_activation=None)
     theirs = torchvision_models().resnet18(num_classes=classes)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in (t for t in theirs.state_dict().values() if t.ndim > 1):
             tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / tensor[0].numel()) ** 0.5)
+        for name, parameter in theirs.named_parameters():
+            if name.endswith("bn2.weight"):  # near the identity, a rounding error does not double from block to block
+                parameter.fill_(0.1)
     rk.load_weights(model, theirs.state_dict())
     rng = np.random.default_rng(0)
     images = rng.normal(size=(steps, batch, 64, 64, 3)).astype("float32")
@@ -309,7 +312,7 @@ def test_five_steps_are_torchs() -> None:
         {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 5e-3},
         {"params": [p for p in theirs.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.SGD(groups, lr=2e-3, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(groups, lr=5e-3, momentum=0.9, nesterov=True)
     criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
     losses = []
     theirs.train()
@@ -322,7 +325,7 @@ def test_five_steps_are_torchs() -> None:
 
     config = TrainConfig(
         batch_size=batch,
-        optimizer=Optimizer(2e-3, weight_decay=5e-3),
+        optimizer=Optimizer(5e-3, weight_decay=5e-3),
         schedule=Schedule("constant"),
         label_smoothing=0.1,
     )
@@ -339,8 +342,7 @@ def test_five_steps_are_torchs() -> None:
 
     other = rk.build_resnet(18, classes=classes, input_shape=(64, 64, 3), classifier_activation=None)
     rk.load_weights(other, theirs.eval().state_dict())
-    for ours, expected in zip(model.trainable_variables, other.trainable_variables, strict=True):
-        scale = np.abs(expected.numpy()).max()
-        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * scale, err_msg=ours.path)
-    moved = [np.abs(v.numpy() - b).max() for v, b in zip(model.trainable_variables, before, strict=True)]
-    assert min(moved) > 1e-5
+    for ours, expected, start in zip(model.trainable_variables, other.trainable_variables, before, strict=True):
+        apart, way = np.abs(ours.numpy() - expected.numpy()), np.abs(expected.numpy() - start)
+        assert apart.max() < 1e-4, ours.path
+        assert apart.max() < 0.1 * way.max(), ours.path
