@@ -100,10 +100,11 @@ def cifar10_wrn() -> TrainConfig:
 
 
 def cifar10_fast() -> TrainConfig:
-    """Eight layers of twice the width on CIFAR-10 in 14 epochs: one cycle, growing pictures, averages, both sides tested.
+    """Eight wide layers on CIFAR-10 in 14 epochs: one cycle, growing pictures, averaged weights, both sides tested.
 
-    Command: resnet-keras train cifar10-fast. Source: ours, of known parts: one cycle (Smith 2018), progressive resizing,
-    label smoothing, a running average of the weights, the mean of a test picture's and its mirror image's scores.
+    Command: resnet-keras train cifar10-fast. Source: ours, of known parts: one cycle (Smith 2018), progressive
+    resizing, label smoothing, a running average of the weights, the mean of a test picture's and its mirror image's
+    scores.
     Expected: 85.7 % on CIFAR-10 (JPEG Q75) in one run; docs/results has it. Cost: there too.
     Differs from cifar10-resnet20: everything but the data. The scores of test pictures are means of two, so they stand
     beside single-view figures only with that said.
