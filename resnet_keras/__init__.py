@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ModelCard": "card",
-    "RECIPES": "config",
+    "RECIPES": "recipes",
     "TrainConfig": "config",
     "UsageError": "errors",
     "evaluate": "evaluation",

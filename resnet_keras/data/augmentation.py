@@ -10,9 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.config import Augmentation
-from resnet_keras.data.images import decode, resize
+from resnet_keras.data.images import LUMA, decode, resize
 
-LUMA = (0.299, 0.587, 0.114)
 ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
 COLOUR_DEVIATIONS = (0.2175, 0.0188, 0.0045)
 """Of ImageNet's pixels in [0, 1] along their principal components, as fb.resnet.torch uses them."""

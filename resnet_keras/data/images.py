@@ -4,6 +4,9 @@ import tensorflow as tf
 
 from resnet_keras.card import Interpolation
 
+LUMA = (0.299, 0.587, 0.114)
+"""Red, green and blue in the brightness of a pixel (ITU-R BT.601)."""
+
 
 def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     """A JPEG, PNG, GIF (first frame), BMP or WebP file to `uint8[H, W, channels]`; channels is 1 or 3."""
@@ -14,7 +17,7 @@ def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def _luma(image: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(image, tf.float32) * tf.constant([0.299, 0.587, 0.114]), axis=-1, keepdims=True)
+    return tf.reduce_sum(tf.cast(image, tf.float32) * tf.constant(LUMA), axis=-1, keepdims=True)
 
 
 def resize_and_centre_crop(

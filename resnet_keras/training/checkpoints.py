@@ -44,14 +44,14 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((folder / FOLDER).glob("step-*.npz"), reverse=True)
 
 
-def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest sound checkpoint of a run folder, and a line for each damaged one that is newer."""
-    damaged = []
+def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """The newest sound checkpoint of a run folder, and what is wrong with each that is newer."""
+    damaged = {}
     for path in checkpoints(folder):
         try:
             return read_checkpoint(path), damaged
         except Exception as error:  # a damaged archive shows itself in as many ways as it has parts
-            damaged.append(f"{path} is damaged ({reason(error)}); the one before it is used")
+            damaged[path] = reason(error)
     return None, damaged
 
 

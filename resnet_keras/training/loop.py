@@ -117,8 +117,10 @@ class Loop:
     def restore(self) -> bool:
         """Take over the newest sound checkpoint of the folder, if there is one."""
         checkpoint, damaged = newest_checkpoint(self.folder)
-        for line in damaged:
-            self.say(line)
+        for path, why in damaged.items():
+            self.say(f"{path} is damaged ({why}): the one before it counts")
+            if self.writes:
+                path.rename(path.with_suffix(".damaged"))  # or it would be kept as the newest
         if checkpoint is None:
             return False
         self.state.load(checkpoint.arrays)
