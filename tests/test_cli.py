@@ -117,7 +117,7 @@ def test_nested_flags_reach_the_config(quick: TrainConfig, tmp_path: Path) -> No
     ("words", "message"),
     [
         ("tran digits", "unknown command 'tran'; choose from demo, train"),
-        ("train digit", "unknown recipe 'digit'; choose from digits"),
+        ("train digit", "unknown recipe 'digit'; did you mean digits"),
         ("train --epochs 3 digits", "the recipe comes first"),
         ("train digits --epoch 3", "Unrecognized options: --epoch"),
         ("train digits --epochs three", "--epochs: invalid literal for int"),
@@ -152,7 +152,9 @@ def test_wrong_files(quick: TrainConfig, digits_run: Path, servable: Path, tmp_p
         capsys, "export", str(digits_run), "--output", str(servable.parent), "--version", "1"
     )
     data = ["--data-dir", str(quick.data_dir)]
-    assert "is not empty" in refused(capsys, "train", "digits", *data, "--run-dir", str(digits_run))
+    assert "is a run of another config: epochs was 2, now 12" in refused(
+        capsys, "train", "digits", *data, "--run-dir", str(digits_run)
+    )
     assert "larger than" in refused(capsys, "train", "digits", *data, "--batch-size", "2000")
     file = str(tmp_path / "a.keras")
     assert "cannot write to" in refused(capsys, "train", "digits", *data, "--run-dir", f"{file}/run")
