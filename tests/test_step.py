@@ -211,15 +211,16 @@ def test_replicas_drop_different_things() -> None:
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize(("strategy", "xla"), [("none", False), ("mirrored", True)])
-def test_mixed_precision_follows_float32(group: Trained, precision: Any, strategy: str, xla: bool) -> None:
+def test_mixed_precision_follows_float32(precision: Any, strategy: str, xla: bool) -> None:
     """Eight bits blur each number, so it is the direction of the way gone, and its length, that must be the same."""
-    mixed = train(strategy, xla, config=dataclasses.replace(BASE, precision=precision), norm="group")
+    group = train(norm="group", steps=2)
+    mixed = train(strategy, xla, steps=2, config=dataclasses.replace(BASE, precision=precision), norm="group")
     start = train(steps=0, norm="group").arrays
     ours, theirs = (
         np.concatenate([(run.arrays[n] - start[n]).ravel() for n in start if n.startswith("variable:")])
         for run in (group, mixed)
     )
-    assert ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) > 0.95
+    assert ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) > 0.9
     assert np.linalg.norm(theirs) == pytest.approx(np.linalg.norm(ours), rel=0.05)
     assert mixed.totals[0] == pytest.approx(group.totals[0], rel=0.01)
     assert all(value.dtype != np.float16 for value in mixed.arrays.values())
