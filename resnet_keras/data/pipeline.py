@@ -136,7 +136,7 @@ def training_batches(
     share, classes = batch_size // parts, len(source.labels)
     if batch_size % parts:
         raise UsageError(f"batch_size {batch_size} cannot be divided by {parts}, the parts that it is read in")
-    _check(augmentation, shape, share)
+    check_augmentation(augmentation, shape, share)
     order = Order(len(source.train), steps_per_epoch(source.train, batch_size), batch_size, augmentation.repeats, seed)
     ready = None if augmentation.crop in ("resized", "scale") else prepared(source.train, shape)
     split = source.train if ready is None else ready
@@ -160,7 +160,8 @@ def training_batches(
     return batches.map(finished, tf.data.AUTOTUNE).with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
-def _check(augmentation: Augmentation, shape: PictureFormat, share: int) -> None:
+def check_augmentation(augmentation: Augmentation, shape: PictureFormat, share: int) -> None:
+    """Raise `UsageError` where an augmentation does not suit the pictures, or the `share` of a batch read at once."""
     if augmentation.crop == "pad" and augmentation.pad > min(shape.size):
         raise UsageError(f"pad {augmentation.pad} is more than the {min(shape.size)} pixels of the picture's side")
     if augmentation.lighting and shape.channels != 3:

@@ -11,14 +11,14 @@ import tensorflow as tf
 
 from resnet_keras.card import ModelCard
 from resnet_keras.config import TrainConfig
-from resnet_keras.data.pipeline import PictureFormat, steps_per_epoch
+from resnet_keras.data.pipeline import PictureFormat, check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import Source, statistics
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.layers import Recomputable
 from resnet_keras.names import hub_name, named
 from resnet_keras.specs import ResNetSpec
-from resnet_keras.training.devices import use_xla
+from resnet_keras.training.devices import host_of, use_xla
 from resnet_keras.training.input import balanced_weights, check_batch, steps_of
 from resnet_keras.training.optimization import rule_for
 from resnet_keras.training.phases import Phase, phases_of, set_learning
@@ -94,11 +94,14 @@ class Prepared:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.epochs
 
+    def shape_in(self, phase: Phase) -> PictureFormat:
+        """The training pictures of a phase."""
+        size = (phase.size, phase.size) if phase.size else self.shape.size
+        return dataclasses.replace(self.shape, size=size)
+
     def batches(self, phase: Phase, first: int, last: int) -> Iterator[Any]:
         """The batches of steps `first` up to, and without, `last`, at a phase's size."""
-        size = (phase.size, phase.size) if phase.size else self.shape.size
-        shape = dataclasses.replace(self.shape, size=size)
-        return steps_of(self.config, self.source, shape, self.strategy, first, last)
+        return steps_of(self.config, self.source, self.shape_in(phase), self.strategy, first, last)
 
 
 def prepare(config: TrainConfig, strategy: tf.distribute.Strategy) -> Prepared:
@@ -123,8 +126,8 @@ def prepare(config: TrainConfig, strategy: tf.distribute.Strategy) -> Prepared:
     total = steps * config.epochs
     step = Step(trained, state, config, total_steps=total, xla=xla, class_weights=class_weights)
     prepared = Prepared(config, strategy, source, shape, network, trained, state, step, steps)
-    for phase in phases:  # what is wrong with the augmentation is said now
-        prepared.batches(phase, 0, 1)
+    for phase in phases:
+        check_augmentation(config.augmentation, prepared.shape_in(phase), config.batch_size // host_of(strategy)[1])
     return prepared
 
 
