@@ -284,15 +284,16 @@ OPERATIONAL = {
 """Fields that may change when a run goes on: they do not change what it computes."""
 
 
+def flat(config: Any) -> dict[str, Any]:
+    """The fields of a config and of the dataclasses in it, by name; no two have the same."""
+    fields: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        fields |= flat(value) if dataclasses.is_dataclass(value) else {name: value}
+    return fields
+
+
 def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """The fields in which two configs describe different results, with both values."""
-
-    def flat(value: Any) -> dict[str, Any]:
-        fields: dict[str, Any] = {}
-        for name, own in vars(value).items():
-            fields |= flat(own) if dataclasses.is_dataclass(own) else {name: own}
-        return fields
-
     one, two = flat(config), flat(other)
     return {name: (one[name], two[name]) for name in one if name not in OPERATIONAL and one[name] != two[name]}
 

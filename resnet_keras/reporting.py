@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnet_keras.config import TrainConfig
+from resnet_keras.config import TrainConfig, flat
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.files import write_text
 from resnet_keras.runs import REPORT
@@ -52,7 +52,7 @@ def write_report(
     parts += ["<h2>Classes on the test split</h2>"]
     if len(result.labels) <= LARGEST_CONFUSION:
         parts += [_image(png_of(draw_confusion(result)), "Confusion matrix")]
-    parts += [_class_table(result), "<h2>Configuration</h2>", _pairs(_flat(config))]
+    parts += [_class_table(result), "<h2>Configuration</h2>", _pairs(flat(config))]
     parts += ["<h2>Environment</h2>", _pairs({**metrics["environment"], "seconds": round(metrics["seconds"], 1)})]
     end = " Interrupted before its end." if metrics["interrupted"] else ""
     summary = (
@@ -129,16 +129,6 @@ def _class_table(result: Evaluation) -> str:
 
 def _percent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1%}"
-
-
-def _flat(config: TrainConfig) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in vars(config).items():
-        if hasattr(value, "__dataclass_fields__"):
-            values |= vars(value)
-        else:
-            values[name] = value
-    return values
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """What TensorBoard shows of a run: curves, norms by stage, pictures as the network sees them, confusion, HParams."""
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from resnet_keras.config import TrainConfig
+from resnet_keras.config import flat
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.reporting import LARGEST_CONFUSION, draw_confusion, png_of
 from resnet_keras.runs import LOGS
@@ -40,7 +39,8 @@ class TensorBoardLog:
         }
         self.batch = self._some_batch(step)
         with self.writers["train"].as_default(step):
-            hparams.hparams(_flat(self.prepared.config))
+            config = flat(self.prepared.config)
+            hparams.hparams({name: v if isinstance(v, int | float) else str(v) for name, v in config.items()})
             tf.summary.image("batch as the network sees it", self._pictures(), max_outputs=PICTURES)
             self.writers["train"].flush()
 
@@ -100,14 +100,3 @@ class TensorBoardLog:
             sums[0] += float(keras.ops.sum(keras.ops.square(weight)))
             sums[1] += float(tf.reduce_sum(gradient**2))
         return {stage: (math.sqrt(weight), math.sqrt(gradient)) for stage, (weight, gradient) in squares.items()}
-
-
-def _flat(config: TrainConfig) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            values |= _flat(value)  # pyright: ignore[reportArgumentType]
-        else:
-            values[field.name] = value if isinstance(value, int | float | bool) else str(value)
-    return values
