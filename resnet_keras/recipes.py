@@ -54,7 +54,7 @@ def cifar10_resnet20_short() -> TrainConfig:
     """ResNet-20 on CIFAR-10 at a budget of ten epochs: the paper's net and augmentation, one cycle for its steps.
 
     Command: resnet-keras train cifar10-resnet20-short. Source: the net is He et al. 2015's; one cycle is Smith 2018's.
-    Expected: 84.3 % of CIFAR-10 (JPEG Q75) in one run. Cost: 15 minutes on two CPU cores (docs/results/training.md).
+    Expected: 84.3 % of CIFAR-10 (JPEG Q75) in one run. Cost: 15 to 18 minutes on two cores (docs/results/training.md).
     Differs from cifar10-resnet20: a tenth of the rate at half of ten epochs leaves the net little time at a rate at
     which it learns. So: up to 0.2 for a quarter of the run, then down along a line; decay 5e-4.
     """
@@ -122,7 +122,7 @@ def cifar10_fast() -> TrainConfig:
     Command: resnet-keras train cifar10-fast. Source: ours, of known parts: one cycle (Smith 2018), progressive
     resizing, label smoothing, a running average of the weights, the mean of a test picture's and its mirror image's
     scores; a max-pool behind the stem, so that wide convolutions see small maps.
-    Expected: 88.0 % of CIFAR-10 (JPEG Q75) in one run. Cost: 15 minutes on two CPU cores (docs/results/training.md).
+    Expected: 88.0 % of CIFAR-10 (JPEG Q75) in one run. Cost: 15 to 16 minutes on two cores (docs/results/training.md).
     Differs from cifar10-resnet20: everything but the data. The scores of test pictures are means of two, so they stand
     beside single-view figures only with that said.
     """
