@@ -180,6 +180,9 @@ class TrainConfig:
     data_service: str | None = None
     """Address of a tf.data service dispatcher, such as grpc://host:5000, whose workers prepare the batches. They come
     in the order in which they are ready: such a run does not repeat to the last bit."""
+    validation: float = 0.0
+    """Share of the training pictures that are held out and tested on instead of the test split: to choose between
+    configs without a look at it. 0 for none."""
     image_size: int | None = None
     """Side of the network's input; the data's own where all its pictures have one size."""
     train_sizes: tuple[int, ...] = ()
@@ -255,6 +258,7 @@ class TrainConfig:
         require(all(size >= 1 for size in self.train_sizes), "train_sizes", "at least 1", self.train_sizes)
         sizes = len(self.train_sizes)
         require(sizes <= self.epochs, "train_sizes", f"at most one an epoch, of which there are {self.epochs}", sizes)
+        require(0 <= self.validation < 1, "validation", "at least 0 and below 1", self.validation)
         require(0 < self.eval_crop <= 1, "eval_crop", "above 0 and at most 1", self.eval_crop)
         for name in ("label_smoothing", "target_threshold", "ema"):
             require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1", getattr(self, name))

@@ -49,15 +49,16 @@ def write_report(
         curves = png_of(draw_curves(rows))
         (folder / "curves.png").write_bytes(curves)
         parts += ["<h2>Training</h2>", _image(curves, "Loss, accuracy and learning rate by epoch")]
-    parts += ["<h2>Classes on the test split</h2>"]
+    parts += [f"<h2>Classes on the {'held-out pictures' if config.validation else 'test split'}</h2>"]
     if len(result.labels) <= LARGEST_CONFUSION:
         parts += [_image(png_of(draw_confusion(result)), "Confusion matrix")]
     parts += [_class_table(result), "<h2>Configuration</h2>", _pairs(flat(config))]
     parts += ["<h2>Environment</h2>", _pairs({**metrics["environment"], "seconds": round(metrics["seconds"], 1)})]
     end = " Interrupted before its end." if metrics["interrupted"] else ""
     summary = (
-        f"Test accuracy {result.accuracy:.2%}, top 5 {result.top5_accuracy:.2%}, loss {result.loss:.4f}, on "
-        f"{result.examples:,} pictures of {config.data}, after {metrics['epochs']} epochs.{end}"
+        f"{'Held-out' if config.validation else 'Test'} accuracy {result.accuracy:.2%}, top 5 "
+        f"{result.top5_accuracy:.2%}, loss {result.loss:.4f}, on {result.examples:,} "
+        f"{'training ' if config.validation else ''}pictures of {config.data}, after {metrics['epochs']} epochs.{end}"
     )
     title = f"{config.name}: {config.model} on {config.data}"
     page = PAGE.format(title=html.escape(title), summary=html.escape(summary), body="\n".join(parts))

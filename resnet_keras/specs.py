@@ -187,9 +187,13 @@ class DenseNetSpec:
 
 
 def _as_tuples(spec: Any, *names: str) -> None:
+    """Lists, and texts such as "16,32,64" of the command line, become tuples."""
     for name in names:
-        if isinstance(getattr(spec, name), list):
-            object.__setattr__(spec, name, tuple(getattr(spec, name)))
+        value = getattr(spec, name)
+        if isinstance(value, str) and all(part.strip().isdecimal() for part in value.split(",")):
+            value = [int(part) for part in value.split(",")]
+        if isinstance(value, list):
+            object.__setattr__(spec, name, tuple(value))
 
 
 def _check_stages(name: str, counts: tuple[int, ...], widths: tuple[int, ...]) -> None:

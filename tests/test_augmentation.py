@@ -69,7 +69,7 @@ def record_source(folder: Path, count: int = 40) -> Source:
         number = tf.io.decode_raw(tf.strings.substr(record, 0, 1), tf.uint8)[0]
         return tf.strings.substr(record, 1, -1), tf.cast(number, tf.int64)
 
-    split = RecordSplit(tuple(files), count, parse)
+    split = RecordSplit(tuple(files), tuple(len(range(part, count, 3)) for part in range(3)), parse)
     return Source("records", tuple(map(str, range(count))), 3, (8, 8), split, split)
 
 

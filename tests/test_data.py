@@ -19,7 +19,7 @@ from resnet_keras.data.augmentation import pad_crop_flip, random_resized_crop, w
 from resnet_keras.data.images import decode, resize_and_centre_crop
 from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, training_batches
 from resnet_keras.data.sources import open_source
-from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Source, statistics
+from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Source, hold_out, statistics
 from resnet_keras.errors import UsageError
 
 RNG = np.random.default_rng(0)
@@ -320,7 +320,7 @@ def record_source(tmp_path: Path, count: int = 40) -> Source:
         number = tf.io.decode_raw(tf.strings.substr(record, 0, 1), tf.uint8)[0]
         return tf.strings.substr(record, 1, -1), tf.cast(number, tf.int64) % 5
 
-    split = RecordSplit(tuple(files), count, parse)
+    split = RecordSplit(tuple(files), tuple(len(range(shard, count, 3)) for shard in range(3)), parse)
     return Source("records", tuple("abcde"), 1, (8, 8), split, split)
 
 
@@ -426,3 +426,30 @@ def test_a_test_class_that_is_not_trained_is_refused(picture_folder: Path) -> No
 
 def test_the_folder_module_knows_what_it_can_decode() -> None:
     assert {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"} == folder_module.EXTENSIONS
+
+
+def test_pictures_are_held_out_of_every_kind_of_split(picture_folder: Path, tmp_path: Path, data_dir: str) -> None:
+    digits, folder, streamed = (
+        open_source("digits", data_dir),
+        open_source(str(picture_folder)),
+        record_source(tmp_path, 30),
+    )
+    for source, share in ((digits, 0.2), (folder, 0.25), (streamed, 0.3)):
+        held = hold_out(source, share)
+        again = hold_out(source, share)
+        assert len(held.train) + len(held.test) == len(source.train)
+        assert len(held.test) > 0
+        assert "held out" in held.name
+        for one, other in ((held.train, again.train), (held.test, again.test)):
+            if isinstance(one, ArraySplit):
+                assert isinstance(other, ArraySplit)
+                np.testing.assert_array_equal(one.images, other.images)
+            elif isinstance(one, FileSplit):
+                assert isinstance(other, FileSplit)
+                assert one.paths == other.paths
+    held = hold_out(folder, 0.25)
+    assert isinstance(held.train, FileSplit)
+    assert isinstance(held.test, FileSplit)
+    assert not set(held.train.paths) & set(held.test.paths)
+    with pytest.raises(UsageError, match="validation 0.9 of 3 record files of records leaves none"):
+        hold_out(streamed, 0.9)

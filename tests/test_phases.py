@@ -211,7 +211,7 @@ def test_class_weights_of_a_stream_are_refused(quick: TrainConfig) -> None:
     from resnet_keras.data.splits import RecordSplit
 
     source = open_source("digits", quick.data_dir)
-    streamed = dataclasses.replace(source, train=RecordSplit((), 10, lambda record: (record, record)))
+    streamed = dataclasses.replace(source, train=RecordSplit((), (10,), lambda record: (record, record)))
     with pytest.raises(UsageError, match="class_weights balanced must count the classes first, and digits is streamed"):
         balanced_weights(streamed)
 

@@ -170,3 +170,10 @@ def test_total_stride() -> None:
     assert vgg_spec(16).total_stride == 32
     assert densenet_spec(121).total_stride == 32
     assert densenet_spec(100, stem="cifar").total_stride == 4
+
+
+def test_stages_may_be_text() -> None:
+    spec = imagenet_spec(18, widths="16, 32,64,128", blocks="1,1,1,1")
+    assert (spec.widths, spec.blocks) == ((16, 32, 64, 128), (1, 1, 1, 1))
+    with pytest.raises(UsageError, match="widths"):
+        imagenet_spec(18, widths="16,x,64,128")

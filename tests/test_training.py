@@ -355,3 +355,12 @@ def test_model_options_are_fields_of_a_spec_with_their_types(quick: TrainConfig,
         rk.train(config, quiet=True)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_be_tested_on_pictures_held_out(quick: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(quick, validation=0.2, epochs=1, run_dir=str(tmp_path / "run"))
+    result = rk.train(config, quiet=True)
+    assert result.metrics["examples"] == round(0.2 * 1437)
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Held-out accuracy" in report
+    assert not rk.model_card(result.model).metrics

@@ -1,10 +1,13 @@
 """What a source is: class names and two splits of labelled pictures, each in memory, in files or in records."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+
+from resnet_keras.errors import UsageError
 
 FITS_IN_MEMORY = 2 * 2**30
 """Bytes of decoded pictures that are kept in memory instead of being decoded in each epoch."""
@@ -39,12 +42,13 @@ class RecordSplit:
     """TFRecord files, too large for memory, read in order."""
 
     files: tuple[str, ...]
-    count: int
+    lengths: tuple[int, ...]
+    """Records of each file."""
     parse: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     """A serialized record to (encoded picture, int64 target)."""
 
     def __len__(self) -> int:
-        return self.count
+        return sum(self.lengths)
 
 
 Split = ArraySplit | FileSplit | RecordSplit
@@ -61,6 +65,33 @@ class Source:
     """(height, width) where all pictures have the same, else None."""
     train: Split
     test: Split
+
+
+def hold_out(source: Source, share: float) -> Source:
+    """A source whose test split is a share of its training pictures, which do not train; its own test split is gone.
+
+    The same pictures for every seed, so that configs can be compared; of records, whole files.
+
+    Raises:
+        UsageError: there are too few pictures, or files of them.
+    """
+    split = source.train
+    total = len(split.files if isinstance(split, RecordSplit) else split)
+    held = max(1, round(total * share))
+    if held >= total:
+        what = "record files" if isinstance(split, RecordSplit) else "training pictures"
+        raise UsageError(f"validation {share:g} of {total} {what} of {source.name} leaves none to train on")
+    order = np.random.default_rng(0).permutation(total)
+    kept, tested = (_part(split, np.sort(chosen)) for chosen in (order[held:], order[:held]))
+    return dataclasses.replace(source, name=f"{source.name} ({share:g} of it held out)", train=kept, test=tested)
+
+
+def _part(split: Split, chosen: np.ndarray) -> Split:
+    if isinstance(split, ArraySplit):
+        return ArraySplit(split.images[chosen], split.targets[chosen])
+    if isinstance(split, FileSplit):
+        return FileSplit(tuple(split.paths[i] for i in chosen), split.targets[chosen])
+    return RecordSplit(tuple(split.files[i] for i in chosen), tuple(split.lengths[i] for i in chosen), split.parse)
 
 
 def statistics(split: Split, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -126,4 +126,4 @@ def _record_split(builder: Any, split: str, image_key: str, label_key: str) -> S
         example = features.deserialize_example(record, decoders={image_key: tfds.decode.SkipDecoding()})
         return example[image_key], tf.cast(example[label_key], tf.int64)
 
-    return RecordSplit(tuple(str(path) for path in info.filepaths), info.num_examples, parse)
+    return RecordSplit(tuple(str(path) for path in info.filepaths), tuple(info.shard_lengths), parse)

@@ -13,7 +13,7 @@ from resnet_keras.card import ModelCard
 from resnet_keras.config import TrainConfig
 from resnet_keras.data.pipeline import PictureFormat, check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
-from resnet_keras.data.splits import Source, statistics
+from resnet_keras.data.splits import Source, hold_out, statistics
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.layers import Recomputable
 from resnet_keras.names import hub_name, named
@@ -111,6 +111,8 @@ def prepare(config: TrainConfig, strategy: tf.distribute.Strategy) -> Prepared:
     xla = use_xla(config, strategy)
     start = _starting_weights(config)
     source = open_source(config.data, config.data_dir)
+    if config.validation:
+        source = hold_out(source, config.validation)
     shape = picture_format_for(config, source, start)
     steps = steps_per_epoch(source.train, config.batch_size)
     class_weights = balanced_weights(source) if config.class_weights == "balanced" else None

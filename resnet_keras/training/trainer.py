@@ -194,7 +194,8 @@ def _finish(
 ) -> None:
     layer = card_layer(network)
     assert layer is not None
-    layer.card = dataclasses.replace(layer.card, metrics=result.metrics)
+    if not config.validation:  # a card's figures are of a test split
+        layer.card = dataclasses.replace(layer.card, metrics=result.metrics)
     save_model(network, folder / MODEL)
     write_text(folder / METRICS, json_text(metrics) + "\n")
     write_report(folder, config, result, metrics, rows)
