@@ -19,6 +19,8 @@ from resnet_keras.config import TrainConfig, config_from_json
 from resnet_keras.errors import HostLost, UsageError, reason, require, unknown
 from resnet_keras.flags import fill
 from resnet_keras.recipes import RECIPES, recipe, recipe_summary
+from resnet_keras.serving.client import Client
+from resnet_keras.serving.options import Serve, in_tyro_form
 from resnet_keras.startup import import_tensorflow
 from resnet_keras.version import __version__
 
@@ -73,8 +75,9 @@ class Train:
         if self.json:
             _print_json({"run_dir": str(result.run_dir), **result.metrics})
             return
+        tested = "held-out" if self.config.validation else "test"
         print(
-            f"test accuracy {result.metrics['accuracy']:.4f}, loss {result.metrics['loss']:.4f}; "
+            f"{tested} accuracy {result.metrics['accuracy']:.4f}, loss {result.metrics['loss']:.4f}; "
             f"model and report in {result.run_dir}"
         )
 
@@ -264,7 +267,7 @@ class Models:
             )
 
 
-Command = Demo | Train | Evaluate | Predict | Export | Rollback | Models
+Command = Demo | Train | Evaluate | Predict | Export | Rollback | Serve | Client | Models
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
     "train": Train,
@@ -272,6 +275,8 @@ COMMANDS: dict[str, type[Command]] = {
     "predict": Predict,
     "export": Export,
     "rollback": Rollback,
+    "serve": Serve,
+    "client": Client,
     "models": Models,
 }
 
@@ -282,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = _parse(words)
         if command is not None:
-            if not isinstance(command, Models):
+            if not isinstance(command, Models | Client):
                 _import_tensorflow()
             command.run()
     except UsageError as error:
@@ -335,6 +340,8 @@ def _parse(words: list[str]) -> Command | None:
         raise unknown("command", name, COMMANDS)
     if name == "train":
         return _parse_train(rest)
+    if name == "serve":
+        rest = in_tyro_form(rest)
     return fill(COMMANDS[name], rest, f"resnet-keras {name}")
 
 

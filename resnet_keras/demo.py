@@ -1,4 +1,4 @@
-"""The whole way once, on the embedded digits: train, evaluate, export, ask the SavedModel, predict."""
+"""The whole way once, on the embedded digits: train, evaluate, export, ask the SavedModel, predict, serve."""
 
 import dataclasses
 import json
@@ -16,6 +16,8 @@ from resnet_keras.export.servable import export_servable
 from resnet_keras.prediction import predict
 from resnet_keras.recipes import recipe
 from resnet_keras.runs import REPORT
+from resnet_keras.serving.client import Answer, Client
+from resnet_keras.serving.process import server_process
 from resnet_keras.training.trainer import train
 
 ASK = Path(__file__).with_name("export") / "ask_servable.py"
@@ -30,6 +32,7 @@ def demo(run_dir: str | None, output: str, data_dir: str | None, *, quiet: bool 
     picture, label = _write_picture(folder, data_dir)
     answer = ask_in_new_process(version, picture)
     prediction = predict(folder, [picture])[0]
+    served = ask_server(version.parent, picture)
     return {
         "test_accuracy": round(measured.accuracy, 4),
         "test_pictures": measured.examples,
@@ -37,6 +40,7 @@ def demo(run_dir: str | None, output: str, data_dir: str | None, *, quiet: bool 
         "true_label": label,
         "model_says": f"{prediction.labels[0]} ({prediction.scores[0]:.4f})",
         "servable_says": f"{answer['labels'][0]} ({answer['scores'][0]:.4f})",
+        "server_says": f"{served.labels[0]} ({served.scores[0]:.4f}), version {served.version}",
         "run_folder": str(folder),
         "report": str(folder / REPORT),
         "saved_model": str(version),
@@ -50,6 +54,15 @@ def ask_in_new_process(version: Path, picture: Path) -> dict[str, Any]:
     if done.returncode:
         raise RuntimeError(f"{version} gave no answer in a new process:\n{done.stderr}")
     return json.loads(done.stdout)
+
+
+def ask_server(base: Path, picture: Path) -> Answer:
+    """The answer that a server of a model's folder gives over REST; it runs for that long."""
+    with server_process(["--model_name", base.name, "--model_base_path", str(base)]) as server:
+        (answer,) = Client((str(picture),), server=server.rest, model=base.name).ask()
+    if answer.error is not None:
+        raise RuntimeError(f"the server gave no answer: {answer.error}")
+    return answer
 
 
 def _write_picture(folder: Path, data_dir: str | None) -> tuple[Path, str]:

@@ -20,7 +20,7 @@ ROWS = [
     {"assembly", "features", "lineage", "resnet", "runs", "weights", "zoo"},
     {"evaluation", "prediction"},
     {"reporting", "export"},
-    {"training"},
+    {"training", "serving"},
     {"demo"},
     {"cli", "flags"},
 ]

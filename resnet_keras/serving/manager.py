@@ -1,0 +1,331 @@
+"""Which versions are in memory: what the folders have, what the configuration asks for, and how one takes over.
+
+A new version is loaded and warmed before an old one goes, and where none of the new ones can be loaded, the old one
+stays (TensorFlow Serving's AvailabilityPreservingPolicy).
+"""
+
+import contextlib
+import gc
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow_serving.config import model_server_config_pb2
+
+from resnet_keras.serving.loaded import LoadedVersion
+from resnet_keras.serving.metrics import Metrics
+from resnet_keras.serving.options import Serve
+from resnet_keras.serving.status import Code, ServingError, invalid
+
+log = logging.getLogger(__name__)
+START, LOADING, AVAILABLE, UNLOADING, END = "START", "LOADING", "AVAILABLE", "UNLOADING", "END"
+"""The states of a version, by the names of GetModelStatusResponse."""
+PLATFORM = "tensorflow"
+
+
+@dataclass
+class VersionState:
+    """A version on its way."""
+
+    state: str = START
+    error: ServingError | None = None
+    loaded: LoadedVersion | None = None
+    failures: int = 0
+    retry_at: float = 0.0
+
+
+@dataclass
+class Model:
+    """A model that the configuration names, and its versions, gone ones too."""
+
+    config: model_server_config_pb2.ModelConfig
+    versions: dict[int, VersionState] = field(default_factory=dict)
+
+    @property
+    def available(self) -> list[int]:
+        return sorted(number for number, state in self.versions.items() if state.state == AVAILABLE)
+
+    def aspired(self) -> list[int]:
+        """The versions that should be served, of those that the folder has; rising."""
+        base = Path(self.config.base_path)
+        with contextlib.suppress(OSError):
+            there = sorted({int(c.name) for c in base.iterdir() if _is_number(c.name) and c.is_dir()})
+            policy = self.config.model_version_policy
+            kind = policy.WhichOneof("policy_choice")
+            if kind == "all":
+                return there
+            if kind == "specific":
+                return [number for number in there if number in set(policy.specific.versions)]
+            return there[-max(1, policy.latest.num_versions) :]
+        return []
+
+    def folder(self, number: int) -> Path:
+        """TensorFlow takes 3 and 003 for the same version."""
+        base = Path(self.config.base_path)
+        return next((c for c in base.iterdir() if _is_number(c.name) and int(c.name) == number), base / str(number))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and int(name) < 2**63
+
+
+class Manager:
+    """Loads and unloads on one thread, and hands out loaded versions to any number of them.
+
+    Args:
+        options: how often to look and to try again, and the threads of a session.
+        metrics: where warm-ups are counted.
+        config: the models to begin with.
+    """
+
+    def __init__(self, options: Serve, metrics: Metrics, config: model_server_config_pb2.ModelServerConfig) -> None:
+        self._options, self._metrics = options, metrics
+        self._session_config = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism
+            or options.tensorflow_session_parallelism,
+            inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism
+            or options.tensorflow_session_parallelism,
+        )
+        self._models: dict[str, Model] = {}
+        self._lock = threading.RLock()
+        self._working = threading.Lock()
+        """Held by whoever loads or unloads: the polling thread, or a reload of the configuration."""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.configure(config)
+
+    def start(self) -> None:
+        """Look for versions from now on."""
+        if self._options.file_system_poll_wait_seconds:
+            self._thread = threading.Thread(target=self._poll, name="versions", daemon=True)
+            self._thread.start()
+
+    def _poll(self) -> None:
+        while not self._stop.wait(self._options.file_system_poll_wait_seconds):
+            try:
+                self.look()
+            except Exception:  # a thread that dies would stop looking without a word
+                log.exception("looking for versions failed; trying again")
+
+    def configure(self, config: model_server_config_pb2.ModelServerConfig) -> None:
+        """Serve these models from now on; returns when their versions are loaded.
+
+        Raises:
+            ServingError: a configuration that is not allowed (nothing has changed then), or a label of a version that
+                is not there.
+        """
+        if config.WhichOneof("config") != "model_config_list":
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        entries = list(config.model_config_list.config)
+        _check(entries)
+        with self._working:
+            with self._lock:
+                for entry in entries:
+                    known = self._models.get(entry.name)
+                    if known and known.config.base_path == entry.base_path:
+                        known.config = entry
+                    elif known:
+                        self._models[entry.name] = Model(entry)
+                        self._retire(known)
+                    else:
+                        self._models[entry.name] = Model(entry)
+                gone = [name for name in self._models if name not in {entry.name for entry in entries}]
+                for name in gone:
+                    self._retire(self._models.pop(name))
+            self._look()
+        self._check_labels(entries)
+
+    def _retire(self, model: Model) -> None:
+        for number in model.available:
+            threading.Thread(target=self._unload, args=(model, number), daemon=True).start()
+
+    def _check_labels(self, entries: list[model_server_config_pb2.ModelConfig]) -> None:
+        if self._options.allow_version_labels_for_unavailable_models:
+            return
+        for entry in entries:
+            for version in entry.version_labels.values():
+                if version not in self._models[entry.name].available:
+                    raise ServingError(
+                        Code.FAILED_PRECONDITION,
+                        f"Request to assign label to version {version} of model {entry.name}, which is not currently "
+                        "available for inference",
+                    )
+
+    def look(self) -> None:
+        """Load what should be served and is not, then unload what should not be."""
+        with self._working:
+            self._look()
+
+    def _look(self) -> None:
+        with self._lock:
+            models = list(self._models.values())
+        for model in models:
+            aspired = model.aspired()
+            for number in aspired:
+                self._load(model, number)
+            ready = [number for number in aspired if number in model.available]
+            if not ready:
+                continue  # what is served stays until something can take its place
+            for number in model.available:
+                if number not in aspired:
+                    self._unload(model, number)
+
+    def _load(self, model: Model, number: int) -> None:
+        with self._lock:
+            state = model.versions.get(number)
+            if state is None or (state.state == END and state.error is None):
+                state = model.versions[number] = VersionState()
+            if state.state in (AVAILABLE, UNLOADING, LOADING):
+                return
+            if state.failures > self._options.max_num_load_retries or time.monotonic() < state.retry_at:
+                return
+            state.state = LOADING
+        name, folder = model.config.name, model.folder(number)
+        started = time.monotonic()
+        try:
+            loaded = LoadedVersion(name, number, folder, self._session_config)
+            try:
+                self._warm_up(loaded)
+            except BaseException:
+                loaded.close()
+                raise
+        except Exception as error:
+            known = error if isinstance(error, ServingError) else ServingError(Code.INTERNAL, str(error))
+            with self._lock:
+                state.state, state.error, state.failures = END, known, state.failures + 1
+                state.retry_at = time.monotonic() + max(0, self._options.load_retry_interval_micros) / 1e6
+            log.warning("%s version %d cannot be loaded: %s", name, number, known.message)
+            return
+        _settle()
+        with self._lock:
+            state.state, state.error, state.loaded = AVAILABLE, None, loaded
+        log.info("%s version %d is served (loaded in %.1f s)", name, number, time.monotonic() - started)
+
+    def _warm_up(self, loaded: LoadedVersion) -> None:
+        if not self._options.enable_model_warmup:
+            return
+        started, code = time.monotonic(), Code.OK
+        try:
+            loaded.warm_up(self._options.num_request_iterations_for_warmup)
+        except ServingError as error:
+            code = error.code
+            raise
+        finally:
+            self._metrics.warmed_up(str(loaded.folder), code, (time.monotonic() - started) * 1e6)
+
+    def _unload(self, model: Model, number: int) -> None:
+        with self._lock:
+            state = model.versions[number]
+            state.state, loaded, state.loaded = UNLOADING, state.loaded, None
+        if loaded is not None:
+            loaded.close()
+            del loaded
+            _settle()
+        with self._lock:
+            state.state = END
+        log.info("%s version %d is served no more", model.config.name, number)
+
+    @contextlib.contextmanager
+    def version(self, name: str, number: int | None = None, label: str | None = None) -> Iterator[LoadedVersion]:
+        """The version that a request asks for, held until it is answered. The newest where none is named.
+
+        Raises:
+            ServingError: NOT_FOUND, or INVALID_ARGUMENT for a label that is not there.
+        """
+        if not name:
+            raise invalid("ModelSpec has no name specified.")
+        with contextlib.ExitStack() as held:
+            with self._lock:
+                model = self._models.get(name)
+                if label is not None:
+                    number = self._labelled(model, label)
+                chosen = number
+                if model and chosen is None:
+                    chosen = max(model.available, default=None)
+                state = model.versions.get(chosen) if model and chosen is not None else None
+                if state is None or state.state != AVAILABLE or state.loaded is None:
+                    asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+                    raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {asked}")
+                loaded = held.enter_context(state.loaded)
+            yield loaded
+
+    def _labelled(self, model: Model | None, label: str) -> int:
+        if model is None or label not in model.config.version_labels:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        return model.config.version_labels[label]
+
+    def states(self, name: str, number: int | None = None, label: str | None = None) -> dict[int, VersionState]:
+        """The versions of a model, newest first, or one of them. Raises `ServingError` where there is none."""
+        with self._lock:
+            model = self._models.get(name)
+            if label is not None:
+                number = self._labelled(model, label)
+            states = model.versions if model else {}
+            if number is not None:
+                if number not in states:
+                    raise ServingError(Code.NOT_FOUND, f"Could not find version {number} of model {name}")
+                return {number: states[number]}
+            if not states:
+                raise ServingError(Code.NOT_FOUND, f"Could not find any versions of model {name}")
+            return {key: states[key] for key in sorted(states, reverse=True)}
+
+    def names(self) -> list[str]:
+        """The models of the configuration."""
+        with self._lock:
+            return sorted(self._models)
+
+    def knows(self, name: str) -> bool:
+        with self._lock:
+            return name in self._models
+
+    def failures(self) -> list[str]:
+        """What could not be loaded, one line each, of models that have nothing to serve."""
+        with self._lock:
+            return [
+                f"{name} version {number}: {state.error.message}"
+                for name, model in self._models.items()
+                if not model.available
+                for number, state in model.versions.items()
+                if state.error
+            ]
+
+    def close(self) -> None:
+        """Unload everything; waits for requests that are under way."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+        with self._working, self._lock:
+            models = list(self._models.values())
+        for model in models:
+            for number in model.available:
+                self._unload(model, number)
+
+
+def _check(entries: list[model_server_config_pb2.ModelConfig]) -> None:
+    names = [entry.name for entry in entries]
+    for entry in entries:
+        if names.count(entry.name) > 1:
+            raise invalid(f"Illegal to list model {entry.name} multiple times in config list")
+        if not entry.name:
+            raise invalid("a model of the configuration has no name")
+        if not entry.base_path:
+            raise invalid(f"model {entry.name} has no base_path")
+        if entry.model_platform not in ("", PLATFORM):
+            raise invalid(f"Model {entry.name} requests unsupported platform {entry.model_platform}")
+
+
+def _settle() -> None:
+    """Keep what is in memory now out of the garbage collector's reach.
+
+    It would walk through all of TensorFlow's objects while a request's JSON makes Python's.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,124 @@
+"""What the server is told: TensorFlow Serving's flags. Standard library only, so that help does not wait."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_keras.errors import UsageError, require
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve models over TensorFlow Serving's API: gRPC, REST and a page to try them on."""
+
+    port: int = 8500
+    """Of gRPC; 0 for none."""
+    rest_api_port: int = 8501
+    """Of REST and the page; 0 for none."""
+    host: str = "127.0.0.1"
+    """The address to listen at. 0.0.0.0 lets other machines in, as TensorFlow Serving does."""
+    model_name: str = "default"
+    """The name of the model at --model_base_path."""
+    model_base_path: str | None = None
+    """The folder of its version folders."""
+    model_config_file: str | None = None
+    """A text ModelServerConfig; saved_models/models.config where neither a file nor a base path is given."""
+    model_config_file_poll_wait_seconds: int = 0
+    """Seconds between two looks at that file; 0 to read it once."""
+    allow_version_labels_for_unavailable_models: bool = False
+    """Let labels name versions that are not loaded yet."""
+    file_system_poll_wait_seconds: int = 1
+    """Seconds between two looks for versions; 0 to look once."""
+    max_num_load_retries: int = 5
+    """Times to try again after a version fails to load."""
+    load_retry_interval_micros: int = 60_000_000
+    """Microseconds between two tries."""
+    enable_batching: bool = False
+    """Put requests that wait together into one batch."""
+    batching_parameters_file: str | None = None
+    """A text BatchingParameters."""
+    monitoring_config_file: str | None = None
+    """A text MonitoringConfig, which turns Prometheus metrics on."""
+    ssl_config_file: str | None = None
+    """A text SSLConfig, with the PEM texts themselves, for gRPC. REST has no TLS, as in TensorFlow Serving."""
+    enable_model_warmup: bool = True
+    """Send a version its recorded requests before it is available."""
+    num_request_iterations_for_warmup: int = 1
+    """Times each of them is sent."""
+    rest_api_num_threads: int = 0
+    """REST requests that are worked on at a time; chosen by the number of cores where 0."""
+    rest_api_timeout_in_ms: int = 30_000
+    """How long a REST request may take."""
+    rest_api_enable_cors_support: bool = False
+    """Let pages of other origins ask."""
+    grpc_max_threads: int = 0
+    """gRPC requests that are worked on at a time; chosen by the number of cores where 0."""
+    tensorflow_session_parallelism: int = 0
+    """Threads of a session, both within an operation and between operations."""
+    tensorflow_intra_op_parallelism: int = 0
+    """Threads within an operation."""
+    tensorflow_inter_op_parallelism: int = 0
+    """Operations at a time."""
+    max_request_bytes: int = 64 << 20
+    """The largest request; not a flag of TensorFlow Serving."""
+    max_waiting_requests: int = 256
+    """Requests that may be under way or wait; more are refused as UNAVAILABLE. Not a flag of TensorFlow Serving."""
+    quiet: bool = False
+    """Only warnings on standard error."""
+
+    def check(self) -> None:
+        """Raise `UsageError` for flags that do not go together."""
+        for name in ("port", "rest_api_port"):
+            require(0 <= getattr(self, name) < 65536, name, "a port from 0 to 65535", getattr(self, name))
+        if not self.port and not self.rest_api_port:
+            raise UsageError("port and rest_api_port are both 0; nothing would be served")
+        if self.port == self.rest_api_port:
+            raise UsageError(f"port and rest_api_port are both {self.port}; give each its own")
+        whole = ("max_request_bytes", "max_waiting_requests", "rest_api_timeout_in_ms")
+        for name in (*whole, "num_request_iterations_for_warmup"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        threads = (
+            "tensorflow_session_parallelism",
+            "tensorflow_intra_op_parallelism",
+            "tensorflow_inter_op_parallelism",
+        )
+        waits = ("model_config_file_poll_wait_seconds", "file_system_poll_wait_seconds", "max_num_load_retries")
+        for name in (*threads, *waits, "rest_api_num_threads", "grpc_max_threads"):
+            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        if self.tensorflow_session_parallelism and (
+            self.tensorflow_intra_op_parallelism or self.tensorflow_inter_op_parallelism
+        ):
+            raise UsageError("give tensorflow_session_parallelism, or the intra_op and inter_op ones, not both")
+        if self.batching_parameters_file and not self.enable_batching:
+            raise UsageError("batching_parameters_file is of use with --enable_batching only")
+
+    def config_file(self) -> Path | None:
+        """The model configuration to read; None where a base path takes its place."""
+        if self.model_config_file:
+            return Path(self.model_config_file).expanduser()
+        if self.model_base_path:
+            return None
+        found = Path("saved_models", "models.config")
+        if not found.is_file():
+            raise UsageError(
+                "give --model_base_path or --model_config_file; there is no saved_models/models.config here"
+            )
+        return found
+
+    def run(self) -> None:
+        from resnet_keras.serving.server import serve
+
+        serve(self)
+
+
+def in_tyro_form(words: list[str]) -> list[str]:
+    """TensorFlow Serving's `--flag=true` and `--flag=false` as flags that are there or not."""
+    switches = {field.name for field in dataclasses.fields(Serve) if field.type is bool}
+    formed = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if name[2:].replace("-", "_") in switches and value.lower() in ("true", "false"):
+            formed.append(name if value.lower() == "true" else f"--no-{name[2:]}")
+        else:
+            formed.append(word)
+    return formed

@@ -1,0 +1,68 @@
+"""A server in a process of its own, for as long as a `with` block lasts."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+START_SECONDS = 180
+STOP_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A server that listens."""
+
+    process: "subprocess.Popen[str]"
+    rest: str
+    """host:port of REST and of the page."""
+    grpc: str
+    """host:port."""
+
+
+@contextlib.contextmanager
+def server_process(flags: Sequence[str]) -> Iterator[ServerProcess]:
+    """Start `resnet-keras serve` with these flags on two free ports, and stop it at the end.
+
+    Raises:
+        RuntimeError: it did not come up; with what it said.
+    """
+    rest, grpc = _free_ports()
+    command = [sys.executable, "-m", "resnet_keras.cli", "serve", "--quiet"]
+    ports = ["--rest_api_port", str(rest), "--port", str(grpc)]
+    process = subprocess.Popen([*command, *ports, *flags], stderr=subprocess.PIPE, text=True)
+    try:
+        _wait_for(process, rest)
+        yield ServerProcess(process, f"127.0.0.1:{rest}", f"127.0.0.1:{grpc}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def _free_ports() -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(2)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _wait_for(process: "subprocess.Popen[str]", port: int) -> None:
+    """Models are loaded before the server listens."""
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            _, said = process.communicate()
+            raise RuntimeError(f"the server ended with exit code {process.returncode}: {said.strip()}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"the server did not listen within {START_SECONDS} seconds")

@@ -1,0 +1,343 @@
+"""JSON of TensorFlow Serving's REST API to arrays and back (json_tensor.cc)."""
+
+import base64
+import binascii
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+import tensorflow as tf
+
+from resnet_keras.serving.loaded import Answer, Spec
+from resnet_keras.serving.status import ServingError, invalid
+
+SHOWN = 256
+"""Characters of a value that an error message shows."""
+DEEPEST = 32
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The object of a request. NaN and Infinity are numbers, as in TensorFlow Serving."""
+    if not body:
+        raise invalid("JSON Parse error: The document is empty")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        value = _with_infinities(body, error)
+    if not isinstance(value, dict):
+        raise invalid(f"JSON Value: {_shown(value)} Is not object")
+    return value
+
+
+def _with_infinities(body: bytes, error: orjson.JSONDecodeError) -> Any:
+    if b"NaN" in body or b"Inf" in body:
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            pass
+    raise invalid(f"JSON Parse error: Invalid value. {error.msg} at offset: {error.pos}")
+
+
+def signature_name(request: Mapping[str, Any], default: str) -> str:
+    name = request.get("signature_name", default)
+    if not isinstance(name, str):
+        raise invalid(
+            f"JSON Value: {_shown(request)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return name or default
+
+
+def output_filter(request: Mapping[str, Any]) -> list[str]:
+    """The outputs asked for; TensorFlow Serving knows them in gRPC alone."""
+    names = request.get("output_filter", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise invalid("'output_filter' key must be a list of strings.")
+    return names
+
+
+def read_inputs(request: Mapping[str, Any], specs: Mapping[str, Spec]) -> tuple[dict[str, np.ndarray], bool]:
+    """The inputs of a request, and whether they came in rows ("instances") and not in columns ("inputs")."""
+    if "instances" in request and "inputs" in request:
+        raise invalid(
+            f"JSON Value: {_shown(request)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys "
+            "to exist "
+        )
+    if "instances" in request:
+        return _rows(request, specs), True
+    if "inputs" in request:
+        return _columns(request["inputs"], specs), False
+    raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def _columns(value: Any, specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+    if not isinstance(value, dict) or _is_base64(value):
+        if len(specs) > 1:
+            raise invalid(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+                "tensorinfo_map"
+            )
+        ((name, spec),) = specs.items()
+        return {name: to_array(value, spec.dtype)}
+    for name in specs:
+        if name not in value:
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
+    return {name: to_array(value[name], spec.dtype) for name, spec in specs.items()}
+
+
+def _rows(request: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+    rows = request["instances"]
+    if not isinstance(rows, list):
+        raise invalid(f"JSON Value: {_shown(request)} Expecting 'instances' to be an list/array")
+    if not rows:
+        raise invalid(f"JSON Value: {_shown(request)} No values in 'instances' array")
+    named = isinstance(rows[0], dict) and not _is_base64(rows[0])
+    if not isinstance(rows[0], dict) and len(specs) > 1:
+        raise invalid(
+            "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+            "tensorinfo_map"
+        )
+    for number, row in enumerate(rows):
+        if named != (isinstance(row, dict) and not _is_base64(row)):
+            expected, got = ("object", "list") if named else ("value/list", "object")
+            raise invalid(f"Expecting {expected} but got {got} at item {number} of input list")
+        if named and set(row) != set(specs):
+            for name in row:
+                if name not in specs:
+                    raise _in_row(number, name, invalid(f"JSON object: does not have named input: {name}"))
+            raise invalid(
+                f"Failed to process element: {number} of 'instances' list. JSON object: {_shown(row)} keys must be "
+                f"equal to: {','.join(sorted(specs))}"
+            )
+    if named:
+        return {name: _stacked([row[name] for row in rows], spec.dtype, name) for name, spec in specs.items()}
+    ((name, spec),) = list(specs.items())[:1]
+    return {name: _stacked(rows, spec.dtype, None)}
+
+
+def _stacked(values: list[Any], dtype: tf.DType, name: str | None) -> np.ndarray:
+    """Rows of one shape as one array."""
+    whole = _at_once(values, dtype)
+    if whole is not None:
+        return whole
+    arrays: list[np.ndarray] = []
+    for number, value in enumerate(values):
+        try:
+            array = to_array(value, dtype)
+            if arrays and array.size != arrays[0].size:
+                raise invalid(f"Expecting tensor size: {arrays[0].size} but got: {array.size}")
+            if arrays and array.shape != arrays[0].shape:
+                raise invalid(f"Expecting shape {_shape(arrays[0])} but got: {_shape(array)}")
+        except ServingError as error:
+            raise _in_row(number, name, error) from None
+        arrays.append(array)
+    return np.stack(arrays)
+
+
+def _in_row(number: int, name: str | None, error: ServingError) -> ServingError:
+    key = f" key: {name}" if name is not None else ""
+    return invalid(f"Failed to process element: {number}{key} of 'instances' list. Error: {error}")
+
+
+def to_array(value: Any, dtype: tf.DType) -> np.ndarray:
+    """A value, or lists within lists, as an array. Raises `ServingError` where they have not one shape or type."""
+    whole = _at_once(value, dtype)
+    if whole is not None:
+        return whole
+    shape, inner = [], value
+    while isinstance(inner, list):
+        shape.append(len(inner))
+        if not inner:
+            break
+        inner = inner[0]
+    if len(shape) > DEEPEST:
+        raise invalid(f"Encountered lists within lists, {len(shape)} deep; a tensor has at most {DEEPEST} dimensions")
+    flat: list[Any] = []
+    _flatten(value, shape, 0, dtype, flat)
+    if dtype == tf.string:
+        array = np.empty(len(flat), object)
+        array[:] = flat
+        return array.reshape(shape)
+    with np.errstate(over="ignore"):
+        return np.array(flat, dtype.as_numpy_dtype).reshape(shape)
+
+
+def _at_once(value: Any, dtype: tf.DType) -> np.ndarray | None:
+    """The array of plain numbers, which is nearly every request, without a step of Python's for each; None for others.
+
+    numpy takes True for 1 among numbers, so that what it made is looked at once more where it could have been.
+    """
+    if dtype == tf.string or dtype.is_complex or not isinstance(value, list) or not value:
+        return None
+    kind = np.dtype(dtype.as_numpy_dtype)
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):
+        return None
+    if dtype == tf.bool:
+        return array if array.dtype.kind == "b" else None
+    if array.dtype.kind not in ("iu" if kind.kind in "iu" else "iuf") or array.ndim > DEEPEST or _holds_bool(value):
+        return None
+    if kind.kind in "iu" and array.size and (array.min() < dtype.min or array.max() > dtype.max):
+        return None
+    with np.errstate(over="ignore"):
+        return array.astype(kind)
+
+
+def _holds_bool(rows: list[Any]) -> bool:
+    """Whether True or False is anywhere in lists that are known to be of one shape."""
+    while rows and isinstance(rows[0], list):
+        rows = list(itertools.chain.from_iterable(rows))
+    return bool in set(map(type, rows))
+
+
+def _flatten(value: Any, shape: list[int], level: int, dtype: tf.DType, flat: list[Any]) -> None:
+    if not isinstance(value, list):
+        if level != len(shape):
+            raise invalid(
+                f"JSON Value: {_shown(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+                f"Expected at level: {len(shape)}"
+            )
+        flat.append(_single(value, dtype))
+        return
+    if level >= len(shape):
+        raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+    if len(value) != shape[level]:
+        raise invalid(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+        )
+    for inner in value:
+        _flatten(inner, shape, level + 1, dtype, flat)
+
+
+def _single(value: Any, dtype: tf.DType) -> Any:
+    if dtype == tf.string:
+        if isinstance(value, dict):
+            return _from_base64(value)
+        good = isinstance(value, str)
+        value = value.encode("utf-8", "surrogatepass") if good else value
+    elif dtype == tf.bool:
+        good = isinstance(value, bool)
+    elif dtype.is_integer:
+        good = isinstance(value, int) and not isinstance(value, bool) and dtype.min <= value <= dtype.max
+    elif dtype.is_floating:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        value = float(value) if good else value
+    else:
+        raise invalid(f"Conversion of JSON Value: {_shown(value)} to type: {dtype.name} is not supported")
+    if not good:
+        raise invalid(f"JSON Value: {_shown(value)} Type: {_type(value)} is not of expected type: {_name(dtype)}")
+    return value
+
+
+def _is_base64(value: dict[str, Any]) -> bool:
+    return len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def _from_base64(value: dict[str, Any]) -> bytes:
+    if not _is_base64(value):
+        raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
+    text = "".join(value["b64"].split()).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid("Unable to base64 decode") from None
+
+
+def write_outputs(outputs: Answer, rows: bool) -> bytes:
+    """The body of an answer: in rows where the request came in rows, a single output without its name."""
+    values = {name: _encodable(array, name) for name, array in outputs.items()}
+    if not rows:
+        return _dump({"outputs": values if len(values) > 1 else next(iter(values.values()))})
+    sizes = {name: array.shape[0] if array.ndim else None for name, array in outputs.items()}
+    for name, size in sizes.items():
+        if size is None:
+            raise invalid(f"Tensor name: {name} has no shape information ")
+        first = next(iter(sizes.values()))
+        if size != first:
+            raise invalid(f"Tensor name: {name} has inconsistent batch size: {size} expecting: {first}")
+    if len(values) == 1:
+        return _dump({"predictions": next(iter(values.values()))})
+    count = next(iter(sizes.values())) or 0
+    return _dump({"predictions": [{name: value[i] for name, value in values.items()} for i in range(count)]})
+
+
+def write_error(message: str) -> bytes:
+    """The body of a refusal."""
+    return json.dumps({"error": message}).encode()
+
+
+def _encodable(array: np.ndarray, name: str) -> Any:
+    """An array as orjson takes it: numbers in numpy, where it writes the fewest digits that give a float32 back."""
+    if array.dtype == object:
+        return _strings(array.tolist(), name.endswith("_bytes"))
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        shortest = np.array([float(str(x)) for x in array.ravel()]).reshape(array.shape)
+        return shortest.tolist()
+    if array.dtype.name == "bfloat16":
+        array = array.astype("float32")
+    return np.ascontiguousarray(array) if array.ndim else array[()]
+
+
+def _strings(value: Any, as_base64: bool) -> Any:
+    if isinstance(value, list):
+        return [_strings(inner, as_base64) for inner in value]
+    value = value.encode() if isinstance(value, str) else value
+    if as_base64:
+        return {"b64": base64.b64encode(value).decode()}
+    return value.decode("utf-8", "replace")
+
+
+def _dump(value: Any) -> bytes:
+    if _has_nan(value):
+        return json.dumps(_plain(value)).encode()
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _has_nan(value: Any) -> bool:
+    """Whether a number that JSON has not is in lists: only `_encodable` puts floats there, and only for that reason."""
+    if isinstance(value, dict):
+        return any(map(_has_nan, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_nan, value))
+    return isinstance(value, float) and not np.isfinite(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _shown(value: Any, depth: int = 4) -> str:
+    """The start of a value's JSON."""
+    if isinstance(value, list | dict) and not depth:
+        return "..."
+    if isinstance(value, list):
+        text = f"[{', '.join(_shown(inner, depth - 1) for inner in value[:8])}{', ...' if len(value) > 8 else ''}]"
+    elif isinstance(value, dict):
+        some = itertools.islice(value.items(), 8)
+        parts = [f"{json.dumps(key[:SHOWN])}: {_shown(inner, depth - 1)}" for key, inner in some]
+        text = f"{{{', '.join(parts)}{', ...' if len(value) > 8 else ''}}}"
+    else:
+        text = json.dumps(value[:SHOWN] if isinstance(value, str) else value)
+    return text[:SHOWN]
+
+
+def _type(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "Null", True: "True", False: "False"}[value]
+    return {str: "String", list: "Array", dict: "Object"}.get(type(value), "Number")
+
+
+def _name(dtype: tf.DType) -> str:
+    """A type as TensorFlow Serving's messages have it."""
+    return {"float32": "float", "float64": "double"}.get(dtype.name, dtype.name)
+
+
+def _shape(array: np.ndarray) -> str:
+    return "[" + ",".join(map(str, array.shape)) + "]"

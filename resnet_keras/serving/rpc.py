@@ -1,0 +1,225 @@
+"""TensorFlow Serving's gRPC services, with the standard health and reflection services beside them."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_management_pb2,
+    model_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from resnet_keras.errors import UsageError
+from resnet_keras.serving.core import CALLS_WITHOUT_EXAMPLES, Core
+from resnet_keras.serving.loaded import DEFAULT_SIGNATURE
+from resnet_keras.serving.status import Code, ServingError, invalid
+from resnet_keras.serving.tensors import to_array, to_proto
+
+log = logging.getLogger(__name__)
+LONGEST_MESSAGE = 1024
+CODES = {Code(code.value[0]): code for code in grpc.StatusCode}
+
+
+class RpcServer:
+    """The gRPC side of a server; it listens from `start` on.
+
+    Args:
+        core: the models.
+        address: host:port.
+        credentials: of TLS; None for none.
+    """
+
+    def __init__(self, core: Core, address: str, credentials: grpc.ServerCredentials | None) -> None:
+        options = core.options
+        threads = options.grpc_max_threads or (64 if options.enable_batching else 4 * (os.cpu_count() or 1))
+        self._server = grpc.server(
+            ThreadPoolExecutor(threads, "grpc"),
+            options=[
+                ("grpc.max_receive_message_length", options.max_request_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # else two servers share a port without a word
+            ],
+            interceptors=[ReadInHandler()],
+            maximum_concurrent_rpcs=options.max_waiting_requests,
+        )
+        self._health = health.HealthServicer()
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(core), self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        services = [module.DESCRIPTOR.services_by_name[name].full_name for module, name in SERVICES]
+        reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], self._server)
+        self._services = ["", *services[:2]]
+        try:
+            if credentials is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise UsageError(f"cannot listen at {address}; is the port taken? give another --port") from error
+
+    def start(self) -> None:
+        self._server.start()
+        for service in self._services:
+            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self, seconds: float) -> None:
+        """Take no more requests; returns when those under way are answered, or after so many seconds."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(seconds).wait()
+
+
+class ReadInHandler(grpc.ServerInterceptor):
+    """Messages are read by the thread that answers.
+
+    gRPC reads them before that, and where one cannot be read, a thread of the pool waits for it as long as the
+    connection lasts: eight such messages and nobody is answered any more (grpcio 1.85, `_server.py`).
+    """
+
+    def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        handler: Any = continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+
+        def read(data: bytes, context: grpc.ServicerContext) -> Any:
+            try:
+                return handler.request_deserializer(data)
+            except Exception:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no message for {handler_call_details.method}")
+
+        if handler.response_streaming:
+
+            def stream(data: bytes, context: grpc.ServicerContext) -> Iterator[Message]:
+                yield from handler.unary_stream(read(data, context), context)
+
+            return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
+
+        def unary(data: bytes, context: grpc.ServicerContext) -> Message:
+            return handler.unary_unary(read(data, context), context)
+
+        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+
+
+SERVICES: list[tuple[Any, str]] = [
+    (prediction_service_pb2, "PredictionService"),
+    (model_service_pb2, "ModelService"),
+    (health_pb2, "Health"),
+]
+
+
+def answered(call: Callable[..., Message]) -> Callable[[Any, Any, grpc.ServicerContext], Message]:
+    """A method of a service that raises `ServingError`, as gRPC wants it."""
+
+    def method(self: Any, request: Any, context: grpc.ServicerContext) -> Message:
+        try:
+            return call(self, request)
+        except ServingError as error:
+            refused = error
+        except Exception as fault:
+            log.exception("a request failed by a fault of the server's")
+            refused = ServingError(Code.INTERNAL, f"{type(fault).__name__}: {fault}")
+        text = refused.message
+        if len(text) > LONGEST_MESSAGE:
+            text = f"{text[:LONGEST_MESSAGE]}...TRUNCATED"
+        context.abort(CODES[refused.code], text)
+        raise AssertionError("abort raises")
+
+    return method
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Predict and GetModelMetadata."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @contextmanager
+    def _counted(self, request: Any, api: str) -> Iterator[None]:
+        started, failed = time.perf_counter(), None
+        try:
+            yield
+        except ServingError as error:
+            failed = error
+            raise
+        finally:
+            self._core.count(request.model_spec.name, failed, api, "GRPC", started)
+
+    @answered
+    def Predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:  # noqa: N802
+        with self._counted(request, "Predict"):
+            return self._predict(request)
+
+    def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+        if not request.HasField("model_spec"):
+            raise invalid("Missing ModelSpec")
+        response = predict_pb2.PredictResponse()
+        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        with self._core.manager.version(*which(request.model_spec)) as version:
+            inputs = {name: to_array(proto, name) for name, proto in request.inputs.items()}
+            answer = self._core.predict(version, signature, inputs, request.output_filter)
+            for name, array in answer.items():
+                response.outputs[name].CopyFrom(to_proto(array, version.outputs_of(signature)[name].dtype))
+            response.model_spec.name = version.name
+            response.model_spec.version.value = version.version
+            response.model_spec.signature_name = signature
+        return response
+
+    @answered
+    def GetModelMetadata(  # noqa: N802
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        with self._counted(request, "GetModelMetadata"):
+            if not request.HasField("model_spec"):
+                raise invalid("Missing ModelSpec")
+            return self._core.metadata(*which(request.model_spec), request.metadata_field)[0]
+
+    @answered
+    def Classify(self, request: Any) -> Message:  # noqa: N802
+        raise ServingError(Code.UNIMPLEMENTED, CALLS_WITHOUT_EXAMPLES)
+
+    Regress = MultiInference = Classify
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """GetModelStatus and ReloadConfig."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @answered
+    def GetModelStatus(  # noqa: N802
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        if not request.HasField("model_spec"):
+            raise invalid("Missing ModelSpec")
+        return self._core.status(*which(request.model_spec))
+
+    @answered
+    def HandleReloadConfigRequest(  # noqa: N802
+        self, request: model_management_pb2.ReloadConfigRequest
+    ) -> model_management_pb2.ReloadConfigResponse:
+        self._core.manager.configure(request.config)
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.SetInParent()
+        return response
+
+
+def which(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
+    """Name, version and label that a request names."""
+    choice = spec.WhichOneof("version_choice")
+    version = spec.version.value if choice == "version" else None
+    return spec.name, version, spec.version_label if choice == "version_label" else None

@@ -1,0 +1,185 @@
+"""The server: models, gRPC, REST, and an orderly end."""
+
+import logging
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import grpc
+import uvicorn
+
+from resnet_keras.errors import UsageError, reason
+from resnet_keras.serving.core import Core
+from resnet_keras.serving.options import Serve
+from resnet_keras.serving.rest import RestApi
+from resnet_keras.serving.rpc import RpcServer
+from resnet_keras.serving.settings import one_model, read_batching, read_models, read_monitoring, read_ssl
+from resnet_keras.serving.status import ServingError
+
+log = logging.getLogger(__name__)
+DRAIN_SECONDS = 60
+LONGEST_HEADERS = 64 << 10
+
+
+class Server:
+    """A server that listens from `start` to `stop`.
+
+    Args:
+        options: the flags of `resnet-keras serve`.
+
+    Raises:
+        UsageError: flags or files that are wrong, a port that is taken, a model none of whose versions can be loaded.
+    """
+
+    def __init__(self, options: Serve) -> None:
+        options.check()
+        path = options.config_file()
+        config = read_models(path) if path else one_model(options.model_name, str(options.model_base_path))
+        batching = read_batching(options.batching_parameters_file) if options.enable_batching else None
+        metrics_path = read_monitoring(options.monitoring_config_file)
+        credentials = _credentials(options.ssl_config_file)
+        self._socket = _listen(options.host, options.rest_api_port) if options.rest_api_port else None
+        self._rest: uvicorn.Server | None = None
+        self._rest_thread: threading.Thread | None = None
+        self._rpc: RpcServer | None = None
+        self.core: Core | None = None
+        try:
+            self.core = _core(options, config, batching, path)
+            if failures := self.core.manager.failures():
+                raise UsageError(f"cannot serve {'; '.join(failures)}")
+            if options.port:
+                self._rpc = RpcServer(self.core, f"{options.host}:{options.port}", credentials)
+            if self._socket:
+                self._rest = uvicorn.Server(
+                    uvicorn.Config(
+                        RestApi(self.core, metrics_path).application,
+                        http="h11",
+                        ws="none",
+                        lifespan="off",
+                        log_config=None,
+                        access_log=False,
+                        proxy_headers=False,
+                        server_header=False,
+                        h11_max_incomplete_event_size=LONGEST_HEADERS,
+                        timeout_graceful_shutdown=DRAIN_SECONDS,
+                    )
+                )
+        except BaseException:
+            self.stop()
+            raise
+
+    def start(self) -> None:
+        """Answer requests from now on."""
+        assert self.core is not None
+        if self._rpc:
+            self._rpc.start()
+        if self._rest:
+            assert self._socket is not None
+            self._socket.listen()
+            listening = [self._socket]
+            self._rest_thread = threading.Thread(target=self._rest.run, args=(listening,), name="rest", daemon=True)
+            self._rest_thread.start()
+        self.core.manager.start()
+
+    def stop(self) -> None:
+        """Take no more requests, answer those under way, free the memory."""
+        if self._rest and self._rest_thread:
+            self._rest.should_exit = True
+        if self._rpc:
+            self._rpc.stop(DRAIN_SECONDS)
+        if self._rest_thread:
+            self._rest_thread.join()
+        if self._socket:
+            self._socket.close()
+        if self.core:
+            self.core.close()
+
+
+def _core(options: Serve, config: Any, batching: Any, path: object) -> Core:
+    try:
+        return Core(options, config, batching)
+    except ServingError as error:
+        hint = ""
+        if "assign label" in error.message:
+            hint = "; --allow_version_labels_for_unavailable_models lets it pass"
+        raise UsageError(f"{path or options.model_base_path}: {error.message}{hint}") from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UsageError(f"cannot listen at {host}: {reason(error)}; give another --host") from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        raise UsageError(f"cannot listen at {host}:{port}: {reason(error)}; give another --rest_api_port") from error
+    return listening
+
+
+def _credentials(path: str | None) -> grpc.ServerCredentials | None:
+    if path is None:
+        return None
+    keys: Any = read_ssl(path)
+    try:
+        return grpc.ssl_server_credentials(
+            [(keys.server_key.encode(), keys.server_cert.encode())],
+            keys.custom_ca.encode() or None,
+            keys.client_verify,
+        )
+    except ValueError as error:
+        raise UsageError(f"cannot use the TLS configuration {path}: {error}") from error
+
+
+def serve(options: Serve) -> None:
+    """Serve until SIGTERM or Ctrl-C; requests under way are answered first.
+
+    Raises:
+        KeyboardInterrupt: after the end that Ctrl-C asked for.
+    """
+    logging.basicConfig(
+        level=logging.WARNING if options.quiet else logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    for noisy in ("tensorflow", "absl", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    received: list[int] = []
+    ended = threading.Event()
+
+    def end(number: int, _: FrameType | None) -> None:
+        if received:
+            raise SystemExit(1)  # asked twice: at once
+        received.append(number)
+        ended.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server = Server(options)
+        try:
+            if not ended.is_set():
+                server.start()
+                _say_where(options)
+            ended.wait()
+            log.info("answering what is under way")
+        finally:
+            server.stop()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if signal.SIGINT in received:
+        raise KeyboardInterrupt
+
+
+def _say_where(options: Serve) -> None:
+    if options.rest_api_port:
+        log.info("REST and the page at http://%s:%d", options.host, options.rest_api_port)
+    if options.port:
+        log.info("gRPC at %s:%d", options.host, options.port)

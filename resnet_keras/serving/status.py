@@ -1,0 +1,78 @@
+"""How a request can fail: TensorFlow's status codes, and what each is in HTTP (TensorFlow Serving's http_server.cc)."""
+
+import contextlib
+from collections.abc import Iterator
+from enum import IntEnum
+from http import HTTPStatus
+
+import tensorflow as tf
+
+
+class Code(IntEnum):
+    """Status codes, numbered as in gRPC and in TensorFlow's errors."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+HTTP = {
+    Code.OK: HTTPStatus.OK,
+    Code.CANCELLED: 499,
+    Code.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    Code.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Code.ALREADY_EXISTS: HTTPStatus.CONFLICT,
+    Code.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    Code.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    Code.ABORTED: HTTPStatus.CONFLICT,
+    Code.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
+    Code.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    Code.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+}
+"""A code that is not here is an internal error, 500."""
+
+
+class ServingError(Exception):
+    """A request that gets no answer: a code and what is wrong, for the client."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+    @property
+    def http(self) -> int:
+        return int(HTTP.get(self.code, HTTPStatus.INTERNAL_SERVER_ERROR))
+
+    def __str__(self) -> str:
+        return f"{self.code.name}: {self.message}"
+
+
+def invalid(message: str) -> ServingError:
+    """The commonest one: INVALID_ARGUMENT."""
+    return ServingError(Code.INVALID_ARGUMENT, message)
+
+
+@contextlib.contextmanager
+def tensorflow_errors() -> Iterator[None]:
+    """Within it, an error of TensorFlow's is a `ServingError` of its code."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise ServingError(Code(error.error_code), error.message.split("\n\t [[")[0].strip()) from error
