@@ -27,6 +27,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.input
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.serving
 
 bench-export: .venv/.bench
 	$(BIN)/python -m benchmarks.export
