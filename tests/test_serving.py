@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -33,6 +34,7 @@ from tensorflow_serving.apis import (
 
 from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import ask
+from resnet_keras.flags import fill
 from resnet_keras.serving.client import Client, histogram, quantile
 from resnet_keras.serving.options import Serve, in_tyro_form
 from resnet_keras.serving.process import _free_ports
@@ -551,3 +553,16 @@ def test_histogram_and_quantiles() -> None:
     assert (rows[0]["requests"], rows[-1]["requests"]) == (2, 1)
     assert (quantile(times, 0.5), quantile(times, 0.99)) == (0.001, 0.004)
     assert histogram([]) == []
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yml", "kubernetes.yaml"])
+def test_what_runs_tensorflow_serving_runs_this_server_too(name: str) -> None:
+    models = Path(__file__).parents[1] / "saved_models"
+    flags = re.findall(r"- (--\S+)", (models / name).read_text().replace("${CORES:-2}", "2"))
+    options = fill(Serve, in_tyro_form(flags), "serve")
+    assert options is not None
+    options.check()
+    assert options.enable_batching
+    assert options.tensorflow_intra_op_parallelism == 1
+    assert read_batching(models / Path(options.batching_parameters_file or "").name).allowed_batch_sizes[-1] == 8
+    assert read_monitoring(models / Path(options.monitoring_config_file or "").name) is not None

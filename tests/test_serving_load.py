@@ -27,7 +27,9 @@ import tensorflow as tf
 from serving_models import half_plus
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+import resnet_keras as rk
 from resnet_keras.cli import main
+from resnet_keras.export.versions import rollback
 from resnet_keras.serving.process import ServerProcess, _free_ports, server_process
 
 ONE = {"instances": [1.0]}
@@ -95,7 +97,9 @@ def publish(made: Path, base: Path, version: int) -> None:
     os.rename(base / ".made", base / str(version))
 
 
-@pytest.mark.parametrize(("batching", "swaps"), [(False, 30), (True, 6)])
+@pytest.mark.parametrize(
+    ("batching", "swaps"), [(False, 5), (True, 5), pytest.param(False, 30, marks=pytest.mark.slow)]
+)
 def test_swaps_under_load_fail_nobody(tmp_path: Path, batching: bool, swaps: int) -> None:
     base = tmp_path / "m"
     versions = {number: half_plus(number, tmp_path / "made" / str(number)) for number in range(1, swaps + 2)}
@@ -116,6 +120,27 @@ def test_swaps_under_load_fail_nobody(tmp_path: Path, batching: bool, swaps: int
         assert {answer[0] for answer in results} == {200}
         assert {answer[1] for answer in results} == set(range(1, swaps + 2))
         assert all(prediction == 0.5 + version for _, version, prediction in results)
+
+
+def test_export_and_rollback_reach_a_running_server(digits_run: Path, tmp_path: Path) -> None:
+    models = tmp_path / "saved_models"
+    rk.export_servable(digits_run, models / "digits")
+    config = models / "models.config"
+    flags = ["--model_config_file", str(config), "--model_config_file_poll_wait_seconds", "1"]
+    with server_process(flags) as server:
+        assert available(server, "digits") == {1}
+        rk.export_servable(digits_run, models / "digits")
+        wait_for(lambda: available(server, "digits") == {1, 2})
+        for label, version in (("stable", 1), ("canary", 2)):
+            url = f"http://{server.rest}/v1/models/digits/labels/{label}/metadata"
+            assert requests.get(url, timeout=60).json()["model_spec"]["version"] == str(version)
+        text = config.read_text()
+        config.write_text("junk {")
+        time.sleep(2.5)
+        assert available(server, "digits") == {1, 2}
+        config.write_text(text)
+        rollback(models, "digits")
+        wait_for(lambda: available(server, "digits") == {1})
 
 
 def test_overload_is_answered_or_refused(tmp_path: Path) -> None:

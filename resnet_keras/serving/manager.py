@@ -44,6 +44,8 @@ class Model:
 
     config: model_server_config_pb2.ModelConfig
     versions: dict[int, VersionState] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    """Those of the configuration, once its versions are loaded."""
 
     @property
     def available(self) -> list[int]:
@@ -140,23 +142,25 @@ class Manager:
                 for name in gone:
                     self._retire(self._models.pop(name))
             self._look()
-        self._check_labels(entries)
+            self._label(entries)
 
     def _retire(self, model: Model) -> None:
         for number in model.available:
             threading.Thread(target=self._unload, args=(model, number), daemon=True).start()
 
-    def _check_labels(self, entries: list[model_server_config_pb2.ModelConfig]) -> None:
-        if self._options.allow_version_labels_for_unavailable_models:
-            return
+    def _label(self, entries: list[model_server_config_pb2.ModelConfig]) -> None:
+        any_version = self._options.allow_version_labels_for_unavailable_models
         for entry in entries:
             for version in entry.version_labels.values():
-                if version not in self._models[entry.name].available:
+                if version not in self._models[entry.name].available and not any_version:
                     raise ServingError(
                         Code.FAILED_PRECONDITION,
                         f"Request to assign label to version {version} of model {entry.name}, which is not currently "
                         "available for inference",
                     )
+        with self._lock:
+            for entry in entries:
+                self._models[entry.name].labels = dict(entry.version_labels)
 
     def look(self) -> None:
         """Load what should be served and is not, then unload what should not be."""
@@ -257,9 +261,9 @@ class Manager:
             yield loaded
 
     def _labelled(self, model: Model | None, label: str) -> int:
-        if model is None or label not in model.config.version_labels:
+        if model is None or label not in model.labels:
             raise invalid(f"Unrecognized servable version label: {label}")
-        return model.config.version_labels[label]
+        return model.labels[label]
 
     def states(self, name: str, number: int | None = None, label: str | None = None) -> dict[int, VersionState]:
         """The versions of a model, newest first, or one of them. Raises `ServingError` where there is none."""

@@ -84,8 +84,7 @@ class RestApi:
         answer = Response(status_code=500)
         try:
             asked = parse_path(request.method, path)
-            with self._admitted():
-                answer = await self._answer(request, asked, started + self._core.options.rest_api_timeout_in_ms / 1000)
+            answer = await self._answer(request, asked, started + self._core.options.rest_api_timeout_in_ms / 1000)
         except ServingError as refused:
             error = refused
         except ClientDisconnect:
@@ -111,11 +110,12 @@ class RestApi:
             response, signatures = self._core.metadata(asked.model, asked.version, asked.label)
             spec, signature_def = _text(response.model_spec), _text(signatures)
             return _json_text(f'{{"model_spec": {spec}, "metadata": {{"signature_def": {signature_def}}}}}')
-        async with self._body(request, end) as body:
-            if asked.method != "predict":
-                raise ServingError(Code.UNIMPLEMENTED, CALLS_WITHOUT_EXAMPLES)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, partial(self._predict, asked, body, end))
+        if asked.method != "predict":
+            raise ServingError(Code.UNIMPLEMENTED, CALLS_WITHOUT_EXAMPLES)
+        with self._admitted():
+            async with self._body(request, end) as body:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._pool, partial(self._predict, asked, body, end))
 
     def _predict(self, asked: Asked, body: bytes, end: float) -> Response:
         if time.perf_counter() > end:  # whoever asked has stopped waiting

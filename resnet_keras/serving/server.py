@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -45,6 +46,7 @@ class Server:
         self._rest: uvicorn.Server | None = None
         self._rest_thread: threading.Thread | None = None
         self._rpc: RpcServer | None = None
+        self._rereading = _Rereading(self, path, options.model_config_file_poll_wait_seconds)
         self.core: Core | None = None
         try:
             self.core = _core(options, config, batching, path)
@@ -83,9 +85,11 @@ class Server:
             self._rest_thread = threading.Thread(target=self._rest.run, args=(listening,), name="rest", daemon=True)
             self._rest_thread.start()
         self.core.manager.start()
+        self._rereading.start()
 
     def stop(self) -> None:
         """Take no more requests, answer those under way, free the memory."""
+        self._rereading.stop()
         if self._rest and self._rest_thread:
             self._rest.should_exit = True
         if self._rpc:
@@ -96,6 +100,37 @@ class Server:
             self._socket.close()
         if self.core:
             self.core.close()
+
+
+class _Rereading:
+    """Looks at the model configuration again and again; one that is wrong changes nothing."""
+
+    def __init__(self, server: Server, path: Path | None, seconds: int) -> None:
+        self._server, self._path, self._seconds = server, path, seconds
+        self._last = path.read_bytes() if path else b""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="configuration", daemon=True)
+
+    def start(self) -> None:
+        if self._path and self._seconds:
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _poll(self) -> None:
+        assert self._path is not None
+        while not self._stop.wait(self._seconds):
+            try:
+                now = self._path.read_bytes()
+                if now != self._last and self._server.core:
+                    self._last = now
+                    self._server.core.manager.configure(read_models(self._path))
+                    log.info("%s has changed, and is followed", self._path)
+            except (OSError, UsageError, ServingError) as error:
+                log.warning("%s cannot be followed: %s", self._path, error)
 
 
 def _core(options: Serve, config: Any, batching: Any, path: object) -> Core:
