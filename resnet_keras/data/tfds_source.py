@@ -92,7 +92,9 @@ def _prepare(builder: Any) -> None:
     try:
         with contextlib.redirect_stdout(sys.stderr if builder.name != "digits" else io.StringIO()):
             builder.download_and_prepare()
-    except (OSError, AssertionError, tfds.download.DownloadError) as error:
+    except (OSError, AssertionError, tfds.download.DownloadError, tf.errors.OpError) as error:
+        if builder.is_prepared():  # another process was quicker
+            return
         raise UsageError(f"--data {builder.name} cannot be prepared: {reason(error)}") from error
 
 
