@@ -48,10 +48,10 @@ def write_report(
     if rows:
         curves = png_of(draw_curves(rows))
         (folder / "curves.png").write_bytes(curves)
-        parts += ["<h2>Training</h2>", _image(curves, "Loss, accuracy and learning rate by epoch")]
+        parts += ["<h2>Training</h2>", image_tag(curves, "Loss, accuracy and learning rate by epoch")]
     parts += [f"<h2>Classes on the {'held-out pictures' if config.validation else 'test split'}</h2>"]
     if len(result.labels) <= LARGEST_CONFUSION:
-        parts += [_image(png_of(draw_confusion(result)), "Confusion matrix")]
+        parts += [image_tag(png_of(draw_confusion(result)), "Confusion matrix")]
     parts += [_class_table(result), "<h2>Configuration</h2>", _pairs(flat(config))]
     parts += ["<h2>Environment</h2>", _pairs({**metrics["environment"], "seconds": round(metrics["seconds"], 1)})]
     end = " Interrupted before its end." if metrics["interrupted"] else ""
@@ -115,7 +115,8 @@ def png_of(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _image(png: bytes, text: str) -> str:
+def image_tag(png: bytes, text: str) -> str:
+    """A picture inside a page, and what it shows in words."""
     return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 

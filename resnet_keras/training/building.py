@@ -48,6 +48,12 @@ def _starting_weights(config: TrainConfig) -> Weights | None:
     return find_weights(config.weights)
 
 
+def source_of(config: TrainConfig) -> Source:
+    """The data of a config, with training pictures held out for its test split where it says so."""
+    source = open_source(config.data, config.data_dir)
+    return hold_out(source, config.validation) if config.validation else source
+
+
 def picture_format_for(config: TrainConfig, source: Source, start: Weights | None = None) -> PictureFormat:
     """The pictures of a run; normalised as the model it starts from was, else as the data are, else as ImageNet."""
     if config.image_size:
@@ -110,15 +116,13 @@ def prepare(config: TrainConfig, strategy: tf.distribute.Strategy) -> Prepared:
     check_batch(config, strategy)
     xla = use_xla(config, strategy)
     start = _starting_weights(config)
-    source = open_source(config.data, config.data_dir)
-    if config.validation:
-        source = hold_out(source, config.validation)
+    source = source_of(config)
     shape = picture_format_for(config, source, start)
     steps = steps_per_epoch(source.train, config.batch_size)
     class_weights = balanced_weights(source) if config.class_weights == "balanced" else None
     keras.utils.set_random_seed(config.seed)
     with _precision(config.precision), strategy.scope():
-        network = _network(config, source, shape, start)
+        network = network_of(config, source, shape, start)
         trained = keras.Model(network.input, network.get_layer("logits").output, name=network.name)
     phases = phases_of(config)
     for phase in phases:
@@ -144,7 +148,11 @@ def _precision(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _network(config: TrainConfig, source: Source, shape: PictureFormat, start: Weights | None) -> keras.Model:
+def network_of(config: TrainConfig, source: Source, shape: PictureFormat, start: Weights | None = None) -> keras.Model:
+    """The network that a config trains on pictures of a format, from raw pixels to probabilities.
+
+    `start` are published or converted weights to begin with.
+    """
     options: dict[str, Any] = dict(config.model_options)
     spec = named(config.model).spec
     if isinstance(spec, ResNetSpec):

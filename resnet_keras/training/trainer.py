@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,9 @@ class TrainResult:
     run_dir: Path
 
 
-def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
+def train(
+    config: TrainConfig, *, quiet: bool = False, watchers: Sequence[Callable[[Prepared], Watcher]] = ()
+) -> TrainResult:
     """Train a network as a config says, and write its run folder.
 
     The folder has `config.json`, `metrics.csv` (a row an epoch), `metrics.json`, `model.keras`, `checkpoints/`,
@@ -67,6 +69,7 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
     Args:
         config: a recipe of `resnet_keras.recipes`, changed with `dataclasses.replace`.
         quiet: without the progress on standard error.
+        watchers: functions that make objects which are told of the run as it goes, on the first host.
 
     On CPU, one seed gives one result to the last bit where TensorFlow runs one op at a time, as the program sets it:
     `tf.config.threading.set_inter_op_parallelism_threads(1)` before anything else.
@@ -90,7 +93,8 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
         if host == 0 and not resumes:
             write_text(folder / CONFIG, prepared.config.to_json() + "\n")
         try:
-            return _run(prepared, folder, say, quiet=quiet, resumes=resumes)
+            own = [make(prepared) for make in watchers] if host == 0 else []
+            return _run(prepared, folder, say, own, quiet=quiet, resumes=resumes)
         except LOST as error:
             if hosts == 1:
                 raise
@@ -100,12 +104,14 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
             ) from error
 
 
-def _run(prepared: Prepared, folder: Path, say: Callable[[str], None], *, quiet: bool, resumes: bool) -> TrainResult:
+def _run(
+    prepared: Prepared, folder: Path, say: Callable[[str], None], own: list[Watcher], *, quiet: bool, resumes: bool
+) -> TrainResult:
     config, state, network = prepared.config, prepared.state, prepared.network
     host, hosts = host_of(prepared.strategy)
     test_batches = evaluation_batches(prepared.source, prepared.shape, config.batch_size)
     evaluator = Evaluator(network, prepared.source.labels, prepared.strategy, flip=config.test_flip, host=(host, hosts))
-    watchers: list[Watcher] = [TensorBoardLog(folder, prepared)] if host == 0 else []
+    watchers: list[Watcher] = [TensorBoardLog(folder, prepared), *own] if host == 0 else []
     if host == 0 and not quiet:
         watchers.append(Progress(config.epochs, prepared.steps_per_epoch, config.batch_size))
     loop = Loop(prepared, Record(folder), lambda: evaluator(test_batches), folder, host, hosts, watchers, say)

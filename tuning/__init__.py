@@ -1,0 +1,1 @@
+"""Searches for a good recipe, by KerasTuner, over this package's networks and its training."""

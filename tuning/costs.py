@@ -1,0 +1,115 @@
+"""What a config costs before it is trained: parameters, multiply-adds, memory, and the latency of its servable."""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from resnet_keras.config import TrainConfig, config_from_json
+from resnet_keras.data.splits import Source
+from resnet_keras.errors import UsageError
+from resnet_keras.export.servable import export_servable
+from resnet_keras.training.building import network_of, picture_format_for, source_of
+from resnet_keras.zoo import complexity
+
+COPIES = 4
+"""Numbers that training keeps for each parameter: itself, its gradient, momentum, the running average."""
+MAPS = 3
+"""Maps that training keeps for each that a convolution puts out: its own, the norm's, the activation's."""
+RUNS = 30
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a trial may cost; None for anything."""
+
+    max_parameters: int | None = None
+    """Trainable ones."""
+    max_macs: float | None = None
+    """Multiply-adds of one picture."""
+    max_memory_gb: float | None = None
+    """Of training, estimated: four numbers a parameter, three maps for each convolution and picture, float32."""
+    max_latency_ms: float | None = None
+    """Of one picture, by the exported model in a session on this machine."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a config costs."""
+
+    parameters: int
+    macs: int
+    memory_gb: float
+    latency_ms: float | None = None
+
+
+def count(config: TrainConfig, source: Source) -> Cost:
+    """The cost of a config, but its latency: no weight of the network is allocated."""
+    shape = picture_format_for(config, source)
+    with keras.StatelessScope():
+        network = network_of(config, source, shape)
+    found = complexity(network)
+    numbers = COPIES * found.parameters + MAPS * found.activations * config.batch_size // config.accumulation
+    return Cost(found.trainable_parameters, found.macs, round(numbers * 4 / 2**30, 3))
+
+
+def refusal(cost: Cost, bounds: Bounds) -> str | None:
+    """Why a config is not trained; None where nothing is against it."""
+    pairs = [
+        (cost.parameters, bounds.max_parameters, "parameters", "max_parameters"),
+        (cost.macs, bounds.max_macs, "multiply-adds", "max_macs"),
+        (cost.memory_gb, bounds.max_memory_gb, "GB of memory", "max_memory_gb"),
+        (cost.latency_ms, bounds.max_latency_ms, "ms a picture", "max_latency_ms"),
+    ]
+    for value, most, what, name in pairs:
+        if most is not None and value is not None and value > most:
+            return f"refused: {value:,} {what}, more than {name} {most:,}"
+    return None
+
+
+def latency_of(config_path: Path) -> float:
+    """Milliseconds of one picture by the export of a config's network, in a process of its own."""
+    command = [sys.executable, "-m", "tuning.costs", str(config_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UsageError(f"the latency of {config_path} cannot be measured: {done.stderr.strip().splitlines()[-1:]}")
+    return float(json.loads(done.stdout.splitlines()[-1])["latency_ms"])
+
+
+def _measure(config: TrainConfig) -> float:
+    """The median of some runs, after as many to warm up; weights are random, which makes no difference."""
+    source = source_of(config)
+    shape = picture_format_for(config, source)
+    network = network_of(config, source, shape)
+    picture = np.zeros((1, *shape.size, shape.channels), "uint8")
+    with tempfile.TemporaryDirectory() as folder:
+        version = export_servable(network, Path(folder) / "net")
+        return 1e3 * statistics.median(timed(version, picture)[RUNS:])
+
+
+def timed(version: Path, picture: np.ndarray) -> list[float]:
+    """Seconds of one answer after the other."""
+    import tensorflow as tf
+
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        meta = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(version))
+    signature = meta.signature_def["serving_default"]
+    call = session.make_callable(signature.outputs["probabilities"].name, [signature.inputs["image"].name])
+    seconds = []
+    for _ in range(2 * RUNS):
+        started = time.perf_counter()
+        call(picture)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+if __name__ == "__main__":
+    print(json.dumps({"latency_ms": _measure(config_from_json(Path(sys.argv[1]).read_text("utf-8")))}))

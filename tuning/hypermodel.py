@@ -1,0 +1,122 @@
+"""`ResNetHyperModel`: a space for any tuner of KerasTuner, in a script of your own."""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+from keras_tuner.errors import FailedTrialError
+
+from resnet_keras.config import TrainConfig
+from resnet_keras.errors import UsageError
+from resnet_keras.evaluation import Evaluation
+from resnet_keras.training.building import Prepared, network_of, picture_format_for, source_of
+from resnet_keras.training.record import Row
+from resnet_keras.training.trainer import train
+from tuning.spaces import Space, draw
+
+
+class ResNetHyperModel(keras_tuner.HyperModel):
+    """Builds the networks of a space and trains them as its configs say.
+
+        tuner = keras_tuner.Hyperband(ResNetHyperModel(space), objective="val_accuracy", max_epochs=12)
+        tuner.search()
+
+    The data are the config's, so `search` needs none. Objectives are loss, accuracy, val_loss and val_accuracy; the
+    last two are of training pictures that are held out.
+
+    Args:
+        space: from hyperparameters to a config.
+        validation: share of the training pictures that is held out.
+        directory: of the run folders; a temporary one, which is removed, when None.
+        changes: fields of the config that are the same in every trial, such as data_dir.
+    """
+
+    def __init__(
+        self, space: Space, *, validation: float = 0.1, directory: str | Path | None = None, **changes: Any
+    ) -> None:
+        super().__init__()
+        self.space, self.directory = space, directory
+        self.changes = {**changes, "validation": validation, "run_dir": None}
+
+    def config(self, hp: keras_tuner.HyperParameters) -> TrainConfig:
+        """The config of some hyperparameters."""
+        return dataclasses.replace(draw(self.space, hp), **self.changes)
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """The network, from raw pixels to probabilities, compiled so that it can be evaluated."""
+        config = self.config(hp)
+        source = source_of(config)
+        keras.utils.set_random_seed(config.seed)
+        model = network_of(config, source, picture_format_for(config, source))
+        model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    def fit(
+        self,
+        hp: keras_tuner.HyperParameters,
+        model: keras.Model,
+        *_: Any,
+        epochs: int | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: Any = 0,
+        **__: Any,
+    ) -> keras.callbacks.History:
+        """Train `model` as the config says.
+
+        It has the trained weights after every epoch, when the callbacks are called. Hyperband's later rounds train anew
+        for more epochs: the rate's schedule is that of the whole run.
+
+        Args:
+            hp: of the trial.
+            model: as `build` made it.
+            epochs: the config's when None.
+            callbacks: are told of the beginning, of each epoch and of the end.
+            verbose: 0 for silence.
+
+        Returns:
+            loss, accuracy, val_loss and val_accuracy by epoch.
+
+        Raises:
+            FailedTrialError: training was refused or diverged; a tuner goes on with the next trial.
+        """
+        config = self.config(hp)
+        if epochs is not None:
+            config = dataclasses.replace(config, epochs=epochs, train_sizes=config.train_sizes[:epochs])
+        told = keras.callbacks.CallbackList(list(callbacks), add_history=True, model=model, epochs=config.epochs)
+        history = next(c for c in told.callbacks if isinstance(c, keras.callbacks.History))
+        told.on_train_begin()
+        with tempfile.TemporaryDirectory(dir=self.directory and str(self.directory)) as folder:
+            config = dataclasses.replace(config, run_dir=str(Path(folder, "run")))
+            watchers = [lambda prepared: _Copying(prepared, model, told)]
+            try:
+                train(config, quiet=verbose in (0, "0", None), watchers=watchers)
+            except UsageError as error:
+                raise FailedTrialError(str(error)) from error
+        told.on_train_end()
+        return history
+
+
+class _Copying:
+    """Brings a run's weights into the tuner's model after each epoch, and calls its callbacks."""
+
+    def __init__(self, prepared: Prepared, model: keras.Model, callbacks: keras.callbacks.CallbackList) -> None:
+        self._prepared, self._model, self._callbacks = prepared, model, callbacks
+
+    def begin(self, step: int) -> None:
+        pass
+
+    def steps(self, step: int, totals: np.ndarray | None) -> None:
+        pass
+
+    def epoch(self, row: Row, tested: Evaluation | None) -> None:
+        with self._prepared.state.averages_in_place():
+            self._model.set_weights(self._prepared.network.get_weights())
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        logs = {name: row[name] for name in names if row[name] is not None}
+        self._callbacks.on_epoch_begin(int(row["epoch"]) - 1)
+        self._callbacks.on_epoch_end(int(row["epoch"]) - 1, logs)

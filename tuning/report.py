@@ -1,0 +1,260 @@
+"""`report.html` of a search: the trials as a table that sorts, and what mattered, as pictures."""
+
+import dataclasses
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resnet_keras.files import write_text
+from resnet_keras.reporting import PAGE, image_tag, png_of
+
+if TYPE_CHECKING:
+    from tuning.search import Search
+
+COLOURS = colormaps["viridis"]
+BEST_COLOUR = "#d55e00"
+"""Of the best trial; apart from viridis for the colour-blind too."""
+LARGE_RATIO = 30.0
+"""Between the ends of an axis from which on it is logarithmic."""
+CURVES = 5
+SORTING = """<script>
+"use strict";
+for (const [column, head] of [...document.querySelectorAll("#trials th")].entries()) {
+  head.tabIndex = 0;
+  head.setAttribute("role", "button");
+  const sort = () => {
+    const body = document.querySelector("#trials tbody"), up = head.dataset.up !== "1";
+    head.dataset.up = up ? "1" : "0";
+    const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+    const number = (text) => text !== "" && !isNaN(text);
+    const order = (a, b) => number(a) && number(b) ? a - b : number(a) ? -1 : number(b) ? 1 : a.localeCompare(b);
+    const rows = [...body.rows].sort((a, b) => (up ? 1 : -1) * order(key(a), key(b)));
+    body.replaceChildren(...rows);
+  };
+  head.addEventListener("click", sort);
+  head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+}
+</script>
+<style>#trials th { cursor: pointer; text-decoration: underline dotted; } .wide { overflow-x: auto; }
+#trials { font-size: .85rem; } tr.best { font-weight: 600; }</style>"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial that ended."""
+
+    trial_id: str
+    values: dict[str, Any]
+    """Of its hyperparameters."""
+    score: float | None
+    """None where it failed."""
+    figures: dict[str, float]
+    failure: str | None
+    curve: list[tuple[int, float]]
+    """Epoch and held-out accuracy."""
+
+
+def write_report(path: Path, search: "Search", rows: Sequence[Row], best: Row | None, summary: dict[str, Any]) -> None:
+    """Write the page of a search."""
+    settings = search.settings
+    done = [row for row in rows if row.score is not None]
+    parts = [_pairs(summary)]
+    if best is not None:
+        parts += ["<h2>Hyperparameters and score</h2>"]
+        varying = varying_of(done)
+        if len(varying) > 1:
+            words = "Each line is a trial, from hyperparameter to hyperparameter, coloured by its score"
+            parts.append(image_tag(png_of(draw_parallel(done, varying, best, settings.objective)), words))
+        if varying:
+            words = "Score by the value of each hyperparameter"
+            parts.append(image_tag(png_of(draw_effects(done, varying, best, settings.objective)), words))
+        parts += ["<h2>Cost</h2>"]
+        costs = [
+            name for name in ("macs", "parameters", "latency_ms", "seconds") if any(name in r.figures for r in done)
+        ]
+        words = "Score by cost; the line joins the trials that no cheaper one beats"
+        parts.append(
+            image_tag(png_of(draw_costs(done, costs, best, settings.objective, better_is_more(search))), words)
+        )
+        parts += ["<h2>Learning curves of the best</h2>"]
+        words = "Held-out accuracy by epoch of the best trials"
+        parts.append(image_tag(png_of(draw_curves(done, better_is_more(search))), words))
+    parts += ["<h2>Trials</h2>", _table(rows, best), SORTING]
+    parts += ["<h2>Search</h2>", _pairs(dataclasses.asdict(settings))]
+    took = sum(row.figures.get("seconds", 0.0) for row in rows)
+    text = f"{len(rows)} trials, {len(rows) - len(done)} of them failed, {took / 60:.0f} minutes of training together."
+    title = f"Search: {settings.space}, {settings.tuner}"
+    write_text(path, PAGE.format(title=html.escape(title), summary=html.escape(text), body="\n".join(parts)))
+
+
+def better_is_more(search: "Search") -> bool:
+    return search.full_oracle.objective.direction == "max"
+
+
+def varying_of(rows: Sequence[Row]) -> list[str]:
+    """The hyperparameters with more than one value among some trials."""
+    names = dict.fromkeys(name for row in rows for name in row.values)
+    return [name for name in names if len({str(row.values.get(name)) for row in rows}) > 1]
+
+
+def _axis(rows: Sequence[Row], name: str) -> tuple[dict[str, float], list[tuple[float, str]]]:
+    """Where each trial is on the axis of a hyperparameter, 0 to 1, and the axis's marks.
+
+    Trials in which it has no meaning are not on it.
+    """
+    values = {row.trial_id: row.values[name] for row in rows if name in row.values}
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values())
+    if numbers and len(set(values.values())) > 6:
+        low, high = min(values.values()), max(values.values())
+        scale = math.log if low > 0 and high / low > LARGE_RATIO else float
+        ends = scale(low), scale(high)
+        marks = [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]
+        return {key: (scale(value) - ends[0]) / (ends[1] - ends[0]) for key, value in values.items()}, marks
+    known = sorted(set(values.values()), key=lambda value: (isinstance(value, str), value))
+    place = {value: i / max(1, len(known) - 1) for i, value in enumerate(known)}
+    marks = [(place[value], f"{value:.3g}" if isinstance(value, float) else str(value)) for value in known]
+    return {key: place[value] for key, value in values.items()}, marks
+
+
+def draw_parallel(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str) -> Figure:
+    """Parallel coordinates: an axis a hyperparameter, a line a trial."""
+    figure = Figure(figsize=(max(8.0, 1.5 * len(names)), 4.6), layout="constrained")
+    axes = figure.subplots()
+    scores = [row.score or 0.0 for row in rows]
+    low, high = min(scores), max(scores)
+    places = {}
+    for x, name in enumerate(names):
+        places[name], marks = _axis(rows, name)
+        axes.axvline(x, color="#bbb", lw=1, zorder=0)
+        for y, text in marks:
+            axes.text(x + 0.03, y, text, fontsize=8, va="center", color="#333", zorder=4)
+    for row in sorted(rows, key=lambda row: row is best):
+        line = [places[name].get(row.trial_id, math.nan) for name in names]
+        share = ((row.score or 0.0) - low) / (high - low) if high > low else 1.0
+        style: dict[str, Any] = {"color": COLOURS(share), "lw": 1.2, "alpha": 0.7}
+        if row is best:
+            style = {"color": BEST_COLOUR, "lw": 3, "label": f"best, trial {row.trial_id}", "zorder": 3}
+        axes.plot(range(len(names)), line, marker=".", **style)
+    axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+    axes.set_yticks([])
+    axes.set_ylim(-0.06, 1.06)
+    axes.spines[:].set_visible(False)
+    figure.legend(loc="outside upper left", frameon=False)
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure.colorbar(ScalarMappable(Normalize(low, high), COLOURS), ax=axes, label=objective, pad=0.01)
+    return figure
+
+
+def draw_effects(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str) -> Figure:
+    """A picture a hyperparameter: scores by its value."""
+    columns = min(4, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(3.1 * columns, 2.5 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for axes, name in zip(grid, names, strict=False):
+        places, marks = _axis(rows, name)
+        for row in rows:
+            if row.trial_id in places:
+                mine = row is best
+                colour, size = (BEST_COLOUR, 60) if mine else ("#0072b2", 22)
+                axes.scatter(places[row.trial_id], row.score, color=colour, s=size, alpha=0.8, zorder=2 + mine)
+        axes.set_xticks([place for place, _ in marks], [text for _, text in marks], fontsize=8)
+        axes.set_xlim(-0.12, 1.12)
+        axes.set_title(name.replace("_", " "), fontsize=10)
+        axes.grid(axis="y", color="#ddd")
+    for axes in grid[len(names) :]:
+        axes.set_visible(False)
+    for axes in grid[::columns]:
+        axes.set_ylabel(objective)
+    return figure
+
+
+def front(points: Sequence[tuple[float, float]], more_is_better: bool) -> list[tuple[float, float]]:
+    """Of (cost, score), those that nothing cheaper or equally cheap beats, by rising cost (Pareto's front)."""
+    sign, kept = (1 if more_is_better else -1), []
+    for cost, score in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if not kept or sign * score > sign * kept[-1][1]:
+            kept.append((cost, score))
+    return kept
+
+
+def draw_costs(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str, more_is_better: bool) -> Figure:
+    """A picture a cost: scores by it, and Pareto's front."""
+    titles = {"macs": "Multiply-adds a picture (M)", "parameters": "Parameters (k)", "latency_ms": "Latency (ms)"}
+    scales = {"macs": 1e-6, "parameters": 1e-3}
+    figure = Figure(figsize=(3.4 * len(names), 3.0), layout="constrained")
+    grid = figure.subplots(1, len(names), squeeze=False, sharey=True).ravel()
+    for axes, name in zip(grid, names, strict=True):
+        known = [row for row in rows if name in row.figures]
+        points = [(row.figures[name] * scales.get(name, 1.0), row.score or 0.0) for row in known]
+        axes.scatter(*zip(*points, strict=True), color="#0072b2", s=22, alpha=0.8)
+        axes.plot(*zip(*front(points, more_is_better), strict=True), color="#009e73", lw=1.5, marker="o", ms=4)
+        axes.scatter(best.figures[name] * scales.get(name, 1.0), best.score, color=BEST_COLOUR, s=60, zorder=3)
+        axes.set_xlabel(titles.get(name, "Training (s)"))
+        axes.grid(color="#ddd")
+    grid[0].set_ylabel(objective)
+    return figure
+
+
+def draw_curves(rows: Sequence[Row], more_is_better: bool) -> Figure:
+    """Held-out accuracy by epoch."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes: Axes = figure.subplots()
+    ordered = sorted(rows, key=lambda row: row.score or 0.0, reverse=more_is_better)
+    for row, colour in zip(ordered[:CURVES], COLOURS(np.linspace(0, 0.85, CURVES)), strict=False):
+        if row.curve:
+            epochs, values = zip(*row.curve, strict=True)
+            axes.plot(
+                epochs, [100 * value for value in values], color=colour, marker=".", label=f"trial {row.trial_id}"
+            )
+    axes.set(xlabel="Epoch", ylabel="Held-out accuracy (%)")
+    axes.grid(color="#ddd")
+    if axes.has_data():
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    rows = (
+        f"<tr><th>{html.escape(k.replace('_', ' '))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in values.items()
+    )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _table(rows: Sequence[Row], best: Row | None) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    costs = [
+        name
+        for name in ("epochs", "seconds", "parameters", "macs", "latency_ms")
+        if any(name in r.figures for r in rows)
+    ]
+    head = "".join(
+        f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in ["trial", "score", *costs, *names, "failure"]
+    )
+    lines = []
+    for row in rows:
+        cells = [row.trial_id, row.score, *(row.figures.get(name) for name in costs)]
+        cells += [*(row.values.get(name) for name in names), row.failure]
+        marked = ' class="best"' if row is best else ""
+        lines.append(f"<tr{marked}>{''.join(map(_cell, cells))}</tr>")
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="wide"><table id="trials">{body}</table></div>'
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "<td></td>"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"<td>{html.escape(str(value))}</td>"
+    text = f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+    return f'<td class="number" data-value="{value}">{text}</td>'

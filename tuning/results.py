@@ -1,0 +1,180 @@
+"""What a search found: the trials as rows, the best as a recipe, its test, and the recipe it started from beside it."""
+
+import csv
+import dataclasses
+import json
+import shutil
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+
+from resnet_keras.config import TrainConfig, config_from_json
+from resnet_keras.files import json_text, write_text
+from resnet_keras.recipes import RECIPES, recipe
+from resnet_keras.runs import TABLE
+from tuning.oracles import Status
+from tuning.report import Row, write_report
+from tuning.runs import CONFIG, Outcome, RunError, run
+from tuning.search import OBJECTIVES, Search, failure_of
+
+BEST = "best.json"
+REPORT = "report.html"
+OUTCOME = "outcome.json"
+
+
+@dataclass
+class Results:
+    """The end of a search.
+
+    Args:
+        search: that was run, or still runs.
+        retrain: seeds with which the best config is trained in full.
+    """
+
+    search: Search
+    retrain: int
+
+    @property
+    def folder(self) -> Path:
+        return self.search.folder
+
+    def run_baseline(self) -> None:
+        """Train the recipe that the space starts from, on the same pictures and as long as a full trial."""
+        base = self.search.config(keras_tuner.HyperParameters())
+        if base.name not in RECIPES:
+            return
+        plain = recipe(base.name)
+        sizes = plain.train_sizes[: base.epochs]
+        fixed = {"epochs": base.epochs, "validation": base.validation, "train_sizes": sizes}
+        config = dataclasses.replace(plain, **{**self.search.settings.changes, **fixed})
+        outcome = self._once(config, self.folder / "baseline", self.search.deadline)
+        if outcome:
+            self.search.say(f"the recipe {base.name}: {self._told(outcome)}, after {base.epochs} epochs")
+
+    def last_moment(self, deadline: float | None) -> float | None:
+        """When trials must end, so that the best one can still be trained in full within the time."""
+        baseline = self._outcome(self.folder / "baseline")
+        if deadline is None or baseline is None:
+            return deadline
+        full = baseline.seconds / (1 - self.search.settings.validation)
+        return deadline - self.retrain * full
+
+    def _once(self, config: TrainConfig, folder: Path, deadline: float | None = None) -> Outcome | None:
+        """A run that is not repeated where it was finished before; None where it fails."""
+        if outcome := self._outcome(folder):
+            if (folder / CONFIG).read_text("utf-8") == config.to_json() + "\n":
+                return outcome
+            shutil.rmtree(folder)  # of another best trial, before the search went on
+        try:
+            outcome = run(config, folder, deadline)
+        except RunError as error:
+            self.search.say(f"{folder.name} failed: {error}")
+            return None
+        write_text(folder / OUTCOME, json.dumps(dataclasses.asdict(outcome)))
+        return outcome
+
+    def _outcome(self, folder: Path) -> Outcome | None:
+        path = folder / OUTCOME
+        return Outcome(**json.loads(path.read_text("utf-8"))) if path.exists() else None
+
+    def _told(self, outcome: Outcome) -> str:
+        name = self.search.settings.objective
+        return f"{name} {outcome.accuracy if name == 'val_accuracy' else outcome.loss:.4f}"
+
+    def rows(self) -> list[Row]:
+        """The trials that ended, in their order."""
+        found = []
+        for trial_id in dict.fromkeys(self.search.full_oracle.end_order):
+            trial = self.search.full_oracle.trials[trial_id]
+            folder = self.search.trial_folder(trial_id)
+            metrics = trial.metrics.metrics
+            figures = {name: float(history.get_best_value()) for name, history in metrics.items()}
+            values = {key: value for key, value in trial.hyperparameters.values.items() if "/" not in key}
+            done = trial.status == Status.COMPLETED
+            found.append(
+                Row(
+                    trial_id,
+                    values,
+                    trial.score if done else None,
+                    figures,
+                    None if done else failure_of(folder),
+                    _curve(folder / "run" / TABLE) if done else [],
+                )
+            )
+        return found
+
+    def best(self, rows: list[Row]) -> Row | None:
+        """The best trial of those that were trained in full; of the others where there is none."""
+        done = [row for row in rows if row.score is not None]
+        full = [row for row in done if row.figures.get("epochs") == self.search.epochs] or done
+        sign = 1 if OBJECTIVES[self.search.settings.objective] == "max" else -1
+        return max(full, key=lambda row: sign * (row.score or 0.0), default=None)
+
+    def best_config(self, row: Row) -> TrainConfig:
+        """The config of a trial as a recipe: trained in full, tested on the test split."""
+        config = config_from_json((self.search.trial_folder(row.trial_id) / CONFIG).read_text("utf-8"))
+        name = config.name if config.name.endswith("-tuned") else f"{config.name}-tuned"
+        full = {"epochs": self.search.epochs, "validation": 0.0, "run_dir": None, "name": name}
+        return dataclasses.replace(config, **full)
+
+    def write(self) -> dict[str, Any]:
+        """`best.json` and `report.html` of what there is; returns a summary."""
+        rows = self.rows()
+        best, settings = self.best(rows), self.search.settings
+        failed = sum(row.score is None for row in rows)
+        summary: dict[str, Any] = {"trials": len(rows), "failed": failed, "objective": settings.objective}
+        if best is not None:
+            write_text(self.folder / BEST, self.best_config(best).to_json() + "\n")
+            summary |= {"best_trial": best.trial_id, f"best_{settings.objective}": best.score}
+            summary |= {"best_epochs": int(best.figures["epochs"]), "best_recipe": str(self.folder / BEST)}
+        baseline = self._outcome(self.folder / "baseline")
+        if baseline is not None and best is not None and best.score is not None:
+            own = baseline.accuracy if settings.objective == "val_accuracy" else baseline.loss
+            summary |= {f"recipe_{settings.objective}": own, "verdict": self._verdict(best, own)}
+        tests = [outcome for seed in range(self.retrain) if (outcome := self._outcome(self._final(seed)))]
+        if tests:
+            mean, deviation = mean_and_deviation([outcome.accuracy for outcome in tests])
+            summary |= {"test_accuracy": round(mean, 4), "test_deviation": round(deviation, 4), "test_runs": len(tests)}
+        summary["report"] = str(self.folder / REPORT)
+        write_report(self.folder / REPORT, self.search, rows, best, summary)
+        write_text(self.folder / "summary.json", json_text(summary) + "\n")
+        return summary
+
+    def _verdict(self, best: Row, own: float) -> str:
+        assert best.score is not None
+        gain = best.score - own if OBJECTIVES[self.search.settings.objective] == "max" else own - best.score
+        if best.figures["epochs"] != self.search.epochs:
+            return f"not comparable: no trial had all {self.search.epochs} epochs"
+        pictures = len(self.search.source.test)
+        if gain > 0:
+            return f"beats the recipe by {gain:.4f} on {pictures} held-out pictures"
+        return f"does not beat the recipe: {gain:.4f} on {pictures} held-out pictures"
+
+    def _final(self, seed: int) -> Path:
+        return self.folder / "final" / f"seed_{seed}"
+
+    def finish(self) -> dict[str, Any]:
+        """Train the best config in full, test it, and write everything."""
+        best = self.best(self.rows())
+        if best is not None:
+            config = self.best_config(best)
+            for seed in range(self.retrain):
+                self.search.say(f"training the best config in full, seed {seed}, for its test accuracy")
+                self._once(dataclasses.replace(config, seed=seed), self._final(seed))
+        return self.write()
+
+
+def _curve(path: Path) -> list[tuple[int, float]]:
+    """Epoch and held-out accuracy."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [(int(row["epoch"]), float(row["val_accuracy"])) for row in csv.DictReader(file) if row["val_accuracy"]]
+
+
+def mean_and_deviation(values: list[float]) -> tuple[float, float]:
+    """The deviation is that of a sample; 0 for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,0 +1,99 @@
+"""Training a config in a process of its own: a crash, or too much memory, ends that process alone."""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnet_keras.config import TrainConfig
+from resnet_keras.files import write_text
+from resnet_keras.runs import METRICS
+
+CONFIG = "config.json"
+LOG = "log.txt"
+DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
+
+
+class OutOfTime(BaseException):
+    """The time is up; what was under way has its checkpoint. KerasTuner takes an Exception for a failed trial."""
+
+
+class RunError(Exception):
+    """A run that came to nothing; says why in one line."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run found."""
+
+    accuracy: float
+    loss: float
+    seconds: float
+    """From the start of its process to the end; those of an earlier process of the same run are not in it."""
+
+
+def run(config: TrainConfig, folder: Path, deadline: float | None = None) -> Outcome:
+    """Train a config in `folder/run`, or go on with what an earlier process left there.
+
+    Args:
+        config: its run_dir is of no meaning.
+        folder: has `config.json`, `log.txt` and `run`, a run folder.
+        deadline: of `time.monotonic`.
+
+    Raises:
+        RunError: the run was refused, diverged or crashed.
+        OutOfTime: the deadline has come.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONFIG, config.to_json() + "\n")
+    run_dir, started = folder / "run", time.monotonic()
+    words = ["train", str(folder / CONFIG), "--run-dir", str(run_dir)]
+    with open(folder / LOG, "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "resnet_keras.cli", *words], stdout=log, stderr=log, preexec_fn=_die_with_parent
+        )
+        code = _wait(process, deadline)
+    if code:
+        raise RunError(_why(code, folder / LOG))
+    metrics: dict[str, Any] = json.loads((run_dir / METRICS).read_text("utf-8"))
+    return Outcome(metrics["accuracy"], metrics["loss"], time.monotonic() - started)
+
+
+def _die_with_parent() -> None:
+    """A search that is killed must not leave a training behind, whose folder the next one would share."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    os.setpgrp()  # Ctrl-C is for the search, which passes it on
+
+
+def _wait(process: "subprocess.Popen[bytes]", deadline: float | None) -> int:
+    try:
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            try:
+                return process.wait(left if left is None else max(0.0, min(left, 1.0)))
+            except subprocess.TimeoutExpired:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise OutOfTime from None
+    except BaseException:
+        process.send_signal(signal.SIGTERM)  # it writes a checkpoint
+        process.wait()
+        raise
+
+
+def _why(code: int, log: Path) -> str:
+    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    last = lines[-1].removeprefix("resnet-keras: ") if lines else "it said nothing"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return (
+            f"ended by {name}{', which is how Linux ends a process that takes too much memory' * (name == 'SIGKILL')}"
+        )
+    return last

@@ -1,0 +1,264 @@
+"""A search: trials that an oracle of KerasTuner's proposes, each a run of its own, in a folder that outlives it."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import keras_tuner
+from keras_tuner.engine import base_tuner
+from keras_tuner.errors import FailedTrialError
+from keras_tuner.src import config as keras_tuner_config
+from keras_tuner.src import protos
+from keras_tuner.src.distribute import oracle_chief
+
+from resnet_keras.config import TrainConfig
+from resnet_keras.data.splits import Source
+from resnet_keras.errors import UsageError, unknown
+from resnet_keras.files import write_text
+from resnet_keras.training.building import source_of
+from tuning.costs import Bounds, Cost, count, latency_of, refusal
+from tuning.oracles import Heartbeat, Status, make_oracle
+from tuning.runs import CONFIG, OutOfTime, RunError, run
+from tuning.spaces import Space, draw
+
+keras_tuner_config.DEBUG = False  # it would print a traceback for each trial that fails
+OBJECTIVES = {"val_accuracy": "max", "val_loss": "min"}
+SETTINGS = "search.json"
+FAILURE = "failure.txt"
+IDLE_SECONDS = 1.0
+LINGER_SECONDS = 5.0
+"""How long a chief still answers after its last trial, so that every worker hears that the search is over."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search looks for; a folder holds one search, and another one's flags are refused there."""
+
+    space: str
+    tuner: str = "random"
+    objective: str = "val_accuracy"
+    epochs: int | None = None
+    """Of a full trial; the space's own when None."""
+    validation: float = 0.1
+    seed: int = 0
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Fields of the config that are the same in every trial: data, strategy, precision, ..."""
+    bounds: Bounds = field(default_factory=Bounds)
+    measure_latency: bool = False
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise unknown("objective", self.objective, OBJECTIVES)
+        if not 0 < self.validation < 1:
+            raise UsageError(f"validation must be a share above 0 and below 1, not {self.validation}")
+        if self.epochs is not None and self.epochs < 1:
+            raise UsageError(f"epochs must be at least 1, not {self.epochs}")
+
+
+def check_folder(folder: Path, settings: Settings) -> bool:
+    """Whether a folder holds this very search, which then goes on. Raises `UsageError` where it holds another."""
+    path, now = folder / SETTINGS, json.loads(json.dumps(dataclasses.asdict(settings)))
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder} is there and holds no search; give another --output")
+        write_text_in(path, json.dumps(now, indent=2) + "\n")
+        return False
+    before = json.loads(path.read_text("utf-8"))
+    changed = [name for name in now if now[name] != before.get(name)]
+    if changed:
+        told = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in changed)
+        raise UsageError(f"{folder} holds a search with {told}; give another --output, or the same flags to go on")
+    return True
+
+
+def write_text_in(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+
+
+class Search(base_tuner.BaseTuner):
+    """One process of a search: all of it, its chief, or one of its workers.
+
+    Args:
+        space: from hyperparameters to a config.
+        settings: what is searched.
+        folder: of the search.
+        trials: at most so many; None for as many as the time allows.
+        deadline: of `time.monotonic`; None for none.
+        role: alone, chief or worker.
+        say: prints a line.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        settings: Settings,
+        folder: Path,
+        *,
+        trials: int | None = None,
+        deadline: float | None = None,
+        role: str = "alone",
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.space, self.settings, self.folder = space, settings, folder.resolve()
+        self.deadline, self.role, self.say = deadline, role, say
+        config = self.config(keras_tuner.HyperParameters())
+        self.epochs = config.epochs
+        self.source: Source = source_of(config)
+        objective = keras_tuner.Objective(settings.objective, OBJECTIVES[settings.objective])
+        oracle = make_oracle(settings.tuner, objective, max_trials=trials, epochs=self.epochs, seed=settings.seed)
+        oracle.verbose, oracle.deadline = 0, deadline
+        self.full_oracle = oracle
+        with contextlib.redirect_stdout(None):  # KerasTuner says that it reloads
+            super().__init__(oracle, _Drawing(self), str(self.folder.parent), self.folder.name)
+
+    def config(self, hp: keras_tuner.HyperParameters) -> TrainConfig:
+        """The config of some hyperparameters, with a share of the training pictures for a test split."""
+        config = draw(self.space, hp)
+        epochs = hp.values.get("tuner/epochs") or self.settings.epochs or config.epochs
+        fixed: dict[str, Any] = {"epochs": int(epochs), "validation": self.settings.validation, "run_dir": None}
+        fixed["train_sizes"] = config.train_sizes[: fixed["epochs"]]
+        return dataclasses.replace(config, **{**self.settings.changes, **fixed})
+
+    def trial_folder(self, trial_id: str) -> Path:
+        return self.folder / f"trial_{trial_id}"
+
+    def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
+        """Train a trial; its figures, of which the oracle reads the objective."""
+        folder = self.trial_folder(trial.trial_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        try:
+            config = self.config(trial.hyperparameters)
+            cost = self._affordable(config, folder)
+            outcome = run(config, folder, self.deadline)
+        except (RunError, UsageError) as error:
+            write_text(folder / FAILURE, f"{error}\n")
+            raise FailedTrialError(str(error)) from error
+        figures = {name: value for name, value in dataclasses.asdict(cost).items() if value is not None}
+        figures |= {"val_accuracy": outcome.accuracy, "val_loss": outcome.loss, "epochs": config.epochs}
+        return {**figures, "seconds": time.monotonic() - started}
+
+    def _affordable(self, config: TrainConfig, folder: Path) -> Cost:
+        """The cost of a config. Raises `RunError` for one that is out of bounds."""
+        cost, bounds = count(config, self.source), self.settings.bounds
+        if (self.settings.measure_latency or bounds.max_latency_ms is not None) and not refusal(cost, bounds):
+            write_text(folder / CONFIG, config.to_json())
+            cost = dataclasses.replace(cost, latency_ms=round(latency_of(folder / CONFIG), 3))
+        if why := refusal(cost, bounds):
+            raise RunError(why)
+        return cost
+
+    def search(self, *_: Any, **__: Any) -> None:
+        """Run trials until there are no more. Raises `OutOfTime` at the deadline."""
+        while True:
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                raise OutOfTime
+            trial = self.oracle.create_trial(self.tuner_id)
+            if trial.status == Status.STOPPED:
+                return
+            if trial.status == Status.IDLE:  # others have trials whose results decide what is next
+                time.sleep(IDLE_SECONDS)
+                continue
+            with Heartbeat(self.oracle, self.tuner_id) if self.role == "worker" else contextlib.nullcontext():
+                self._try_run_and_update_trial(trial)
+            self.oracle.end_trial(trial)
+            self._tell(self.oracle.get_trial(trial.trial_id))
+
+    def serve(self, address: str) -> None:
+        """Hand out trials to workers, as the chief of KerasTuner's distributed mode, until there are no more.
+
+        Raises:
+            UsageError: the address is taken.
+        """
+        oracle = self.full_oracle
+        server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        servicer = oracle_chief.OracleServicer(oracle)
+        protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
+        try:
+            server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise UsageError(f"cannot listen at {address}; is the port taken? give another --address") from error
+        server.start()
+        told, over_since = len(oracle.end_order), None
+        try:
+            while over_since is None or time.monotonic() - over_since < LINGER_SECONDS:
+                time.sleep(0.2)
+                for trial_id in oracle.end_order[told:]:
+                    self._tell(oracle.trials[trial_id])
+                    told += 1
+                if servicer.stop_triggered and not oracle.ongoing_trials and over_since is None:
+                    over_since = time.monotonic()
+        finally:
+            server.stop(1.0).wait()
+
+    def _tell(self, trial: Any) -> None:
+        best = self.oracle.get_best_trials(1)[0]
+        name = self.settings.objective
+        if trial.status == Status.COMPLETED:
+            found = f"{name} {trial.score:.4f} in {trial.metrics.get_best_value('seconds'):.0f} s"
+        else:
+            found = f"failed: {failure_of(self.trial_folder(trial.trial_id))}"
+        so_far = f"; best {best.score:.4f}, trial {best.trial_id}" if best.score is not None else ""
+        left = "" if self.deadline is None else f"; {max(0, self.deadline - time.monotonic()) / 60:.1f} minutes left"
+        self.say(f"trial {trial.trial_id}  {found}{so_far}{left}")
+
+    def save(self) -> None:
+        """The oracle saves itself."""
+
+    def reload(self) -> None:
+        if self.role != "worker":
+            self.full_oracle.reload()
+
+    def _get_tuner_fname(self) -> str:
+        """What is there, where a search is to go on."""
+        return str(self.folder / "oracle.json")
+
+
+class _Drawing(keras_tuner.HyperModel):
+    """What KerasTuner asks for the names of hyperparameters; it builds no network."""
+
+    def __init__(self, search: Search) -> None:
+        super().__init__()
+        self._search = search
+
+    def build(self, hp: keras_tuner.HyperParameters) -> None:
+        self._search.config(hp)
+
+
+def failure_of(folder: Path) -> str:
+    """Why a trial failed, in one line."""
+    path = folder / FAILURE
+    return path.read_text("utf-8").strip() if path.exists() else "its worker said nothing"
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Within it SIGTERM is a `KeyboardInterrupt`."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def be(role: str, name: str, address: str) -> None:
+    """Tell KerasTuner, by its own variables, which part of a search this process is."""
+    ip, _, port = address.rpartition(":")
+    if not ip or not port.isdecimal():
+        raise UsageError(f"address must be HOST:PORT of the chief, not {address!r}")
+    os.environ["KERASTUNER_ORACLE_IP"], os.environ["KERASTUNER_ORACLE_PORT"] = ip, port
+    os.environ["KERASTUNER_TUNER_ID"] = "chief" if role == "chief" else f"worker-{name}"
