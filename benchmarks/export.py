@@ -7,7 +7,7 @@ Then, each in a process of its own: seconds to export, file size and peak memory
 """
 
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -186,8 +186,13 @@ def cost(network: str, size: int) -> dict[str, float]:
         path = rk.export_servable(model, Path(folder) / name, dtype=dtype, **more)
         seconds = time.perf_counter() - started
         size_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds, "megabytes": size_on_disk / 1e6, "peak": peak}
+    return {"seconds": seconds, "megabytes": size_on_disk / 1e6, "peak": resident_peak()}
+
+
+def resident_peak() -> float:
+    """MiB that this process held at most; `getrusage` would count what its parent held before it began, too."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
 if __name__ == "__main__":

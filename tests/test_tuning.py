@@ -182,6 +182,7 @@ def test_wrong_words(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
+    assert list(tmp_path.iterdir()) == []
     error = capsys.readouterr().err
     assert said in error
     assert len(error.strip().splitlines()) == 1

@@ -121,7 +121,7 @@ def _search(flags: Flags) -> None:
     from tuning.costs import Bounds
     from tuning.results import Results
     from tuning.runs import OutOfTime
-    from tuning.search import Search, Settings, be, check_folder, terminated_as_interrupted
+    from tuning.search import Search, Settings, be, check_folder, claim_folder, terminated_as_interrupted
     from tuning.spaces import find_space
 
     started = time.monotonic()
@@ -134,7 +134,7 @@ def _search(flags: Flags) -> None:
         bounds=Bounds(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(Bounds)}),
     )
     folder = Path(flags.output or Path("searches", name)).expanduser()
-    goes_on = flags.role == "worker" or check_folder(folder, settings)
+    goes_on = check_folder(folder, settings)
     if flags.role != "alone":
         be(flags.role, flags.id, flags.address)
     budget = seconds_of(flags.budget)
@@ -145,6 +145,7 @@ def _search(flags: Flags) -> None:
         if flags.role == "worker":
             search.search()
             return
+        claim_folder(folder, settings)
         say(f"{'going on with' if goes_on else 'searching in'} {folder}")
         results = Results(search, flags.retrain)
         try:

@@ -11,7 +11,6 @@ import keras_tuner
 from keras_tuner.engine import trial as trials
 from keras_tuner.oracles import BayesianOptimizationOracle, GridSearchOracle, HyperbandOracle, RandomSearchOracle
 
-from resnet_keras.errors import unknown
 from resnet_keras.files import write_text
 
 Status = trials.TrialStatus
@@ -91,17 +90,15 @@ TUNERS: Mapping[str, type] = {
 
 
 def make_oracle(tuner: str, objective: keras_tuner.Objective, *, max_trials: int | None, epochs: int, seed: int) -> Any:
-    """An oracle that proposes trials. Raises `UsageError` for an unknown one.
+    """An oracle that proposes trials.
 
     Args:
-        tuner: random, bayesian, hyperband or grid.
+        tuner: one of `TUNERS`.
         objective: what is best.
         max_trials: None for as many as the time allows (hyperband: until its brackets are done, again and again).
         epochs: of a full trial; hyperband's first rounds have fewer.
         seed: of the proposals.
     """
-    if tuner not in TUNERS:
-        raise unknown("tuner", tuner, TUNERS)
     # A space may hold trials that fail one after the other; KerasTuner would end the search at the third.
     common: dict[str, Any] = {"objective": objective, "seed": seed, "max_consecutive_failed_trials": 10**9}
     if tuner == "hyperband":

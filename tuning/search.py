@@ -26,7 +26,7 @@ from resnet_keras.errors import UsageError, unknown
 from resnet_keras.files import write_text
 from resnet_keras.training.building import source_of
 from tuning.costs import Bounds, Cost, count, latency_of, refusal
-from tuning.oracles import Heartbeat, Status, make_oracle
+from tuning.oracles import TUNERS, Heartbeat, Status, make_oracle
 from tuning.runs import CONFIG, OutOfTime, RunError, run
 from tuning.spaces import Space, draw
 
@@ -58,6 +58,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise unknown("objective", self.objective, OBJECTIVES)
+        if self.tuner not in TUNERS:
+            raise unknown("tuner", self.tuner, TUNERS)
         if not 0 < self.validation < 1:
             raise UsageError(f"validation must be a share above 0 and below 1, not {self.validation}")
         if self.epochs is not None and self.epochs < 1:
@@ -66,11 +68,10 @@ class Settings:
 
 def check_folder(folder: Path, settings: Settings) -> bool:
     """Whether a folder holds this very search, which then goes on. Raises `UsageError` where it holds another."""
-    path, now = folder / SETTINGS, json.loads(json.dumps(dataclasses.asdict(settings)))
+    path, now = folder / SETTINGS, json.loads(_settings_text(settings))
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} is there and holds no search; give another --output")
-        write_text_in(path, json.dumps(now, indent=2) + "\n")
         return False
     before = json.loads(path.read_text("utf-8"))
     changed = [name for name in now if now[name] != before.get(name)]
@@ -80,9 +81,14 @@ def check_folder(folder: Path, settings: Settings) -> bool:
     return True
 
 
-def write_text_in(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+def claim_folder(folder: Path, settings: Settings) -> None:
+    """Make a folder that of this search."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / SETTINGS, _settings_text(settings))
+
+
+def _settings_text(settings: Settings) -> str:
+    return json.dumps(dataclasses.asdict(settings), indent=2) + "\n"
 
 
 class Search(base_tuner.BaseTuner):
