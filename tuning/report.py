@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.files import write_text
 from resnet_keras.reporting import PAGE, image_tag, png_of
@@ -43,7 +46,8 @@ for (const [column, head] of [...document.querySelectorAll("#trials th")].entrie
   head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
 }
 </script>
-<style>#trials th { cursor: pointer; text-decoration: underline dotted; } .wide { overflow-x: auto; }
+<style>#trials th { cursor: pointer; text-decoration: underline dotted; }
+.wide { overflow-x: auto; } .wide img { max-width: none; }
 #trials { font-size: .85rem; } tr.best { font-weight: 600; }</style>"""
 
 
@@ -72,7 +76,8 @@ def write_report(path: Path, search: "Search", rows: Sequence[Row], best: Row | 
         varying = varying_of(done)
         if len(varying) > 1:
             words = "Each line is a trial, from hyperparameter to hyperparameter, coloured by its score"
-            parts.append(image_tag(png_of(draw_parallel(done, varying, best, settings.objective)), words))
+            picture = image_tag(png_of(draw_parallel(done, varying, best, settings.objective)), words)
+            parts.append(f'<div class="wide">{picture}</div>')
         if varying:
             words = "Score by the value of each hyperparameter"
             parts.append(image_tag(png_of(draw_effects(done, varying, best, settings.objective)), words))
@@ -126,7 +131,7 @@ def _axis(rows: Sequence[Row], name: str) -> tuple[dict[str, float], list[tuple[
 
 def draw_parallel(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str) -> Figure:
     """Parallel coordinates: an axis a hyperparameter, a line a trial."""
-    figure = Figure(figsize=(max(8.0, 1.5 * len(names)), 4.6), layout="constrained")
+    figure = Figure(figsize=(max(8.0, 1.25 * len(names)), 4.6), layout="constrained")
     axes = figure.subplots()
     scores = [row.score or 0.0 for row in rows]
     low, high = min(scores), max(scores)
@@ -135,7 +140,8 @@ def draw_parallel(rows: Sequence[Row], names: Sequence[str], best: Row, objectiv
         places[name], marks = _axis(rows, name)
         axes.axvline(x, color="#bbb", lw=1, zorder=0)
         for y, text in marks:
-            axes.text(x + 0.03, y, text, fontsize=8, va="center", color="#333", zorder=4)
+            ground = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+            axes.text(x + 0.03, y, text, fontsize=8, va="center", color="#333", zorder=4, bbox=ground)
     for row in sorted(rows, key=lambda row: row is best):
         line = [places[name].get(row.trial_id, math.nan) for name in names]
         share = ((row.score or 0.0) - low) / (high - low) if high > low else 1.0
@@ -147,10 +153,7 @@ def draw_parallel(rows: Sequence[Row], names: Sequence[str], best: Row, objectiv
     axes.set_yticks([])
     axes.set_ylim(-0.06, 1.06)
     axes.spines[:].set_visible(False)
-    figure.legend(loc="outside upper left", frameon=False)
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
     figure.colorbar(ScalarMappable(Normalize(low, high), COLOURS), ax=axes, label=objective, pad=0.01)
     return figure
 
@@ -218,6 +221,7 @@ def draw_curves(rows: Sequence[Row], more_is_better: bool) -> Figure:
                 epochs, [100 * value for value in values], color=colour, marker=".", label=f"trial {row.trial_id}"
             )
     axes.set(xlabel="Epoch", ylabel="Held-out accuracy (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="#ddd")
     if axes.has_data():
         axes.legend(fontsize=8)

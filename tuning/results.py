@@ -50,7 +50,8 @@ class Results:
         sizes = plain.train_sizes[: base.epochs]
         fixed = {"epochs": base.epochs, "validation": base.validation, "train_sizes": sizes}
         config = dataclasses.replace(plain, **{**self.search.settings.changes, **fixed})
-        outcome = self._once(config, self.folder / "baseline", self.search.deadline)
+        what = f"training the recipe {base.name}, to compare with"
+        outcome = self._once(config, self.folder / "baseline", self.search.deadline, what=what)
         if outcome:
             self.search.say(f"the recipe {base.name}: {self._told(outcome)}, after {base.epochs} epochs")
 
@@ -60,14 +61,16 @@ class Results:
         if deadline is None or baseline is None:
             return deadline
         full = baseline.seconds / (1 - self.search.settings.validation)
-        return deadline - self.retrain * full
+        confirming = self.search.settings.tuner == "hyperband"
+        return deadline - (self.retrain + confirming) * full
 
-    def _once(self, config: TrainConfig, folder: Path, deadline: float | None = None) -> Outcome | None:
+    def _once(self, config: TrainConfig, folder: Path, deadline: float | None = None, *, what: str) -> Outcome | None:
         """A run that is not repeated where it was finished before; None where it fails."""
         if outcome := self._outcome(folder):
             if (folder / CONFIG).read_text("utf-8") == config.to_json() + "\n":
                 return outcome
             shutil.rmtree(folder)  # of another best trial, before the search went on
+        self.search.say(what)
         try:
             outcome = run(config, folder, deadline)
         except RunError as error:
@@ -81,8 +84,7 @@ class Results:
         return Outcome(**json.loads(path.read_text("utf-8"))) if path.exists() else None
 
     def _told(self, outcome: Outcome) -> str:
-        name = self.search.settings.objective
-        return f"{name} {outcome.accuracy if name == 'val_accuracy' else outcome.loss:.4f}"
+        return f"{self.search.settings.objective} {self._figure(outcome):.4f}"
 
     def rows(self) -> list[Row]:
         """The trials that ended, in their order."""
@@ -128,12 +130,14 @@ class Results:
         summary: dict[str, Any] = {"trials": len(rows), "failed": failed, "objective": settings.objective}
         if best is not None:
             write_text(self.folder / BEST, self.best_config(best).to_json() + "\n")
-            summary |= {"best_trial": best.trial_id, f"best_{settings.objective}": best.score}
+            summary |= {"best_trial": best.trial_id, f"best_{settings.objective}": round(best.score or 0.0, 4)}
             summary |= {"best_epochs": int(best.figures["epochs"]), "best_recipe": str(self.folder / BEST)}
         baseline = self._outcome(self.folder / "baseline")
         if baseline is not None and best is not None and best.score is not None:
-            own = baseline.accuracy if settings.objective == "val_accuracy" else baseline.loss
-            summary |= {f"recipe_{settings.objective}": own, "verdict": self._verdict(best, own)}
+            own = self._figure(baseline)
+            summary |= {f"recipe_{settings.objective}": round(own, 4), "verdict": self._verdict(best, own)}
+            if confirmed := self._confirmed(best):
+                summary[f"best_{settings.objective}_in_full"] = round(self._figure(confirmed), 4)
         tests = [outcome for seed in range(self.retrain) if (outcome := self._outcome(self._final(seed)))]
         if tests:
             mean, deviation = mean_and_deviation([outcome.accuracy for outcome in tests])
@@ -144,14 +148,28 @@ class Results:
         return summary
 
     def _verdict(self, best: Row, own: float) -> str:
-        assert best.score is not None
-        gain = best.score - own if OBJECTIVES[self.search.settings.objective] == "max" else own - best.score
-        if best.figures["epochs"] != self.search.epochs:
+        found = self._confirmed(best)
+        score = best.score if found is None else self._figure(found)
+        if score is None or (found is None and best.figures["epochs"] != self.search.epochs):
             return f"not comparable: no trial had all {self.search.epochs} epochs"
+        gain = score - own if OBJECTIVES[self.search.settings.objective] == "max" else own - score
         pictures = len(self.search.source.test)
         if gain > 0:
             return f"beats the recipe by {gain:.4f} on {pictures} held-out pictures"
         return f"does not beat the recipe: {gain:.4f} on {pictures} held-out pictures"
+
+    def _confirmed(self, best: Row) -> Outcome | None:
+        """The best config trained as long as the recipe, where its trial was shorter and that is done."""
+        path = self.folder / "confirmed" / CONFIG
+        if not path.exists() or path.read_text("utf-8") != self._longer(best).to_json() + "\n":
+            return None
+        return self._outcome(self.folder / "confirmed")
+
+    def _longer(self, best: Row) -> TrainConfig:
+        return dataclasses.replace(self.best_config(best), validation=self.search.settings.validation)
+
+    def _figure(self, outcome: Outcome) -> float:
+        return outcome.accuracy if self.search.settings.objective == "val_accuracy" else outcome.loss
 
     def _final(self, seed: int) -> Path:
         return self.folder / "final" / f"seed_{seed}"
@@ -161,9 +179,12 @@ class Results:
         best = self.best(self.rows())
         if best is not None:
             config = self.best_config(best)
+            if best.figures["epochs"] != self.search.epochs:
+                what = f"training the best config for {self.search.epochs} epochs, beside the recipe"
+                self._once(self._longer(best), self.folder / "confirmed", what=what)
             for seed in range(self.retrain):
-                self.search.say(f"training the best config in full, seed {seed}, for its test accuracy")
-                self._once(dataclasses.replace(config, seed=seed), self._final(seed))
+                what = f"training the best config in full, seed {seed}, for its test accuracy"
+                self._once(dataclasses.replace(config, seed=seed), self._final(seed), what=what)
         return self.write()
 
 
