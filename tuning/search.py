@@ -22,7 +22,7 @@ from keras_tuner.src.distribute import oracle_chief
 
 from resnet_keras.config import TrainConfig
 from resnet_keras.data.splits import Source
-from resnet_keras.errors import UsageError, unknown
+from resnet_keras.errors import UsageError, reason, unknown
 from resnet_keras.files import write_text
 from resnet_keras.training.building import source_of
 from tuning.costs import Bounds, Cost, count, latency_of, refusal
@@ -73,7 +73,10 @@ def check_folder(folder: Path, settings: Settings) -> bool:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} is there and holds no search; give another --output")
         return False
-    before = json.loads(path.read_text("utf-8"))
+    try:
+        before = dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read: {reason(error)}; give another --output") from error
     changed = [name for name in now if now[name] != before.get(name)]
     if changed:
         told = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in changed)
