@@ -336,8 +336,12 @@ def test_export_needs_a_classifier(tmp_path: Path) -> None:
         rk.export_servable(rk.build_resnet(18, include_top=False), tmp_path)
 
 
+LARGE = ["resnet50_v2", "resnet50d", "resnext50_32x4d", "seresnet50"]
+"""Of full size; test_export.py has small ones of every family."""
+
+
 @pytest.mark.parametrize(
-    "name", ["resnet18", "resnet50_v2", "resnet50d", "resnext50_32x4d", "seresnet50", "cifar_plain20"]
+    "name", ["resnet18", "cifar_plain20", *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)]
 )
 def test_every_kind_of_net_exports(name: str, tmp_path: Path) -> None:
     """A net of the zoo as it is built, without a card: the servable normalises as ImageNet."""
