@@ -29,7 +29,7 @@ import tyro
 from resnet_keras.serving import rest_json
 from resnet_keras.serving.client import Client, Connection, Grpc, Rest
 from resnet_keras.serving.loaded import Spec
-from resnet_keras.serving.manager import _settle
+from resnet_keras.serving.manager import settle
 from resnet_keras.serving.process import ServerProcess, server_process
 
 Ask = Callable[[], object]
@@ -156,7 +156,7 @@ def _seconds_to_answer(server: ServerProcess, jpeg: bytes) -> float:
 
 def parsing() -> None:
     """A picture of floats, from JSON to an array, as the server does it after its models are loaded."""
-    _settle()
+    settle()
     floats = np.random.default_rng(0).random((1, 224, 224, 3), "float32")
     specs = {"x": Spec("x:0", tf.float32, tf.TensorShape([None, 224, 224, 3]))}
     body = rest_json.write_outputs({"y": floats}, True).replace(b"predictions", b"instances")

@@ -52,8 +52,8 @@ def write_report(
     parts += [f"<h2>Classes on the {'held-out pictures' if config.validation else 'test split'}</h2>"]
     if len(result.labels) <= LARGEST_CONFUSION:
         parts += [image_tag(png_of(draw_confusion(result)), "Confusion matrix")]
-    parts += [_class_table(result), "<h2>Configuration</h2>", _pairs(flat(config))]
-    parts += ["<h2>Environment</h2>", _pairs({**metrics["environment"], "seconds": round(metrics["seconds"], 1)})]
+    parts += [_class_table(result), "<h2>Configuration</h2>", pairs_table(flat(config))]
+    parts += ["<h2>Environment</h2>", pairs_table({**metrics["environment"], "seconds": round(metrics["seconds"], 1)})]
     end = " Interrupted before its end." if metrics["interrupted"] else ""
     summary = (
         f"{'Held-out' if config.validation else 'Test'} accuracy {result.accuracy:.2%}, top 5 "
@@ -134,6 +134,7 @@ def _percent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1%}"
 
 
-def _pairs(values: dict[str, Any]) -> str:
+def pairs_table(values: dict[str, Any]) -> str:
+    """Names and values, a row each."""
     rows = (f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in values.items())
     return f"<table>{''.join(rows)}</table>"

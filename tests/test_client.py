@@ -8,7 +8,7 @@ import pytest
 from test_serving import Address, running
 
 from resnet_keras.cli import main
-from resnet_keras.serving.process import _free_ports
+from resnet_keras.serving.process import free_ports
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_what_goes_wrong_is_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "junk.png").write_bytes(b"junk")
-    places = {"png": digit_png, "empty": tmp_path / "empty", "junk": tmp_path / "junk.png", "closed": _free_ports()[0]}
+    places = {"png": digit_png, "empty": tmp_path / "empty", "junk": tmp_path / "junk.png", "closed": free_ports()[0]}
     given = ["--server", served.rest, "--model", "digits"]
     assert main(["client", *[word.format(**places) for word in words], *(given[:2] if "--server" not in words else []),
                  *(given[2:] if "--model" not in words else [])]) == 2  # fmt: skip

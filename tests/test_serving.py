@@ -37,7 +37,7 @@ from resnet_keras.export.servable import ask
 from resnet_keras.flags import fill
 from resnet_keras.serving.client import Client, histogram, quantile
 from resnet_keras.serving.options import Serve, in_tyro_form
-from resnet_keras.serving.process import _free_ports
+from resnet_keras.serving.process import free_ports
 from resnet_keras.serving.server import Server
 from resnet_keras.serving.settings import read_batching, read_models, read_monitoring
 from resnet_keras.serving.status import ServingError
@@ -47,7 +47,7 @@ from resnet_keras.serving.tensors import to_array, to_proto
 @contextlib.contextmanager
 def running(**options: Any) -> Iterator["Address"]:
     """A server in this process, on free ports."""
-    rest, rpc = _free_ports()
+    rest, rpc = free_ports()
     server = Server(Serve(**{"port": rpc, "rest_api_port": rest, "file_system_poll_wait_seconds": 0, **options}))
     server.start()
     try:
@@ -444,15 +444,15 @@ def test_wrong_flags(flags: dict[str, Any], words: str) -> None:
 def test_a_model_that_cannot_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "m" / "1").mkdir(parents=True)
     with pytest.raises(UsageError, match="cannot serve m version 1: Could not find SavedModel"):
-        Server(Serve(port=0, rest_api_port=_free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m")))
+        Server(Serve(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m")))
     (tmp_path / "m" / "1" / "saved_model.pb").write_bytes(b"junk")
     with pytest.raises(UsageError, match="cannot serve m version 1"):
-        Server(Serve(port=0, rest_api_port=_free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m")))
+        Server(Serve(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m")))
 
 
 def test_a_taken_port_is_said(served: Address, models: Path) -> None:
     base: dict[str, Any] = {"model_name": "half_plus_two", "model_base_path": str(models / "half_plus_two")}
-    rest, rpc = _free_ports()
+    rest, rpc = free_ports()
     with pytest.raises(UsageError, match="give another --rest_api_port"):
         Server(Serve(port=rpc, rest_api_port=int(served.rest.split(":")[1]), **base))
     with pytest.raises(UsageError, match="give another --port"):

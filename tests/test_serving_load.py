@@ -30,7 +30,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 import resnet_keras as rk
 from resnet_keras.cli import main
 from resnet_keras.export.versions import rollback
-from resnet_keras.serving.process import ServerProcess, _free_ports, server_process
+from resnet_keras.serving.process import ServerProcess, free_ports, server_process
 
 ONE = {"instances": [1.0]}
 SEED = 0
@@ -367,7 +367,7 @@ def test_wrong_words_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ports = [] if "--rest_api_port" in flags else ["--rest_api_port", str(_free_ports()[0])]
+    ports = [] if "--rest_api_port" in flags else ["--rest_api_port", str(free_ports()[0])]
     assert main(["serve", *flags, *ports]) == 2
     said = capsys.readouterr().err
     assert words in said

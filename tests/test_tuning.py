@@ -20,7 +20,7 @@ from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, Source, hold_out
 from resnet_keras.errors import UsageError
 from resnet_keras.recipes import recipe
-from resnet_keras.serving.process import _free_ports
+from resnet_keras.serving.process import free_ports
 from resnet_keras.training.building import network_of, picture_format_for
 from resnet_keras.zoo import complexity
 from tuning import oracles
@@ -338,7 +338,7 @@ def test_failing_trials_do_not_end_a_search(tmp_path: Path, space_file: Path, da
 
 @pytest.mark.slow
 def test_a_chief_and_two_workers_one_of_which_dies(tmp_path: Path, space_file: Path, data_dir: str) -> None:
-    output, port = tmp_path / "search", _free_ports()[0]
+    output, port = tmp_path / "search", free_ports()[0]
     space_file.write_text(SMALL % 6)
     words = command(space_file, output, data_dir, "--address", f"127.0.0.1:{port}", "--retrain", "0", "--trials", "5")
     quick = "import tuning.oracles as o; o.SILENT_SECONDS = 8.0; o.BEAT_SECONDS = 0.5; import runpy, sys\n"

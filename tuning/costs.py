@@ -11,11 +11,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from resnet_keras.config import TrainConfig, config_from_json
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import export_servable
+from resnet_keras.serving.loaded import LoadedVersion
 from resnet_keras.training.building import network_of, picture_format_for, source_of
 from resnet_keras.zoo import complexity
 
@@ -96,17 +98,11 @@ def _measure(config: TrainConfig) -> float:
 
 def timed(version: Path, picture: np.ndarray) -> list[float]:
     """Seconds of one answer after the other."""
-    import tensorflow as tf
-
-    session = tf.compat.v1.Session(graph=tf.Graph())
-    with session.graph.as_default():
-        meta = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(version))
-    signature = meta.signature_def["serving_default"]
-    call = session.make_callable(signature.outputs["probabilities"].name, [signature.inputs["image"].name])
+    loaded = LoadedVersion("net", 1, version, tf.compat.v1.ConfigProto())
     seconds = []
     for _ in range(2 * RUNS):
         started = time.perf_counter()
-        call(picture)
+        loaded.run("serving_default", {"image": picture}, ["probabilities"])
         seconds.append(time.perf_counter() - started)
     return seconds
 

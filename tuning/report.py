@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.files import write_text
-from resnet_keras.reporting import PAGE, image_tag, png_of
+from resnet_keras.reporting import PAGE, image_tag, pairs_table, png_of
 
 if TYPE_CHECKING:
     from tuning.search import Search
@@ -229,10 +229,7 @@ def draw_curves(rows: Sequence[Row], more_is_better: bool) -> Figure:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    rows = (
-        f"<tr><th>{html.escape(k.replace('_', ' '))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in values.items()
-    )
-    return f"<table>{''.join(rows)}</table>"
+    return pairs_table({name.replace("_", " "): value for name, value in values.items()})
 
 
 def _table(rows: Sequence[Row], best: Row | None) -> str:

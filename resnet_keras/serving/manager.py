@@ -207,7 +207,7 @@ class Manager:
                 state.retry_at = time.monotonic() + max(0, self._options.load_retry_interval_micros) / 1e6
             log.warning("%s version %d cannot be loaded: %s", name, number, known.message)
             return
-        _settle()
+        settle()
         with self._lock:
             state.state, state.error, state.loaded = AVAILABLE, None, loaded
         log.info("%s version %d is served (loaded in %.1f s)", name, number, time.monotonic() - started)
@@ -231,7 +231,7 @@ class Manager:
         if loaded is not None:
             loaded.close()
             del loaded
-            _settle()
+            settle()
         with self._lock:
             state.state = END
         log.info("%s version %d is served no more", model.config.name, number)
@@ -325,7 +325,7 @@ def _check(entries: list[model_server_config_pb2.ModelConfig]) -> None:
             raise invalid(f"Model {entry.name} requests unsupported platform {entry.model_platform}")
 
 
-def _settle() -> None:
+def settle() -> None:
     """Keep what is in memory now out of the garbage collector's reach.
 
     It would walk through all of TensorFlow's objects while a request's JSON makes Python's.

@@ -1,6 +1,7 @@
 """What the server is told: TensorFlow Serving's flags. Standard library only, so that help does not wait."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,10 @@ class Serve:
             raise UsageError("give tensorflow_session_parallelism, or the intra_op and inter_op ones, not both")
         if self.batching_parameters_file and not self.enable_batching:
             raise UsageError("batching_parameters_file is of use with --enable_batching only")
+
+    def workers(self, given: int) -> int:
+        """Requests that REST or gRPC works on at a time: those of its flag, or so many as keep the cores busy."""
+        return given or (64 if self.enable_batching else 4 * (os.cpu_count() or 1))
 
     def config_file(self) -> Path | None:
         """The model configuration to read; None where a base path takes its place."""

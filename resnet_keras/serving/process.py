@@ -31,7 +31,7 @@ def server_process(flags: Sequence[str]) -> Iterator[ServerProcess]:
     Raises:
         RuntimeError: it did not come up; with what it said.
     """
-    rest, grpc = _free_ports()
+    rest, grpc = free_ports()
     command = [sys.executable, "-m", "resnet_keras.cli", "serve", "--quiet"]
     ports = ["--rest_api_port", str(rest), "--port", str(grpc)]
     process = subprocess.Popen([*command, *ports, *flags], stderr=subprocess.PIPE, text=True)
@@ -47,7 +47,7 @@ def server_process(flags: Sequence[str]) -> Iterator[ServerProcess]:
             process.communicate()
 
 
-def _free_ports() -> list[int]:
+def free_ports() -> list[int]:
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(2)]
         for one in sockets:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import threading
 import time
@@ -57,8 +56,7 @@ class RestApi:
     def __init__(self, core: Core, metrics_path: str | None) -> None:
         self._core = core
         options = core.options
-        threads = options.rest_api_num_threads or (64 if options.enable_batching else 4 * (os.cpu_count() or 1))
-        self._pool = ThreadPoolExecutor(threads, "rest")
+        self._pool = ThreadPoolExecutor(options.workers(options.rest_api_num_threads), "rest")
         self._one_large = threading.Lock()
         self._room = options.max_request_bytes * 4
         """Bytes of bodies that may be in memory at a time."""

@@ -1,7 +1,6 @@
 """TensorFlow Serving's gRPC services, with the standard health and reflection services beside them."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -46,9 +45,8 @@ class RpcServer:
 
     def __init__(self, core: Core, address: str, credentials: grpc.ServerCredentials | None) -> None:
         options = core.options
-        threads = options.grpc_max_threads or (64 if options.enable_batching else 4 * (os.cpu_count() or 1))
         self._server = grpc.server(
-            ThreadPoolExecutor(threads, "grpc"),
+            ThreadPoolExecutor(options.workers(options.grpc_max_threads), "grpc"),
             options=[
                 ("grpc.max_receive_message_length", options.max_request_bytes),
                 ("grpc.max_send_message_length", -1),
