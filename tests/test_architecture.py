@@ -22,7 +22,7 @@ ROWS = [
     {"reporting", "export"},
     {"training", "serving"},
     {"demo"},
-    {"cli", "flags"},
+    {"cli", "commands", "flags"},
 ]
 STANDARD_LIBRARY_ONLY = ROWS[0] | ROWS[1] | ROWS[2]
 FILES = sorted(PACKAGE.rglob("*.py"))
