@@ -171,11 +171,16 @@ class ResidualBlock(Recomputable):
         return [*self.front, *self.branch, *self.bypass, *self.end] if hasattr(self, "end") else []
 
     def forward(self, x: Any, training: bool | None) -> Any:
+        shortcut, branch = self.terms(x, training)
+        return run(self.end, branch if shortcut is None else shortcut + branch, training)
+
+    def terms(self, x: Any, training: bool | None) -> tuple[Any, Any]:
+        """The two terms of the block's sum, `[N, H, W, C]` each: shortcut (None in a plain net) and branch."""
         activated = run(self.front, x, training)
-        y = run(self.branch, activated, training)
-        if self.shortcut != "none":
-            y = run(self.bypass, x if self.shortcut == "A" or not self.bypass else activated, training) + y
-        return run(self.end, y, training)
+        branch = run(self.branch, activated, training)
+        if self.shortcut == "none":
+            return None, branch
+        return run(self.bypass, x if self.shortcut == "A" or not self.bypass else activated, training), branch
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, *sides, _ = input_shape

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_keras.commands import Demo, Evaluate, Export, Models, Predict, Rollback, Train
+from resnet_keras.commands import Degradation, Demo, Evaluate, Experiment, Export, Models, Predict, Rollback, Train
 from resnet_keras.config import TrainConfig, config_from_json
 from resnet_keras.errors import HostLost, UsageError, reason, unknown
+from resnet_keras.experiments.settings import Settings
+from resnet_keras.experiments.table import EXPERIMENTS, named_experiment
 from resnet_keras.flags import fill
 from resnet_keras.recipes import RECIPES, recipe, recipe_summary
 from resnet_keras.serving.client import Client
@@ -24,7 +26,7 @@ from resnet_keras.version import __version__
 FOLDER_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
-Command = Demo | Train | Evaluate | Predict | Export | Rollback | Serve | Client | Models
+Command = Demo | Train | Evaluate | Predict | Export | Rollback | Serve | Client | Degradation | Experiment | Models
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
     "train": Train,
@@ -34,6 +36,8 @@ COMMANDS: dict[str, type[Command]] = {
     "rollback": Rollback,
     "serve": Serve,
     "client": Client,
+    "degradation": Degradation,
+    "experiment": Experiment,
     "models": Models,
 }
 
@@ -97,9 +101,24 @@ def _parse(words: list[str]) -> Command | None:
         raise unknown("command", name, COMMANDS)
     if name == "train":
         return _parse_train(rest)
+    if name == "degradation":
+        return _parse_experiment(Degradation, name, rest, f"resnet-keras {name}")
+    if name == "experiment":
+        if rest and not rest[0].startswith("-"):
+            return _parse_experiment(Experiment, rest[0], rest[1:], f"resnet-keras experiment {rest[0]}")
+        print("usage: resnet-keras experiment NAME [flags]\n")
+        print("\n".join(f"  {name:16} {experiment.summary}" for name, experiment in EXPERIMENTS.items()))
+        if not rest or rest[0] not in ("-h", "--help"):
+            raise UsageError("the experiment comes first: resnet-keras experiment NAME [flags]")
+        return None
     if name == "serve":
         rest = in_tyro_form(rest)
     return fill(COMMANDS[name], rest, f"resnet-keras {name}")
+
+
+def _parse_experiment(kind: type[Experiment], name: str, words: list[str], program: str) -> Experiment | None:
+    settings = fill(Settings, words, program, named_experiment(name).defaults)
+    return settings and kind(name, settings)
 
 
 def _parse_train(words: list[str]) -> Train | None:
@@ -138,7 +157,7 @@ def _help() -> str:
         "",
         "ResNets for Keras 3 and TensorFlow.",
         "",
-        *(f"  {name:9} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in COMMANDS.items()),
+        *(f"  {name:11} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in COMMANDS.items()),
         "",
         "`resnet-keras COMMAND --help` lists a command's flags.",
     ]

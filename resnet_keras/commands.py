@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from resnet_keras.config import TrainConfig
 from resnet_keras.errors import UsageError, require, unknown
+from resnet_keras.experiments.settings import Settings
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -223,6 +224,30 @@ class Rollback:
             _print_json({"name": self.name, "withdrawn": gone, "served": served})
         else:
             print(f"{self.name}: version {gone} is served no more, version {served} is")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Why residual nets work, measured: gradients, responses, lesions, shortcuts, pre-activation, a thousand layers."""
+
+    name: str
+    """A row of the table of experiments."""
+    settings: Settings
+
+    def run(self) -> None:
+        from resnet_keras.experiments.table import run_experiment
+        from resnet_keras.runs import REPORT
+
+        finding, folder = run_experiment(self.name, self.settings)
+        if self.settings.json:
+            _print_json({"folder": str(folder), **finding.to_dict()})
+            return
+        print("\n".join(finding.sentences))
+        print(f"pictures, tables and page in {folder / REPORT}")
+
+
+class Degradation(Experiment):
+    """Plain against residual nets by depth: the paper's Figure 6, on the embedded digits or your data."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ ROWS = [
     {"evaluation", "prediction"},
     {"reporting", "export"},
     {"training", "serving"},
-    {"demo"},
+    {"demo", "experiments"},
     {"cli", "commands", "flags"},
 ]
 STANDARD_LIBRARY_ONLY = ROWS[0] | ROWS[1] | ROWS[2]

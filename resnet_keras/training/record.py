@@ -41,3 +41,9 @@ class Record:
         table.writeheader()
         table.writerows({name: row[name] for name in COLUMNS} for row in self.rows)
         write_text(self.folder / TABLE, text.getvalue())
+
+
+def read_table(folder: Path) -> list[Row]:
+    """The table of a run, a row an epoch."""
+    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]

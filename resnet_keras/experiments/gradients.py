@@ -1,0 +1,165 @@
+"""Gradient norm by block: the "+1" of dL/dx = dL/dy (dF/dx + 1), at initialisation and along training.
+
+He et al. 2016, section 2, equations 4 and 5.
+"""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from matplotlib.figure import Figure
+
+from resnet_keras.data.splits import Source
+from resnet_keras.evaluation import Evaluation
+from resnet_keras.experiments.anatomy import gradient_norms
+from resnet_keras.experiments.curves import COLOURS
+from resnet_keras.experiments.finding import Finding, Picture
+from resnet_keras.experiments.grid import train_all, training_pictures
+from resnet_keras.experiments.settings import Net, Settings, plain, residual
+from resnet_keras.files import json_text, write_text
+from resnet_keras.training.building import Prepared, network_of, picture_format_for, source_of
+from resnet_keras.training.record import Row
+
+KEPT = "gradients.json"
+KINDS = (plain, residual)
+APART = 10.0
+"""How many times further the plain net's gradient must change than the residual net's for the effect to be seen."""
+
+
+def gradients(settings: Settings, folder: Path) -> Finding:
+    """Nets of all depths as they are made, and those of the middle depth along their training."""
+    source = source_of(settings.protocol())
+    rows = []
+    for depth in sorted(settings.depths):
+        for make in KINDS:
+            for seed in range(settings.seed, settings.seed + settings.seeds):
+                norms = at_start(make(depth), settings, source, seed)
+                rows += _rows(make(depth), seed, 0, norms)
+                keras.utils.clear_session()
+    middle = sorted(settings.depths)[len(settings.depths) // 2]
+    trained = [make(middle) for make in KINDS]
+    once = dataclasses.replace(settings, seeds=1)
+    along = []
+    for net, run in zip(trained, train_all(trained, once, folder, [Along]), strict=True):
+        kept = json.loads((run.folder / KEPT).read_text("utf-8"))
+        along += [row for step, norms in kept.items() for row in _rows(net, run.seed, int(step), norms)]
+    pictures = (
+        _picture("gradients-start", "Gradient behind each block at initialisation, by depth", rows, "depth"),
+        _picture("gradients-training", f"The same along training, {middle} layers", along, "step"),
+    )
+    title = f"Gradients on {settings.data}: plain against residual nets"
+    return Finding(title, tuple(told(rows)), pictures, _ends(rows + along))
+
+
+def at_start(net: Net, settings: Settings, source: Source, seed: int) -> list[float]:
+    """The gradient norms of a net that has learnt nothing yet, for the first batch of training pictures."""
+    config = net.config(settings, seed, "unused")
+    shape = picture_format_for(config, source)
+    keras.utils.set_random_seed(seed)
+    network = network_of(config, source, shape)
+    return gradient_norms(network, *training_pictures(source, shape, config.batch_size))
+
+
+class Along:
+    """A watcher that measures at the start and after each epoch, and keeps it in the run's folder."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._path = Path(str(prepared.config.run_dir)) / KEPT
+        self._batch = training_pictures(prepared.source, prepared.shape, prepared.config.batch_size)
+
+    def begin(self, step: int) -> None:
+        self._measure(step)
+
+    def steps(self, step: int, totals: Any) -> None:
+        pass
+
+    def epoch(self, row: Row, tested: Evaluation | None) -> None:
+        self._measure(int(row["epoch"]) * self._prepared.steps_per_epoch)
+
+    def _measure(self, step: int) -> None:
+        kept = json.loads(self._path.read_text("utf-8")) if self._path.is_file() else {}
+        kept[str(step)] = gradient_norms(self._prepared.network, *self._batch)
+        write_text(self._path, json_text(kept) + "\n")
+
+
+def _rows(net: Net, seed: int, step: int, norms: Sequence[float]) -> list[dict[str, Any]]:
+    return [
+        {"kind": net.kind, "depth": net.depth, "seed": seed, "step": step, "block": block, "norm": norm}
+        for block, norm in enumerate(norms)
+    ]
+
+
+def ratio(norms: Sequence[float]) -> float:
+    """How many times longer the gradient is behind the stem than behind the last block."""
+    return norms[0] / norms[-1]
+
+
+def _grouped(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int, int], list[float]]:
+    groups: dict[tuple[str, int, int, int], list[float]] = {}
+    for row in rows:
+        groups.setdefault((row["kind"], row["depth"], row["seed"], row["step"]), []).append(row["norm"])
+    return groups
+
+
+def _ends(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a net and moment."""
+    return [
+        {
+            "kind": kind,
+            "depth": depth,
+            "seed": seed,
+            "step": step,
+            "behind_stem": norms[0],
+            "behind_last_block": norms[-1],
+            "ratio": ratio(norms),
+        }
+        for (kind, depth, seed, step), norms in _grouped(rows).items()
+    ]
+
+
+def told(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the gradients at initialisation say."""
+    ratios: dict[tuple[str, int], list[float]] = {}
+    for (kind, depth, _, _), norms in _grouped(rows).items():
+        ratios.setdefault((kind, depth), []).append(ratio(norms))
+    depths = sorted({depth for _, depth in ratios})
+    means = {kind: [statistics.geometric_mean(ratios[kind, depth]) for depth in depths] for kind, _ in ratios}
+    at = ", ".join(map(str, depths))
+    lines = [f"{kind} nets {', '.join(f'{value:.3g}' for value in line)}" for kind, line in means.items()]
+    first = (
+        "At initialisation the length of the gradient behind the stem, over that behind the last block, is at "
+        f"{at} layers: {'; '.join(lines)}."
+    )
+    factors = {kind: max(line[-1], 1 / line[-1]) for kind, line in means.items()}
+    second = f"At {depths[-1]} layers it changes by a factor of {factors['plain']:.3g} in the plain net, and of " + (
+        f"{factors['residual']:.3g} in the residual one: the shortcut's +1 lets it through."
+        if factors["plain"] > APART * factors["residual"]
+        else f"{factors['residual']:.3g} in the residual one: the two are not {APART:g} times apart."
+    )
+    return [first, second]
+
+
+def _picture(name: str, words: str, rows: Sequence[dict[str, Any]], colours: str) -> Picture:
+    kinds = [make(8).kind for make in KINDS]
+    values = sorted({row[colours] for row in rows})
+    shown = values if len(values) <= len(COLOURS) else [values[i * (len(values) - 1) // 5] for i in range(6)]
+    figure = Figure(figsize=(9.2, 4.2), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, 2, sharey=True), kinds, strict=True):
+        for (own, depth, seed, step), norms in _grouped(rows).items():
+            value = {"depth": depth, "step": step}[colours]
+            if own == kind and value in shown:
+                first = seed == min(row["seed"] for row in rows)
+                label = {"depth": f"{depth} layers", "step": f"step {step:,}"}[colours] if first else None
+                share = [i / (len(norms) - 1) for i in range(len(norms))]
+                axes.plot(share, norms, color=COLOURS[shown.index(value)], lw=1.5 if first else 0.7, label=label)
+        axes.set(title=kind, xlabel="Place in the net: 0 the stem, 1 the last block", yscale="log")
+        axes.grid(alpha=0.3)
+        if kind == kinds[0]:
+            axes.set(ylabel="Norm of the gradient of the loss")
+            axes.legend()
+    return Picture(name, words, figure, rows)

@@ -1,0 +1,139 @@
+"""Nets times seeds, each trained by the engine into a run folder of its own, so that a stopped experiment goes on."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, steps_per_epoch
+from resnet_keras.data.splits import Source
+from resnet_keras.errors import UsageError
+from resnet_keras.evaluation import Evaluator
+from resnet_keras.experiments.settings import Net, Settings
+from resnet_keras.files import json_text, write_text, writing_to
+from resnet_keras.runs import METRICS, load_model, new_folder_name, picture_format
+from resnet_keras.training.building import Prepared, source_of
+from resnet_keras.training.loop import Watcher
+from resnet_keras.training.record import Row, read_table
+from resnet_keras.training.trainer import train
+from resnet_keras.zoo import complexity
+
+MARK, MEASURED = "experiment.json", "measured.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A net after its training. Losses are cross-entropy in nats a picture, accuracies fractions."""
+
+    kind: str
+    depth: int
+    seed: int
+    train_loss: float
+    """Of the finished net in inference mode, over the training pictures as they are."""
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    parameters: int
+    steps: int
+    seconds: float
+    epochs: tuple[Row, ...]
+    """The table of the run: `loss` and `accuracy` of the training batches, `val_accuracy` of the test split."""
+    folder: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` says of it."""
+        hidden = ("epochs", "folder")
+        return {name: value for name, value in vars(self).items() if name not in hidden}
+
+    def model(self) -> keras.Model:
+        """The trained net, from raw pixels to probabilities."""
+        return load_model(self.folder)
+
+
+Watching = Callable[[Prepared], Watcher]
+
+
+def open_folder(settings: Settings, name: str) -> Path:
+    """The folder of an experiment, made or found again. Raises `UsageError` where it holds something else."""
+    folder = Path(settings.run_dir).expanduser() if settings.run_dir else new_folder_name(name)
+    mark = folder / MARK
+    with writing_to(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            there = mark.read_text("utf-8").strip() if mark.is_file() else None
+            if there != name:
+                holds = f"holds the experiment {there}" if there else "is not empty"
+                raise UsageError(f"{folder} {holds}; give another --run-dir")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(mark, f"{name}\n")
+    return folder
+
+
+def train_all(
+    nets: Sequence[Net], settings: Settings, folder: Path, watchers: Sequence[Watching] = ()
+) -> Iterator[Trained]:
+    """Train each net with each seed, seed after seed, and yield it.
+
+    The runs are folders below `folder`; those that are finished there are read. Raises `UsageError` for data or nets
+    that cannot be, before the first is trained.
+    """
+    source = source_of(settings.protocol())
+    total, done, started = len(nets) * settings.seeds, 0, time.perf_counter()
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        for net in nets:
+            run = folder / f"{net.name}-seed{seed}"
+            trained = _train(net, seed, settings, source, run, watchers)
+            done += 1
+            left = (time.perf_counter() - started) / done * (total - done)
+            if not settings.quiet:
+                found = f"training loss {trained.train_loss:.4g}, test accuracy {trained.test_accuracy:.4f}"
+                who = f"{net.kind}, {net.depth} layers, seed {seed}"
+                print(f"{done} of {total}: {who}: {found}; {left / 60:.1f} minutes left", file=sys.stderr, flush=True)
+            yield trained
+            keras.utils.clear_session()
+
+
+def _train(net: Net, seed: int, settings: Settings, source: Source, run: Path, watchers: Sequence[Watching]) -> Trained:
+    config = net.config(settings, seed, str(run))
+    # An epoch of digits takes a second or two; longer ones show how they go.
+    result = train(config, quiet=settings.quiet or settings.data == "digits", watchers=watchers)
+    path = run / MEASURED
+    if not path.is_file():
+        measured = _measure(result.model, source, config.batch_size)
+        write_text(path, json_text(measured) + "\n")
+    measured = json.loads(path.read_text("utf-8"))
+    metrics = json.loads((run / METRICS).read_text("utf-8"))
+    return Trained(
+        kind=net.kind,
+        depth=net.depth,
+        seed=seed,
+        **measured,
+        test_loss=metrics["loss"],
+        test_accuracy=metrics["accuracy"],
+        steps=metrics["epochs"] * steps_per_epoch(source.train, config.batch_size),
+        seconds=metrics["seconds"],
+        epochs=tuple(read_table(run)),
+        folder=run,
+    )
+
+
+def training_pictures(source: Source, shape: PictureFormat, count: int) -> tuple[Any, Any]:
+    """The first training pictures as they are, `[N, H, W, C]`, 0 to 255, and their labels, one-hot."""
+    return next(iter(evaluation_batches(_on_training(source), shape, count)))
+
+
+def _on_training(source: Source) -> Source:
+    """A source to evaluate on the pictures that train."""
+    return dataclasses.replace(source, test=source.train)
+
+
+def _measure(model: keras.Model, source: Source, batch_size: int) -> dict[str, float]:
+    batches = evaluation_batches(_on_training(source), picture_format(model), batch_size)
+    found = Evaluator(model, source.labels)(batches)
+    parameters = complexity(model).trainable_parameters
+    return {"train_loss": found.loss, "train_accuracy": found.accuracy, "parameters": parameters}

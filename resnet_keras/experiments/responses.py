@@ -1,0 +1,117 @@
+"""How large the layers' responses and the blocks' branches are in trained nets: He et al. 2015, section 4.2, Figure 7.
+
+A block that learns a residual is near the identity where its branch is small beside its shortcut.
+"""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resnet_keras.experiments.anatomy import branch_sizes, responses
+from resnet_keras.experiments.curves import COLOURS, as_rows, means_table
+from resnet_keras.experiments.finding import Finding, Picture
+from resnet_keras.experiments.grid import train_all, training_pictures
+from resnet_keras.experiments.settings import Settings, plain, residual
+from resnet_keras.runs import picture_format
+from resnet_keras.training.building import source_of
+
+PICTURES = 512
+Profile = tuple[str, int, int, list[float]]
+"""Kind, depth, seed, and a number a layer or block."""
+
+
+def respond(settings: Settings, folder: Path) -> Finding:
+    """Train plain and residual nets, and measure what their layers say."""
+    source = source_of(settings.protocol())
+    nets = [make(depth) for depth in sorted(settings.depths) for make in (plain, residual)]
+    runs, layers, sizes = [], [], []
+    for run in train_all(nets, settings, folder):
+        model = run.model()
+        images, _ = training_pictures(source, picture_format(model), PICTURES)
+        layers.append((run.kind, run.depth, run.seed, responses(model, images)))
+        if run.kind == "residual":
+            sizes.append((run.kind, run.depth, run.seed, branch_sizes(model, images)))
+        runs.append(run)
+    pictures = (_picture_of_layers(layers), _picture_of_branches(sizes))
+    title = f"Responses of layers on {settings.data}"
+    return Finding(title, tuple(told(layers, sizes)), pictures, as_rows(runs), means_table(runs))
+
+
+def told(layers: Sequence[Profile], sizes: Sequence[Profile]) -> list[str]:
+    """What the responses say."""
+    depths = sorted({depth for _, depth, _, _ in layers})
+
+    def mean(profiles: Sequence[Profile], kind: str, depth: int) -> float:
+        return statistics.fmean(
+            statistics.fmean(values) for own, at, _, values in profiles if (own, at) == (kind, depth)
+        )
+
+    deviations = "; ".join(
+        f"{depth} layers {mean(layers, 'plain', depth):.2f} and {mean(layers, 'residual', depth):.2f}"
+        for depth in depths
+    )
+    shares = [mean(sizes, "residual", depth) for depth in depths]
+    smaller = all(mean(layers, "residual", depth) < mean(layers, "plain", depth) for depth in depths)
+    sentences = [
+        f"The mean standard deviation of a layer's response, plain and residual: {deviations}. "
+        + ("Residual nets respond less." if smaller else "Residual nets do not respond less at every depth."),
+        "A trained block's branch has, on average, "
+        + ", ".join(f"{share:.2f}" for share in shares)
+        + f" of its shortcut's standard deviation at {', '.join(map(str, depths))} layers.",
+    ]
+    if len(depths) > 1:
+        falls = shares[-1] < shares[0]
+        sentences.append(
+            "The deeper net's blocks change what goes through them less."
+            if falls
+            else "The deeper net's blocks do not change what goes through them less."
+        )
+    return sentences
+
+
+def _picture_of_layers(profiles: Sequence[Profile]) -> Picture:
+    figure = Figure(figsize=(9.2, 4.2), layout="constrained")
+    in_order, by_size = figure.subplots(1, 2, sharey=True)
+    _lines(in_order, profiles, sort=False)
+    _lines(by_size, profiles, sort=True)
+    in_order.set(title="In the order of layers", xlabel="Layer (3x3)", ylabel="Standard deviation")
+    by_size.set(title="Sorted by size", xlabel="Layer, largest first")
+    in_order.legend()
+    words = "Response of each 3x3 layer behind its batch norm, trained nets"
+    return Picture("responses", words, figure, _numbers(profiles, "layer", "deviation"))
+
+
+def _picture_of_branches(profiles: Sequence[Profile]) -> Picture:
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    _lines(axes, profiles, sort=False)
+    axes.set(xlabel="Block", ylabel="Branch / shortcut, standard deviations", ylim=(0, None))
+    axes.legend()
+    words = "How much each block adds to what goes through it, trained residual nets"
+    return Picture("branches", words, figure, _numbers(profiles, "block", "share"))
+
+
+def _lines(axes: Axes, profiles: Sequence[Profile], *, sort: bool) -> None:
+    depths = sorted({depth for _, depth, _, _ in profiles})
+    first = min(seed for _, _, seed, _ in profiles)
+    for kind, depth, seed, values in profiles:
+        axes.plot(
+            range(1, len(values) + 1),
+            sorted(values, reverse=True) if sort else values,
+            "--" if kind == "plain" else "-",
+            color=COLOURS[depths.index(depth) % len(COLOURS)],
+            lw=1.6 if seed == first else 0.6,
+            label=f"{kind}, {depth} layers" if seed == first else None,
+        )
+    axes.grid(alpha=0.3)
+
+
+def _numbers(profiles: Sequence[Profile], place: str, value: str) -> list[dict[str, float | str]]:
+    return [
+        {"kind": kind, "depth": depth, "seed": seed, place: i, value: number}
+        for kind, depth, seed, values in profiles
+        for i, number in enumerate(values, start=1)
+    ]

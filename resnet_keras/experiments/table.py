@@ -1,0 +1,96 @@
+"""The experiments by name: what each shows, and how it is run unless the flags say otherwise."""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnet_keras.errors import unknown
+from resnet_keras.experiments.settings import Settings
+
+if TYPE_CHECKING:
+    from resnet_keras.experiments.finding import Finding
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A row of the table."""
+
+    summary: str
+    function: str
+    """Module of this package and function in it; imported when it is run, for TensorFlow takes seconds."""
+    defaults: Settings = field(default_factory=Settings)
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "degradation": Experiment(
+        "Plain against residual nets by depth: training and test error (He et al. 2015, Figure 6).",
+        "degradation:degradation",
+    ),
+    "gradients": Experiment(
+        "Gradient norm by block, at initialisation and along training (He et al. 2016, equation 5).",
+        "gradients:gradients",
+        Settings(depths=(20, 44, 110)),
+    ),
+    "responses": Experiment(
+        "How much layers respond and blocks add in trained nets (He et al. 2015, Figure 7).",
+        "responses:respond",
+        Settings(depths=(20, 44), seeds=1),
+    ),
+    "lesions": Experiment(
+        "Trained nets without one of their blocks, or with two swapped (Veit et al. 2016).",
+        "lesions:lesion",
+        Settings(depths=(32,)),
+    ),
+    "shortcuts": Experiment(
+        "Shortcuts A, B, C and none (He et al. 2015, Table 3).",
+        "comparisons:shortcuts",
+        Settings(depths=(32,)),
+    ),
+    "preactivation": Experiment(
+        "Activation after the sum against before the branch (He et al. 2016).",
+        "comparisons:preactivation",
+        Settings(depths=(56,)),
+    ),
+    "thousand-layers": Experiment(
+        "A net of 1,202 layers that trains (He et al. 2015, section 4.2). Takes long on a CPU.",
+        "comparisons:thousand_layers",
+        Settings(depths=(1202,), seeds=1, epochs=3),
+    ),
+}
+
+
+def named_experiment(name: str) -> Experiment:
+    """A row of the table. Raises `UsageError` for another name."""
+    if name not in EXPERIMENTS:
+        raise unknown("experiment", name, EXPERIMENTS)
+    return EXPERIMENTS[name]
+
+
+def run_experiment(name: str, settings: Settings) -> tuple["Finding", Path]:
+    """Run an experiment and write its folder; returns what it found, and the folder.
+
+    Raises:
+        UsageError: data, nets or a folder that cannot be.
+        KeyboardInterrupt: with how to go on; what was trained is kept.
+    """
+    from resnet_keras.experiments.finding import write_finding
+    from resnet_keras.experiments.grid import open_folder
+
+    module, _, function = named_experiment(name).function.partition(":")
+    run: Callable[[Settings, Path], Any] = getattr(
+        importlib.import_module(f"resnet_keras.experiments.{module}"), function
+    )
+    folder = open_folder(settings, name)
+    if not settings.quiet:
+        print(f"{name} in {folder}", file=sys.stderr)
+    try:
+        finding = run(settings, folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"what was trained is in {folder}; the same command with --run-dir {folder} goes on"
+        ) from None
+    write_finding(folder, finding)
+    return finding, folder
