@@ -4,39 +4,44 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_keras.data.splits import Source
 from resnet_keras.experiments.curves import as_rows, error_curves, grouped, means_table, spread
 from resnet_keras.experiments.finding import Finding
 from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.settings import Net, Settings, plain
 
 
-def shortcuts(settings: Settings, folder: Path) -> Finding:
+def shortcuts(settings: Settings, source: Source, folder: Path) -> Finding:
     """Shortcuts A, B and C beside none: He et al. 2015, section 4.1, Table 3."""
 
     def nets(depth: int) -> list[Net]:
         return [plain(depth), *(Net(f"shortcut {letter}", depth, {"shortcut": letter}) for letter in "ABC")]
 
-    runs, sentences = _compared([net for depth in sorted(settings.depths) for net in nets(depth)], settings, folder)
+    runs, sentences = _compared(
+        [net for depth in sorted(settings.depths) for net in nets(depth)], settings, source, folder
+    )
     title = f"Shortcuts on {settings.data}: zero-padded (A), projected where shapes change (B), projected (C)"
     return _finding(title, "shortcuts", runs, sentences)
 
 
-def preactivation(settings: Settings, folder: Path) -> Finding:
+def preactivation(settings: Settings, source: Source, folder: Path) -> Finding:
     """Activation after the sum or before the branch: He et al. 2016, section 4, Tables 2 and 3, Figure 6."""
 
     def nets(depth: int) -> list[Net]:
         after = Net("post-activation", depth, {"shortcut": "B"})
         return [after, Net("pre-activation", depth, {"shortcut": "B", "preactivation": True})]
 
-    runs, sentences = _compared([net for depth in sorted(settings.depths) for net in nets(depth)], settings, folder)
+    runs, sentences = _compared(
+        [net for depth in sorted(settings.depths) for net in nets(depth)], settings, source, folder
+    )
     title = f"Post-activation and pre-activation on {settings.data}"
     return _finding(title, "preactivation", runs, sentences)
 
 
-def thousand_layers(settings: Settings, folder: Path) -> Finding:
+def thousand_layers(settings: Settings, source: Source, folder: Path) -> Finding:
     """Very deep residual nets that start as the identity: He et al. 2015, section 4.2, "Exploring over 1000 layers"."""
     nets = [Net("residual", depth, {"shortcut": "A", "zero_init_gamma": True}) for depth in sorted(settings.depths)]
-    runs = list(train_all(nets, settings, folder))
+    runs = list(train_all(nets, settings, source, folder))
     sentences = []
     for (depth,), same in grouped(runs, "depth").items():
         before = statistics.fmean(run.epochs[0]["loss"] for run in same)
@@ -49,8 +54,8 @@ def thousand_layers(settings: Settings, folder: Path) -> Finding:
     return _finding(f"Residual nets of great depth on {settings.data}", "thousand-layers", runs, sentences)
 
 
-def _compared(nets: Sequence[Net], settings: Settings, folder: Path) -> tuple[list[Trained], list[str]]:
-    runs = list(train_all(nets, settings, folder))
+def _compared(nets: Sequence[Net], settings: Settings, source: Source, folder: Path) -> tuple[list[Trained], list[str]]:
+    runs = list(train_all(nets, settings, source, folder))
     sentences = []
     for (depth,), same in grouped(runs, "depth").items():
         kinds = grouped(same, "kind")

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_keras.data.splits import Source
 from resnet_keras.experiments.curves import as_rows, error_curves, grouped, loss_by_depth, means_table
 from resnet_keras.experiments.finding import Finding
 from resnet_keras.experiments.grid import Trained, train_all
@@ -16,10 +17,10 @@ FAR = 3.0
 """How many times the other's training loss counts as far behind."""
 
 
-def degradation(settings: Settings, folder: Path) -> Finding:
+def degradation(settings: Settings, source: Source, folder: Path) -> Finding:
     """Train plain and residual nets of equal depth, width and recipe."""
     nets = [make(depth) for depth in sorted(settings.depths) for make in (plain, residual)]
-    runs = sorted(train_all(nets, settings, folder), key=lambda run: (run.kind, run.depth, run.seed))
+    runs = sorted(train_all(nets, settings, source, folder), key=lambda run: (run.kind, run.depth, run.seed))
     words = "Error by step, plain and residual nets: training (thin) and test (thick); bands are seeds"
     pictures = (
         error_curves("degradation", words, runs, panels="kind", colours="depth"),

@@ -21,7 +21,7 @@ from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import train_all, training_pictures
 from resnet_keras.experiments.settings import Net, Settings, plain, residual
 from resnet_keras.files import json_text, write_text
-from resnet_keras.training.building import Prepared, network_of, picture_format_for, source_of
+from resnet_keras.training.building import Prepared, network_of, picture_format_for
 from resnet_keras.training.record import Row
 
 KEPT = "gradients.json"
@@ -30,9 +30,8 @@ APART = 10.0
 """How many times further the plain net's gradient must change than the residual net's for the effect to be seen."""
 
 
-def gradients(settings: Settings, folder: Path) -> Finding:
+def gradients(settings: Settings, source: Source, folder: Path) -> Finding:
     """Nets of all depths as they are made, and those of the middle depth along their training."""
-    source = source_of(settings.protocol())
     rows = []
     for depth in sorted(settings.depths):
         for make in KINDS:
@@ -44,7 +43,7 @@ def gradients(settings: Settings, folder: Path) -> Finding:
     trained = [make(middle) for make in KINDS]
     once = dataclasses.replace(settings, seeds=1)
     along = []
-    for net, run in zip(trained, train_all(trained, once, folder, [Along]), strict=True):
+    for net, run in zip(trained, train_all(trained, once, source, folder, [Along]), strict=True):
         kept = json.loads((run.folder / KEPT).read_text("utf-8"))
         along += [row for step, norms in kept.items() for row in _rows(net, run.seed, int(step), norms)]
     pictures = (

@@ -18,7 +18,7 @@ from resnet_keras.evaluation import Evaluator
 from resnet_keras.experiments.settings import Net, Settings
 from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.runs import METRICS, load_model, new_folder_name, picture_format
-from resnet_keras.training.building import Prepared, source_of
+from resnet_keras.training.building import Prepared
 from resnet_keras.training.loop import Watcher
 from resnet_keras.training.record import Row, read_table
 from resnet_keras.training.trainer import train
@@ -75,14 +75,12 @@ def open_folder(settings: Settings, name: str) -> Path:
 
 
 def train_all(
-    nets: Sequence[Net], settings: Settings, folder: Path, watchers: Sequence[Watching] = ()
+    nets: Sequence[Net], settings: Settings, source: Source, folder: Path, watchers: Sequence[Watching] = ()
 ) -> Iterator[Trained]:
     """Train each net with each seed, seed after seed, and yield it.
 
-    The runs are folders below `folder`; those that are finished there are read. Raises `UsageError` for data or nets
-    that cannot be, before the first is trained.
+    The runs are folders below `folder`; those that are finished there are read. `source` is the data of the protocol.
     """
-    source = source_of(settings.protocol())
     total, done, started = len(nets) * settings.seeds, 0, time.perf_counter()
     for seed in range(settings.seed, settings.seed + settings.seeds):
         for net in nets:

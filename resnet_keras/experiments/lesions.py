@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from resnet_keras.data.pipeline import evaluation_batches
+from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import chain, error_of, lesionable, swapped, without
 from resnet_keras.experiments.curves import COLOURS, MARKERS, means_table
 from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.settings import Settings, plain, residual
 from resnet_keras.runs import picture_format
-from resnet_keras.training.building import source_of
 
 KINDS = ("plain", "residual")
 REMOVED, SWAPPED, SEVERAL = "removed", "swapped with the next", "several removed"
@@ -24,12 +24,11 @@ DRAWS = 5
 """Times that a number of blocks is drawn at random to be left out."""
 
 
-def lesion(settings: Settings, folder: Path) -> Finding:
+def lesion(settings: Settings, source: Source, folder: Path) -> Finding:
     """Train plain and residual nets, and see the test error without each block."""
-    source = source_of(settings.protocol())
     nets = [make(depth) for depth in sorted(settings.depths) for make in (plain, residual)]
     runs, cases = [], []
-    for run in train_all(nets, settings, folder):
+    for run in train_all(nets, settings, source, folder):
         model = run.model()
         batches = list(evaluation_batches(source, picture_format(model), 512))
         cases += operate(model, batches, run)

@@ -10,25 +10,24 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import branch_sizes, responses
 from resnet_keras.experiments.curves import COLOURS, as_rows, means_table
 from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import train_all, training_pictures
 from resnet_keras.experiments.settings import Settings, plain, residual
 from resnet_keras.runs import picture_format
-from resnet_keras.training.building import source_of
 
 PICTURES = 512
 Profile = tuple[str, int, int, list[float]]
 """Kind, depth, seed, and a number a layer or block."""
 
 
-def respond(settings: Settings, folder: Path) -> Finding:
+def respond(settings: Settings, source: Source, folder: Path) -> Finding:
     """Train plain and residual nets, and measure what their layers say."""
-    source = source_of(settings.protocol())
     nets = [make(depth) for depth in sorted(settings.depths) for make in (plain, residual)]
     runs, layers, sizes = [], [], []
-    for run in train_all(nets, settings, folder):
+    for run in train_all(nets, settings, source, folder):
         model = run.model()
         images, _ = training_pictures(source, picture_format(model), PICTURES)
         layers.append((run.kind, run.depth, run.seed, responses(model, images)))

@@ -11,6 +11,7 @@ from resnet_keras.errors import unknown
 from resnet_keras.experiments.settings import Settings
 
 if TYPE_CHECKING:
+    from resnet_keras.data.splits import Source
     from resnet_keras.experiments.finding import Finding
 
 
@@ -78,16 +79,18 @@ def run_experiment(name: str, settings: Settings) -> tuple["Finding", Path]:
     """
     from resnet_keras.experiments.finding import write_finding
     from resnet_keras.experiments.grid import open_folder
+    from resnet_keras.training.building import source_of
 
     module, _, function = named_experiment(name).function.partition(":")
-    run: Callable[[Settings, Path], Any] = getattr(
+    run: Callable[[Settings, Source, Path], Any] = getattr(
         importlib.import_module(f"resnet_keras.experiments.{module}"), function
     )
+    source = source_of(settings.protocol())
     folder = open_folder(settings, name)
     if not settings.quiet:
         print(f"{name} in {folder}", file=sys.stderr)
     try:
-        finding = run(settings, folder)
+        finding = run(settings, source, folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"what was trained is in {folder}; the same command with --run-dir {folder} goes on"
