@@ -6,14 +6,14 @@ Command: python -m benchmarks.curves RUN_FOLDER ... --output FILE.png
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import matplotlib as mpl
 import tyro
 from matplotlib.figure import Figure
 
 mpl.use("Agg")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which the colour-blind can tell apart."""
 
 
@@ -30,15 +30,15 @@ def main(arguments: Arguments) -> None:
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     for colour, run in zip(COLOURS, arguments.runs, strict=False):
-        rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
-        seconds = [float(row["seconds"]) for row in rows]
+        rows = table_of(run)
+        seconds = [row["seconds"] for row in rows]
         minutes = [sum(seconds[: i + 1]) / 60 for i in range(len(rows))]
         tested = [
-            (minute, 100 * float(row["val_accuracy"]))
+            (minute, 100 * row["val_accuracy"])
             for minute, row in zip(minutes, rows, strict=True)
-            if row["val_accuracy"]
+            if row["val_accuracy"] is not None
         ]
-        train = [100 * float(row["accuracy"]) for row in rows]
+        train = [100 * row["accuracy"] for row in rows]
         label = f"{run.name}, test: {tested[-1][1]:.1f} %"
         axes.plot(*zip(*tested, strict=True), color=colour, marker="o", markersize=4, label=label)
         axes.plot(minutes, train, color=colour, linestyle="--", linewidth=1, label=f"{run.name}, training, augmented")
@@ -49,6 +49,12 @@ def main(arguments: Arguments) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(arguments.output)
+
+
+def table_of(run: Path) -> list[dict[str, Any]]:
+    """The table of a run folder, a row an epoch, in numbers; None where an epoch was not tested."""
+    rows = csv.DictReader((run / "metrics.csv").read_text().splitlines())
+    return [{name: float(value) if value else None for name, value in row.items()} for row in rows]
 
 
 if __name__ == "__main__":

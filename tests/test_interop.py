@@ -16,6 +16,7 @@ from resnet_keras.errors import UsageError
 
 pytestmark = pytest.mark.interop
 torch: Any = pytest.importorskip("torch", reason="torch is not installed; make test-interop installs it")
+CifarNet: Any = pytest.importorskip("benchmarks.cifar_torch").CifarNet
 
 
 def torchvision_models() -> Any:
@@ -181,49 +182,9 @@ def test_keras_hub(name: str, block_type: str, preactivation: bool) -> None:
         np.testing.assert_allclose(ours(x), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-class Block(torch.nn.Module):
-    """A basic block of the usual PyTorch CIFAR code, with shortcut A, written from its paper's section 4.2."""
-
-    def __init__(self, channels: int, filters: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = torch.nn.Conv2d(channels, filters, 3, stride, 1, bias=False)
-        self.bn1 = torch.nn.BatchNorm2d(filters)
-        self.conv2 = torch.nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
-        self.bn2 = torch.nn.BatchNorm2d(filters)
-        self.stride, self.new = stride, filters - channels
-
-    def forward(self, x: Any) -> Any:
-        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        side = self.new // 2
-        shortcut = torch.nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, side, self.new - side))
-        return torch.relu(y + shortcut)
-
-
-class CifarResNet20(torch.nn.Module):
-    """ResNet-20 with the usual names: conv1, bn1, layer1.0.conv1, ..., linear."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = torch.nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = torch.nn.BatchNorm2d(16)
-        channels = 16
-        for stage, filters in enumerate((16, 32, 64), start=1):
-            blocks = [
-                Block(channels if i == 0 else filters, filters, 2 if stage > 1 and i == 0 else 1) for i in range(3)
-            ]
-            setattr(self, f"layer{stage}", torch.nn.Sequential(*blocks))
-            channels = filters
-        self.linear = torch.nn.Linear(64, 10)
-
-    def forward(self, x: Any) -> Any:
-        x = torch.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
-
-
 @pytest.mark.parametrize("suffix", [".th", ".pth", ".safetensors"])
 def test_cifar_layout_goes_round(suffix: str, tmp_path: Path) -> None:
-    module = randomised(CifarResNet20())
+    module = randomised(CifarNet(20))
     state = {f"module.{key}": value for key, value in module.state_dict().items()}  # as DataParallel saves
     path = tmp_path / f"a{suffix}"
     if suffix == ".safetensors":
@@ -236,7 +197,7 @@ def test_cifar_layout_goes_round(suffix: str, tmp_path: Path) -> None:
 
     back = rk.save_weights(ours, tmp_path / f"back{suffix}")
     loaded = torch.load(back) if suffix != ".safetensors" else pytest.importorskip("safetensors.torch").load_file(back)
-    again = CifarResNet20()
+    again = CifarNet(20)
     again.load_state_dict(loaded)  # strict: every name, no more
     for key, value in module.state_dict().items():
         if value.ndim:
@@ -271,7 +232,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(suffix: str, legacy: bool, tm
 
 
 def test_half_precision_and_non_finite_tensors() -> None:
-    module = randomised(CifarResNet20())
+    module = randomised(CifarNet(20))
     ours = rk.create_model("cifar_resnet20", classifier_activation=None)
     rk.load_weights(
         ours, {key: value.bfloat16() if value.ndim else value for key, value in module.state_dict().items()}
@@ -280,7 +241,7 @@ def test_half_precision_and_non_finite_tensors() -> None:
     np.testing.assert_allclose(ours.get_layer("stem").layers[0].kernel, kernel, rtol=2**-8)
     with torch.no_grad():
         module.bn1.bias[3] = float("nan")
-    with pytest.raises(UsageError, match=r"bn1.bias in CifarResNet20 has numbers that are not finite"):
+    with pytest.raises(UsageError, match=r"bn1.bias in CifarNet has numbers that are not finite"):
         rk.load_weights(ours, module)
     assert np.isfinite(tf.reduce_sum(ours(tf.zeros((1, 32, 32, 3)))))
 
