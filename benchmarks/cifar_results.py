@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tyro.conf import Positional
 
-from benchmarks.curves import COLOURS, table_of
 from resnet_keras.config import TrainConfig, config_from_json, differences
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import writing_to
 from resnet_keras.flags import fill
+from resnet_keras.reporting import COLOURS
+from resnet_keras.training.record import read_table
 
 mpl.use("Agg")
 HEAD = ("implementation", "network", "recipe", "epochs", "n", "test error, %", "training error, %", "seconds")
@@ -76,7 +77,7 @@ def read_run(folder: Path) -> Run:
     """Read a run folder. Raises `UsageError` for one that is not finished or was not tested on the test split."""
     try:
         config, metrics = ((folder / name).read_text("utf-8") for name in ("config.json", "metrics.json"))
-        run = Run(folder, config_from_json(config, str(folder)), json.loads(metrics), table_of(folder))
+        run = Run(folder, config_from_json(config, str(folder)), json.loads(metrics), read_table(folder))
     except OSError as error:
         raise UsageError(f"{folder} is not the folder of a finished run: {error.filename}: {reason(error)}") from error
     if run.metrics["interrupted"]:

@@ -3,18 +3,18 @@
 Command: python -m benchmarks.curves RUN_FOLDER ... --output FILE.png
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import matplotlib as mpl
 import tyro
 from matplotlib.figure import Figure
 
+from resnet_keras.reporting import COLOURS
+from resnet_keras.training.record import read_table
+
 mpl.use("Agg")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which the colour-blind can tell apart."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ def main(arguments: Arguments) -> None:
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     for colour, run in zip(COLOURS, arguments.runs, strict=False):
-        rows = table_of(run)
+        rows = read_table(run)
         seconds = [row["seconds"] for row in rows]
         minutes = [sum(seconds[: i + 1]) / 60 for i in range(len(rows))]
         tested = [
@@ -49,12 +49,6 @@ def main(arguments: Arguments) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(arguments.output)
-
-
-def table_of(run: Path) -> list[dict[str, Any]]:
-    """The table of a run folder, a row an epoch, in numbers; None where an epoch was not tested."""
-    rows = csv.DictReader((run / "metrics.csv").read_text().splitlines())
-    return [{name: float(value) if value else None for name, value in row.items()} for row in rows]
 
 
 if __name__ == "__main__":

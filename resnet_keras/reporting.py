@@ -18,8 +18,9 @@ from resnet_keras.evaluation import Evaluation
 from resnet_keras.files import write_text
 from resnet_keras.runs import REPORT
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-TRAIN_COLOUR, TEST_COLOUR = "#0072B2", "#D55E00"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, told apart by colour-blind readers too."""
+TRAIN_COLOUR, TEST_COLOUR, *_ = COLOURS
 LARGEST_CONFUSION = 25
 """Classes beyond which the confusion matrix is no longer drawn."""
 

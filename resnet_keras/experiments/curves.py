@@ -11,9 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.experiments.finding import Picture, Table
 from resnet_keras.experiments.grid import Trained
+from resnet_keras.reporting import COLOURS
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, told apart by colour-blind readers too."""
 MARKERS = "osD^vPX"
 
 

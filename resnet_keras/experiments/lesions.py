@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import chain, error_of, lesionable, swapped, without
-from resnet_keras.experiments.curves import COLOURS, MARKERS, means_table
+from resnet_keras.experiments.curves import MARKERS, means_table
 from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.settings import Settings, plain, residual
+from resnet_keras.reporting import COLOURS
 from resnet_keras.runs import picture_format
 
 KINDS = ("plain", "residual")
@@ -107,6 +109,7 @@ def _picture(cases: Sequence[dict[str, Any]]) -> Picture:
             axes.axhline(whole, color=COLOURS[i], lw=1, ls=":", label=f"{kind}, whole")
         if several:
             axes.set(xlabel="Blocks left out")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         else:
             stride = max(1, len(places) // 8)
             axes.set_xticks(range(0, len(places), stride), places[::stride], rotation=60, ha="right", fontsize=8)

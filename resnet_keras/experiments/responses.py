@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import branch_sizes, responses
-from resnet_keras.experiments.curves import COLOURS, as_rows, means_table
+from resnet_keras.experiments.curves import as_rows, means_table
 from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import train_all, training_pictures
 from resnet_keras.experiments.settings import Settings, plain, residual
+from resnet_keras.reporting import COLOURS
 from resnet_keras.runs import picture_format
 
 PICTURES = 512
