@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-interop check bench bench-export clean
+.PHONY: demo test test-slow test-interop check bench bench-export docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -31,6 +31,14 @@ bench: $(INSTALLED)
 
 bench-export: .venv/.bench
 	$(BIN)/python -m benchmarks.export
+
+# The pictures of docs/residual-learning.md, half an hour on two cores; a second call goes on where the first stopped.
+FIGURES := build/figures
+docs-figures: $(INSTALLED)
+	for name in degradation gradients responses lesions shortcuts preactivation; do \
+		$(BIN)/resnet-keras experiment $$name --run-dir $(FIGURES)/$$name || exit; \
+	done
+	cp $(FIGURES)/*/*.png docs/images
 
 clean:
 	rm -rf .venv

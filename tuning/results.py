@@ -1,6 +1,5 @@
 """What a search found: the trials as rows, the best as a recipe, its test, and the recipe it started from beside it."""
 
-import csv
 import dataclasses
 import json
 import shutil
@@ -15,6 +14,7 @@ from resnet_keras.config import TrainConfig, config_from_json
 from resnet_keras.files import json_text, write_text
 from resnet_keras.recipes import RECIPES, recipe
 from resnet_keras.runs import TABLE
+from resnet_keras.training.record import read_table
 from tuning.oracles import Status
 from tuning.report import Row, write_report
 from tuning.runs import CONFIG, Outcome, RunError, run
@@ -103,7 +103,7 @@ class Results:
                     trial.score if done else None,
                     figures,
                     None if done else failure_of(folder),
-                    _curve(folder / "run" / TABLE) if done else [],
+                    _curve(folder / "run") if done else [],
                 )
             )
         return found
@@ -188,12 +188,11 @@ class Results:
         return self.write()
 
 
-def _curve(path: Path) -> list[tuple[int, float]]:
+def _curve(run_folder: Path) -> list[tuple[int, float]]:
     """Epoch and held-out accuracy."""
-    if not path.exists():
+    if not (run_folder / TABLE).exists():
         return []
-    with path.open(newline="") as file:
-        return [(int(row["epoch"]), float(row["val_accuracy"])) for row in csv.DictReader(file) if row["val_accuracy"]]
+    return [(int(row["epoch"]), row["val_accuracy"]) for row in read_table(run_folder) if row["val_accuracy"]]
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float]:
