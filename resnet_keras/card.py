@@ -36,7 +36,7 @@ class ModelCard:
     data: str = ""
     recipe: str = ""
     source: str = ""
-    """Where the weights are from, when they are not of our own training."""
+    """Where the weights are from, when no run here has trained them."""
     license: str = ""
     claims: Mapping[str, float] = field(default_factory=dict)
     """Accuracies that the source of the weights states; nothing here has measured them."""

@@ -74,7 +74,7 @@ class Evaluate:
     """Measure a run or a model on a test split: loss, top 1, top 5, each class, confusion."""
 
     model: Annotated[str, Positional, arg(metavar="MODEL")]
-    """A run folder or a .keras file."""
+    """A run folder, a .keras file or cifar10-jpeg, which comes with the package."""
     data: str | None = None
     """A TensorFlow Datasets name, digits or a folder; the data the model was trained on when left out."""
     data_dir: str | None = None
@@ -108,7 +108,7 @@ class Predict:
     """Name what is in pictures."""
 
     model: Annotated[str, Positional, arg(metavar="MODEL")]
-    """A run folder, a .keras file or a SavedModel folder."""
+    """A run folder, a .keras file, a SavedModel folder or cifar10-jpeg, which comes with the package."""
     images: Annotated[tuple[str, ...], Positional, arg(metavar="IMAGE ...")]
     """JPEG, PNG, GIF, BMP or WebP files."""
     top_k: int = 5
@@ -135,7 +135,7 @@ class Export:
     """Write a SavedModel for TensorFlow Serving, as the next version; or one file of another runtime."""
 
     model: Annotated[str, Positional, arg(metavar="MODEL")]
-    """A run folder or a .keras file."""
+    """A run folder, a .keras file or cifar10-jpeg, which comes with the package."""
     output: str | None = None
     """saved_models/NAME; NAME is the run's or the file's when left out. For another format: the file."""
     format: str = "saved_model"

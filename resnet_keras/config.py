@@ -164,8 +164,8 @@ class TrainConfig:
     """Every residual block starts as the identity (plain nets: no effect)."""
     weights: str | None = None
     """What to start from: a run folder, a file of weights (.keras, .safetensors, .npz, .pth, .h5), imagenet for the
-    published ones, or a name on the Hugging Face Hub. Their normalisation is taken over, a head of other classes is
-    not. A .weights.h5 file must be of the very same network."""
+    published ones, a name on the Hugging Face Hub, or cifar10-jpeg, which comes with the package. Their normalisation
+    is taken over, a head of other classes is not. A .weights.h5 file must be of the very same network."""
     freeze: str | None = None
     """The last part that does not learn, such as stem, stage3 or stage3_block2; its norms stay as they are too."""
     unfreeze: dict[str, float] = field(default_factory=dict)

@@ -57,7 +57,7 @@ def evaluate(
     data_dir: str | None = None,
     batch_size: int = 128,
 ) -> Evaluation:
-    """Evaluate a run folder, a `.keras` file or a model on the test split of `data`.
+    """Evaluate a run folder, a `.keras` file, a packaged name or a model on the test split of `data`.
 
     Args:
         source: what to evaluate; it takes raw pixels, or is normalised as its card or ImageNet says.

@@ -33,6 +33,8 @@ SPECS: Mapping[Family, Callable[..., ResNetSpec | VGGSpec | DenseNetSpec]] = {
     "densenet": densenet_spec,
 }
 TABLE = Path(__file__).with_name("zoo.json")
+PACKAGED: Mapping[str, Path] = {"cifar10-jpeg": Path(__file__).parent / "weights" / "cifar10-jpeg.keras"}
+"""Trained networks that come with the package. The card in each file says of what, on what and how well."""
 FREE_FIELDS = ("stochastic_depth", "dropout", "layer_dropout", "zero_init_gamma", "output_stride")
 """Fields of a spec with which the same weights mean the same: of training only, or for denser maps."""
 
@@ -156,6 +158,12 @@ def hub_name(spec: ResNetSpec | VGGSpec | DenseNetSpec, called: str) -> str:
             f"such as {', '.join(some[:4])}, without changed options"
         )
     return found
+
+
+def packaged(source: str | Path) -> Path | None:
+    """The file of a trained network that comes with the package; None for another name, or a path that exists."""
+    file = PACKAGED.get(str(source))
+    return None if file is None or Path(source).exists() else file
 
 
 def _core(spec: Any) -> dict[str, Any]:

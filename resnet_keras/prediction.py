@@ -36,8 +36,8 @@ def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_
     """Classify picture files.
 
     Args:
-        source: a model, a run folder, a `.keras` file, a SavedModel's version folder, or the folder above it (its
-            newest version answers).
+        source: a model, a run folder, a `.keras` file, a packaged name, a SavedModel's version folder, or the folder
+            above it (its newest version answers).
         images: files of JPEG, PNG, GIF, BMP or WebP.
         top_k: classes to name for each, where there are as many.
 

@@ -40,8 +40,8 @@ def build_resnet(
             ResNet-D) or "rs" (Bello et al. 2021, ResNet-RS, whose stochastic depth and dropout `create_model` sets).
         include_top: with the classifier; without it the output is the last stage, `[N, H/32, W/32, C]`.
         weights: None; "imagenet", for published weights of this very network; a name on the Hugging Face Hub, such
-            as "timm/resnet50.a1_in1k"; or a file that `load_weights` reads. The model's card says how their pictures
-            were prepared.
+            as "timm/resnet50.a1_in1k"; "cifar10-jpeg" (see `build_cifar_resnet`); or a file that `load_weights` reads.
+            The model's card says how their pictures were prepared.
         input_tensor: a Keras tensor to build on, instead of a new input.
         input_shape: `(height, width, channels)`, (224, 224, 3) by default (sides None without the top); sides may be
             None, and must be 32 or more. Float pixels, normalised by the caller unless `include_preprocessing`.
@@ -95,8 +95,11 @@ def build_cifar_resnet(
             `shortcut="B"`; `block="basic"` gives its 110-layer net).
         shortcut: "A" (no parameters, the paper's choice), "B", "C", "D" or "none" for the plain net.
         input_shape: `(height, width, channels)`; sides may be None, and must be 4 or more.
-        classes, include_top, weights, input_tensor, pooling, classifier_activation, include_preprocessing, name,
-            **spec: as in `build_resnet`.
+        weights: as in `build_resnet`. "cifar10-jpeg", for depth 20, comes with the package: trained by
+            `cifar10-resnet20-short` on CIFAR-10 whose pictures went through JPEG (quality 75), so its accuracy there
+            (`model_card(model).metrics`) cannot be compared with accuracies on CIFAR-10.
+        classes, include_top, input_tensor, pooling, classifier_activation, include_preprocessing, name, **spec: as in
+            `build_resnet`.
 
     Raises:
         UsageError: (a ValueError) for a depth that is not 6n+2 or 9n+2 (it names the nearest), an unknown variant or

@@ -17,6 +17,7 @@ from resnet_keras.data.pipeline import PictureFormat
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import whole, writing_to
 from resnet_keras.layers import Preprocessing
+from resnet_keras.names import PACKAGED, packaged
 
 CONFIG, MODEL, TABLE, METRICS, REPORT = "config.json", "model.keras", "metrics.csv", "metrics.json", "report.html"
 BEST = Path("checkpoints", "best.keras")
@@ -75,21 +76,21 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def model_file(source: str | Path) -> Path:
-    """The `.keras` file of a run folder, or the file itself. Raises `UsageError` where there is none."""
-    path = Path(source).expanduser()
+    """The `.keras` file of a run folder or a packaged name, or the file itself. Raises `UsageError` for none."""
+    path = packaged(source) or Path(source).expanduser()
     if path.is_dir():
         if not (path / MODEL).is_file():
             raise UsageError(f"{path} is not a run folder: it has no {MODEL}")
         return path / MODEL
     if not path.exists():
-        raise UsageError(f"there is no run folder or model at {path}")
+        raise UsageError(f"there is no run folder or model at {path}; packaged ones are {', '.join(PACKAGED)}")
     if path.suffix != ".keras":
         raise UsageError(f"{path} is neither a run folder nor a .keras file")
     return path
 
 
 def load_model(source: str | Path) -> keras.Model:
-    """The model of a run folder or a `.keras` file. Raises `UsageError` where there is none, or it is damaged."""
+    """The model of a run folder, a `.keras` file or a packaged name. Raises `UsageError` for none, or a damaged one."""
     path = model_file(source)
     try:
         path.open("rb").close()

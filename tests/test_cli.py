@@ -92,6 +92,29 @@ def test_train_evaluate_predict_export(quick: TrainConfig, digit_png: Path, tmp_
     assert answers[0] == answers[1]
 
 
+def test_a_packaged_name_in_place_of_a_run(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", "cifar10-jpeg", str(picture_folder / "red" / "0.jpg"), "--json"]) == 0
+    [prediction] = json.loads(capsys.readouterr().out)["predictions"]
+    assert set(prediction["labels"]) < set(rk.model_card(rk.load_model("cifar10-jpeg")).labels)
+    assert main(["export", "cifar10-jpeg", "--json"]) == 0
+    exported = Path("saved_models", "cifar10-jpeg", "1")
+    assert json.loads(capsys.readouterr().out)["path"] == str(exported)
+    assert rk.predict(exported, [picture_folder / "red" / "0.jpg"])[0].labels == tuple(prediction["labels"])
+    assert "knows 10 classes" in refused(capsys, "evaluate", "cifar10-jpeg", "--data", str(picture_folder))
+    words = ["--model", "cifar_resnet20", "--weights", "cifar10-jpeg", "--image-size", "32", "--freeze", "stage3"]
+    words += ["--data", str(picture_folder), "--batch-size", "4", "--epochs", "1", "--run-dir", "run", "--quiet"]
+    assert main(["train", "finetune", *words]) == 0
+    ours, theirs = (rk.load_model(source) for source in ("run", "cifar10-jpeg"))
+    assert ours.output_shape == (None, 2)
+    for name in ("stem", "stage3_block3"):
+        for one, other in zip(ours.get_layer(name).get_weights(), theirs.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert rk.model_card(ours).mean == rk.model_card(theirs).mean
+
+
 def test_train_from_the_config_of_a_run(digits_run: Path, tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "again"
     words = ["train", str(digits_run / "config.json"), "--run-dir", str(run), "--epochs", "1", "--quiet"]
@@ -134,6 +157,7 @@ def test_nested_flags_reach_the_config(quick: TrainConfig, tmp_path: Path) -> No
         ("evaluate / --batch-size 0", "batch_size must be at least 1"),
         ("evaluate /", "/ is not a run folder: it has no model.keras"),
         ("predict /nowhere a.png", "there is no run folder or model at /nowhere"),
+        ("predict cifar10 a.png", "no run folder or model at cifar10; packaged ones are cifar10-jpeg"),
         ("predict /", "give at least one picture"),
         ("export /nowhere", "there is no run folder or model at /nowhere"),
         ("models zzz*", "unknown model pattern 'zzz*'"),

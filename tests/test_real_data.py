@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import SHARED_DATA
 
+import resnet_keras as rk
 from resnet_keras.cli import main
 
 pytestmark = [
@@ -23,6 +24,15 @@ def test_cifar10_in_four_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     """CIFAR-10 (JPEG Q75), not CIFAR-10: these pixels went through JPEG."""
     words = ["--data-dir", str(SHARED_DATA / "tfds"), "--epochs", "4", "--run-dir", str(tmp_path / "run")]
     assert trained(capsys, "cifar10-resnet20", *words)["accuracy"] > 0.74
+
+
+def test_the_packaged_weights_are_as_good_as_their_card_says() -> None:
+    """But for a picture or two, which rounding on another processor may move."""
+    card = rk.model_card(rk.load_model("cifar10-jpeg"))
+    result = rk.evaluate("cifar10-jpeg", data_dir=str(SHARED_DATA / "tfds"))
+    assert result.examples == card.metrics["examples"]
+    assert result.accuracy == pytest.approx(card.metrics["accuracy"], abs=2e-4)
+    assert result.loss == pytest.approx(card.metrics["loss"], rel=1e-4)
 
 
 def test_a_folder_of_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from conftest import randomise
 
 import resnet_keras as rk
 from resnet_keras.errors import UsageError
-from resnet_keras.names import hub_name
+from resnet_keras.names import PACKAGED, hub_name
 from resnet_keras.specs import imagenet_spec
 from resnet_keras.weights.units import Network
 
@@ -432,6 +433,54 @@ def test_a_keras_file_with_code_is_refused(tmp_path: Path) -> None:
     inputs = keras.Input((8, 8, 3))
     keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(inputs)).save(tmp_path / "a.keras")
     refused(small(), tmp_path / "a.keras", "cannot be loaded")
+
+
+# --- what comes with the package ---
+
+
+def test_packaged_weights_answer_as_their_file_does_and_say_what_they_are() -> None:
+    whole = keras.saving.load_model(PACKAGED["cifar10-jpeg"])
+    raw = rk.build_cifar_resnet(20, weights="cifar10-jpeg", include_preprocessing=True)
+    bare = rk.create_model("cifar_resnet20", weights="cifar10-jpeg")
+    pixels = RNG.integers(0, 256, (4, 32, 32, 3)).astype("float32")
+    np.testing.assert_array_equal(raw(pixels), whole(pixels))
+    np.testing.assert_array_equal(bare(rk.preprocess_input(pixels, bare)), whole(pixels))
+    card = rk.model_card(bare)
+    assert card == rk.model_card(raw) == rk.model_card(rk.load_model("cifar10-jpeg"))
+    assert card.labels[:3] == ("airplane", "automobile", "bird")
+    assert (len(card.labels), len(card.mean), len(card.std), card.input_size) == (10, 3, 3, (32, 32))
+    assert (card.network, card.data) == ("cifar_resnet20", "cifar10")
+    assert "CIFAR-10 whose pictures went through JPEG" in card.source
+    assert card.metrics["examples"] == 10_000
+    assert 0.8 < card.metrics["accuracy"] < 1
+
+
+def test_packaged_files_are_small_and_name_no_folder_of_who_trained_them() -> None:
+    for file in PACKAGED.values():
+        assert file.stat().st_size < 1_500_000
+        with zipfile.ZipFile(file) as archive:
+            assert "/" not in archive.read("config.json").decode()
+
+
+def test_packaged_weights_and_other_networks() -> None:
+    for build, message in (
+        (rk.build_cifar_resnet, "weights of cifar10-jpeg do not fit cifar_resnet32: .* they look like cifar_resnet20$"),
+        (rk.build_resnet, "weights of cifar10-jpeg do not fit resnet34: .*"),
+    ):
+        with pytest.raises(UsageError, match=message) as error:
+            build(32 if build is rk.build_cifar_resnet else 34, weights="cifar10-jpeg")
+        assert "\n" not in str(error.value)
+    refused(rk.build_cifar_resnet(20, classes=3), "cifar10-jpeg", "the head of cifar10-jpeg does not fit")
+    refused(small(), "cifar10-jpg", "no file of weights or run folder at cifar10-jpg; packaged ones are cifar10-jpeg")
+
+
+def test_a_path_of_a_packaged_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10-jpeg").mkdir()
+    own = small()
+    own.save(tmp_path / "cifar10-jpeg" / "model.keras")
+    assert same_weights(rk.build_cifar_resnet(20, weights="cifar10-jpeg"), own)
+    assert same_weights(rk.load_model("cifar10-jpeg"), own)
 
 
 # --- the Hub ---

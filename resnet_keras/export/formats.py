@@ -50,7 +50,7 @@ def export_file(
     of encoded pictures are not in the file.
 
     Args:
-        model_or_run: a model of ours with its classifier, a run folder or a `.keras` file.
+        model_or_run: a model of ours with its classifier, a run folder, a `.keras` file or a packaged name.
         path: of the file, or of a folder that is to hold it.
         format: "onnx" or "litert".
         dtype: "float32"; for litert "int8" too: weights and activations, by LiteRT's own quantisation.

@@ -60,7 +60,7 @@ def export_servable(
     `canary`, the one before as `stable`.
 
     Args:
-        model_or_run: a model of ours with its classifier, a run folder or a `.keras` file.
+        model_or_run: a model of ours with its classifier, a run folder, a `.keras` file or a packaged name.
         base_path: `saved_models/<name>`; the version folders are in it.
         version: the next free number when None.
         dtype: "float32"; "bfloat16", for processors that compute in it; "int8", quantised by `calibration_data`.

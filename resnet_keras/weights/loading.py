@@ -33,7 +33,8 @@ def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, se
         model: a network of ours. A classifier is loaded with its head, a network without one leaves the head out.
         source: a mapping of names to arrays, a Keras or torch model, a run folder, a file (`.safetensors`, `.npz`,
             `.h5`, `.keras`, `.weights.h5` of the same network; `.pth`, `.pt` and `.th` where torch is installed), a
-            name on the Hugging Face Hub ("timm/resnet50.a1_in1k"), or "imagenet" for a named network.
+            name on the Hugging Face Hub ("timm/resnet50.a1_in1k"), "cifar10-jpeg", which comes with the package, or
+            "imagenet" for a named network.
         skip_head: leave the model's head as it is, for pictures of other classes.
         set_card: let the model's card say how the source's pictures are prepared, and its labels, where it says so.
             Models made of this one's layers that have been compiled before must be compiled again.
@@ -195,7 +196,8 @@ def _mismatch(network: Network, weights: Weights, found: Match, extra: list[str]
         said.append(f"{_some(missing)} missing there")
     if extra:
         said.append(f"no place here for {_some(extra)}")
-    alike = _alike(weights)
+    alike, said_there = _alike(weights), weights.card.network if weights.card else ""
+    alike = [said_there] if said_there in alike else alike
     alike = [] if network.model.name in alike else alike
     hint = f"; they look like {' or '.join(alike[:4])}" if alike else ""
     return UsageError(f"the weights of {weights.where} do not fit {name}: {'; '.join(said)}{hint}")

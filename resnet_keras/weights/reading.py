@@ -14,6 +14,7 @@ import numpy as np
 from resnet_keras.card import ModelCard
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.layers import leaves
+from resnet_keras.names import PACKAGED, packaged
 from resnet_keras.runs import card_layer, load_model
 from resnet_keras.weights.units import is_ours, meaning
 
@@ -44,8 +45,9 @@ def read_weights(source: Any) -> Weights:
     """Read a source.
 
     Args:
-        source: a mapping of names to arrays or torch tensors, a Keras or torch model, a run folder, or a file:
-            `.safetensors`, `.npz`, `.h5` (of keras.applications), `.keras`, `.pth`, `.pt` or `.th`.
+        source: a mapping of names to arrays or torch tensors, a Keras or torch model, a run folder, a name of
+            `PACKAGED`, or a file: `.safetensors`, `.npz`, `.h5` (of keras.applications), `.keras`, `.pth`, `.pt` or
+            `.th`.
 
     Raises:
         UsageError: nothing there, a damaged file, another kind of file, or one that would run code.
@@ -61,9 +63,12 @@ def read_weights(source: Any) -> Weights:
         return Weights(_tensors(source.state_dict(), where), where, stride_in_1x1=stride)
     if not isinstance(source, str | Path):
         raise UsageError(f"weights are a mapping, a model or a file, not {type(source).__name__}")
+    if file := packaged(source):
+        return _of_keras_model(load_model(file), str(source))
     path = Path(source).expanduser()
     if not path.exists():
-        raise UsageError(f"there is no file of weights or run folder at {path}")
+        names = ", ".join(PACKAGED)
+        raise UsageError(f"there is no file of weights or run folder at {path}; packaged ones are {names}")
     if path.is_dir() or path.suffix == ".keras":
         return _of_keras_model(load_model(path), str(path))
     kind = path.suffix.lower()
