@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from resnet_keras.config import TrainConfig
     from resnet_keras.errors import UsageError
     from resnet_keras.evaluation import evaluate
+    from resnet_keras.explanation import Explanation, explain
     from resnet_keras.export.servable import export_servable
     from resnet_keras.features import feature_pyramid, freeze, freeze_norms, unfreeze
     from resnet_keras.lineage import build_densenet, build_vgg
     from resnet_keras.names import list_models
     from resnet_keras.prediction import decode_predictions, predict, preprocess_input
     from resnet_keras.recipes import RECIPES
+    from resnet_keras.reporting import draw_explanation
     from resnet_keras.resnet import build_cifar_resnet, build_resnet
     from resnet_keras.runs import load_model, model_card
     from resnet_keras.specs import ResNetSpec
@@ -39,6 +41,9 @@ _HOMES = {
     "TrainConfig": "config",
     "UsageError": "errors",
     "evaluate": "evaluation",
+    "Explanation": "explanation",
+    "explain": "explanation",
+    "draw_explanation": "reporting",
     "export_servable": "export.servable",
     "predict": "prediction",
     "build_cifar_resnet": "resnet",
@@ -72,6 +77,9 @@ __all__ = [  # noqa: RUF022
     "TrainConfig",
     "UsageError",
     "evaluate",
+    "Explanation",
+    "explain",
+    "draw_explanation",
     "export_servable",
     "predict",
     "build_cifar_resnet",

@@ -11,7 +11,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_keras.commands import Degradation, Demo, Evaluate, Experiment, Export, Models, Predict, Rollback, Train
+from resnet_keras.commands import (
+    Degradation,
+    Demo,
+    Evaluate,
+    Experiment,
+    Explain,
+    Export,
+    Models,
+    Predict,
+    Rollback,
+    Train,
+)
 from resnet_keras.config import TrainConfig, config_from_json
 from resnet_keras.errors import HostLost, UsageError, reason, unknown
 from resnet_keras.experiments.settings import Settings
@@ -26,12 +37,15 @@ from resnet_keras.version import __version__
 FOLDER_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
-Command = Demo | Train | Evaluate | Predict | Export | Rollback | Serve | Client | Degradation | Experiment | Models
+Command = (
+    Demo | Train | Evaluate | Predict | Explain | Export | Rollback | Serve | Client | Degradation | Experiment | Models
+)
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "explain": Explain,
     "export": Export,
     "rollback": Rollback,
     "serve": Serve,

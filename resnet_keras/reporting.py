@@ -1,4 +1,4 @@
-"""`report.html`: a run on one page that needs nothing beside it, with curves drawn by matplotlib."""
+"""What matplotlib draws: `report.html`, a run on one page that needs nothing beside it, and explained pictures."""
 
 import base64
 import html
@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.config import TrainConfig, flat
+from resnet_keras.errors import UsageError
 from resnet_keras.evaluation import Evaluation
-from resnet_keras.files import write_text
+from resnet_keras.explanation import Explanation
+from resnet_keras.files import whole, write_text, writing_to
 from resnet_keras.runs import REPORT
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -105,6 +107,32 @@ def draw_confusion(result: Evaluation) -> Figure:
     axes.set_yticks(range(count), result.labels, parse_math=False)
     axes.set(xlabel="Predicted", ylabel="True", title="Pictures by true and predicted class")
     return figure
+
+
+def draw_explanation(explanation: Explanation) -> Figure:
+    """A picture, and beside it the same one in grey under the colours of its heat."""
+    pixels = explanation.pixels
+    figure = Figure(figsize=(10, max(2.5, 0.7 + 4.3 * len(pixels) / pixels.shape[1])), layout="constrained")
+    plain, heated = figure.subplots(1, 2)
+    plain.imshow(pixels if pixels.shape[-1] == 3 else np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    # In middle greys, for the lightness of the colours is what says the heat.
+    heated.imshow(pixels.mean(-1), cmap=matplotlib.colormaps["gray"], vmin=-170, vmax=425)
+    heat = heated.imshow(explanation.heat, cmap=matplotlib.colormaps["viridis"], vmin=0, vmax=1, alpha=0.6)
+    figure.colorbar(heat, ax=heated, shrink=0.8, label="Share of the largest").ax.set_facecolor("0.5")
+    height, width = explanation.map_size
+    said = "no part speaks for it" if explanation.empty else f"from a map of {height}x{width}"
+    for axes, title in ((plain, "Picture"), (heated, f"Grad-CAM, {said}")):
+        axes.set(title=title, xticks=[], yticks=[])
+    figure.suptitle(f"{explanation.label} {explanation.score:.4f}", parse_math=False)
+    return figure
+
+
+def write_explanation(explanation: Explanation, path: Path) -> None:
+    """Write `draw_explanation` as a PNG file, whole or not at all. Raises `UsageError` where that cannot be."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"output {path} must end in .png")
+    with writing_to(path.parent), whole(path) as beside:
+        beside.write_bytes(png_of(draw_explanation(explanation)))
 
 
 def png_of(figure: Figure) -> bytes:

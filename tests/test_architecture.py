@@ -18,7 +18,7 @@ ROWS = [
     {"names"},
     {"norms", "layers", "blocks", "data", "pooling"},
     {"assembly", "features", "lineage", "resnet", "runs", "weights", "zoo"},
-    {"evaluation", "prediction"},
+    {"evaluation", "explanation", "prediction"},
     {"reporting", "export"},
     {"training", "serving"},
     {"demo", "experiments"},
