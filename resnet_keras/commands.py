@@ -261,7 +261,7 @@ class Rollback:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Why residual nets work, measured: gradients, responses, lesions, shortcuts, pre-activation, a thousand layers."""
+    """What a shortcut does, measured: gradients, responses, lesions, shortcuts, pre-activation, a thousand layers."""
 
     name: str
     """A row of the table of experiments."""
