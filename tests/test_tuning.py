@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras_tuner
@@ -29,7 +30,8 @@ from tuning.costs import Bounds, Cost, count, latency_of, refusal
 from tuning.hypermodel import ResNetHyperModel
 from tuning.oracles import Status, make_oracle
 from tuning.report import Row, front, varying_of
-from tuning.results import mean_and_deviation
+from tuning.results import Results, mean_and_deviation
+from tuning.search import Settings
 from tuning.spaces import SPACES, draw, find_space
 
 ROOT = Path(__file__).parents[1]
@@ -190,6 +192,20 @@ def test_wrong_words(
 
 def test_budgets() -> None:
     assert [seconds_of(text) for text in ("90s", "5m", "1.5h", "2d", None)] == [90, 300, 5400, 172800, None]
+
+
+def test_time_is_kept_for_the_best_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that takes longer than the recipe, and is the best, takes longer in full too."""
+    search: Any = SimpleNamespace(folder=tmp_path, epochs=4, settings=Settings("digits", validation=0.2))
+    results = Results(search, retrain=2)
+    (tmp_path / "baseline").mkdir()
+    (tmp_path / "baseline" / "outcome.json").write_text('{"accuracy": 0.5, "loss": 1.0, "seconds": 8.0}')
+    rows: list[Row] = []
+    monkeypatch.setattr(Results, "rows", lambda self: rows)
+    assert results.last_moment(None) is None
+    assert results.last_moment(100.0) == 100 - 2 * 8 / 0.8
+    rows.append(Row("0", {}, 0.9, {"seconds": 6.0, "epochs": 2}, None, []))
+    assert results.last_moment(100.0) == 100 - 2 * 12 / 0.8
 
 
 def test_pareto_front() -> None:

@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -150,7 +151,8 @@ def _search(flags: Flags) -> None:
         results = Results(search, flags.retrain)
         try:
             results.run_baseline()
-            search.deadline = search.full_oracle.deadline = results.last_moment(deadline)
+            search.last_moment = partial(results.last_moment, deadline)
+            search.set_deadline()
             if flags.role == "chief":
                 search.serve(flags.address)
             else:

@@ -56,11 +56,14 @@ class Results:
             self.search.say(f"the recipe {base.name}: {self._told(outcome)}, after {base.epochs} epochs")
 
     def last_moment(self, deadline: float | None) -> float | None:
-        """When trials must end, so that the best one can still be trained in full within the time."""
-        baseline = self._outcome(self.folder / "baseline")
-        if deadline is None or baseline is None:
+        """When trials must end, so that the best one of now can still be trained in full within the time."""
+        baseline, best = self._outcome(self.folder / "baseline"), self.best(self.rows())
+        known = [] if baseline is None else [baseline.seconds]
+        if best is not None:
+            known.append(best.figures["seconds"] * self.search.epochs / best.figures["epochs"])
+        if deadline is None or not known:
             return deadline
-        full = baseline.seconds / (1 - self.search.settings.validation)
+        full = max(known) / (1 - self.search.settings.validation)
         confirming = self.search.settings.tuner == "hyperband"
         return deadline - (self.retrain + confirming) * full
 

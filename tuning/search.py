@@ -120,6 +120,7 @@ class Search(base_tuner.BaseTuner):
     ) -> None:
         self.space, self.settings, self.folder = space, settings, folder.resolve()
         self.deadline, self.role, self.say = deadline, role, say
+        self.last_moment: Callable[[], float | None] | None = None
         config = self.config(keras_tuner.HyperParameters())
         self.epochs = config.epochs
         self.source: Source = source_of(config)
@@ -210,7 +211,13 @@ class Search(base_tuner.BaseTuner):
         finally:
             server.stop(1.0).wait()
 
+    def set_deadline(self) -> None:
+        """Ask `last_moment`, where there is one, when trials must end: what is the best trial changes it."""
+        if self.last_moment is not None:
+            self.deadline = self.full_oracle.deadline = self.last_moment()
+
     def _tell(self, trial: Any) -> None:
+        self.set_deadline()
         best = self.oracle.get_best_trials(1)[0]
         name = self.settings.objective
         if trial.status == Status.COMPLETED:
