@@ -35,7 +35,8 @@ bench-export: .venv/.bench
 # The pictures of docs/residual-learning.md, half an hour on two cores; a second call goes on where the first stopped.
 FIGURES := build/figures
 docs-figures: $(INSTALLED)
-	for name in degradation gradients responses lesions shortcuts preactivation; do \
+	$(BIN)/resnet-keras degradation --depths 20 32 44 --epochs 10 --run-dir $(FIGURES)/degradation
+	for name in gradients responses lesions shortcuts preactivation; do \
 		$(BIN)/resnet-keras experiment $$name --run-dir $(FIGURES)/$$name || exit; \
 	done
 	cp $(FIGURES)/*/*.png docs/images
