@@ -35,7 +35,7 @@ from resnet_keras.experiments.anatomy import (
     swapped,
     without,
 )
-from resnet_keras.experiments.gradients import at_start, ratio
+from resnet_keras.experiments.gradients import KINDS, at_start, ratio
 from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.lesions import REMOVED, SWAPPED, operate
 from resnet_keras.experiments.settings import DIGITS, Net, Settings, plain, residual
@@ -134,8 +134,9 @@ def test_at_initialisation_the_plain_gradient_changes_far_more(settings: Setting
     """At 44 layers by factors of 10^4 and 20 when it was measured; asserted: a hundred times apart, for each seed."""
     source = source_of(settings.protocol())
     for seed in range(2):
-        one, other = (ratio(at_start(make(44), settings, source, seed)) for make in (plain, residual))
+        one, other, still = (ratio(at_start(make(44), settings, source, seed)) for make in KINDS)
         assert max(one, 1 / one) > 100 * max(other, 1 / other)
+        assert 0.1 < still < 10  # the +1 alone
 
 
 def test_responses_are_of_each_convolution(trained: dict[str, Trained]) -> None:

@@ -8,7 +8,7 @@ from resnet_keras.data.splits import Source
 from resnet_keras.experiments.curves import as_rows, error_curves, grouped, means_table, spread
 from resnet_keras.experiments.finding import Finding
 from resnet_keras.experiments.grid import Trained, train_all
-from resnet_keras.experiments.settings import Net, Settings, plain
+from resnet_keras.experiments.settings import Net, Settings, from_identity, plain
 
 
 def shortcuts(settings: Settings, source: Source, folder: Path) -> Finding:
@@ -40,7 +40,7 @@ def preactivation(settings: Settings, source: Source, folder: Path) -> Finding:
 
 def thousand_layers(settings: Settings, source: Source, folder: Path) -> Finding:
     """Very deep residual nets that start as the identity: He et al. 2015, section 4.2, "Exploring over 1000 layers"."""
-    nets = [Net("residual", depth, {"shortcut": "A", "zero_init_gamma": True}) for depth in sorted(settings.depths)]
+    nets = [from_identity(depth) for depth in sorted(settings.depths)]
     runs = list(train_all(nets, settings, source, folder))
     sentences = []
     for (depth,), same in grouped(runs, "depth").items():

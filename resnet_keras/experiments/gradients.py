@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from matplotlib.figure import Figure
 
 from resnet_keras.data.splits import Source
@@ -18,16 +19,16 @@ from resnet_keras.evaluation import Evaluation
 from resnet_keras.experiments.anatomy import gradient_norms
 from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import train_all, training_pictures
-from resnet_keras.experiments.settings import Net, Settings, plain, residual
+from resnet_keras.experiments.settings import Net, Settings, from_identity, plain, residual
 from resnet_keras.files import json_text, write_text
 from resnet_keras.reporting import COLOURS
 from resnet_keras.training.building import Prepared, network_of, picture_format_for
 from resnet_keras.training.record import Row
 
 KEPT = "gradients.json"
-KINDS = (plain, residual)
+KINDS = (plain, residual, from_identity)
 APART = 10.0
-"""How many times further the plain net's gradient must change than the residual net's for the effect to be seen."""
+"""A factor by which a gradient may change on its way and still count as having stayed."""
 
 
 def gradients(settings: Settings, source: Source, folder: Path) -> Finding:
@@ -94,8 +95,10 @@ def _rows(net: Net, seed: int, step: int, norms: Sequence[float]) -> list[dict[s
 
 
 def ratio(norms: Sequence[float]) -> float:
-    """How many times longer the gradient is behind the stem than behind the last block."""
-    return norms[0] / norms[-1]
+    """How many times longer the gradient is behind the stem than behind the last block; what underflows counts as the
+    smallest number."""
+    least = float(np.finfo("float32").tiny)
+    return max(norms[0], least) / max(norms[-1], least)
 
 
 def _grouped(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int, int], list[float]]:
@@ -134,21 +137,22 @@ def told(rows: Sequence[dict[str, Any]]) -> list[str]:
         "At initialisation the length of the gradient behind the stem, over that behind the last block, is at "
         f"{at} layers: {'; '.join(lines)}."
     )
-    factors = {kind: max(line[-1], 1 / line[-1]) for kind, line in means.items()}
-    second = f"At {depths[-1]} layers it changes by a factor of {factors['plain']:.3g} in the plain net, and of " + (
-        f"{factors['residual']:.3g} in the residual one: the shortcut's +1 lets it through."
-        if factors["plain"] > APART * factors["residual"]
-        else f"{factors['residual']:.3g} in the residual one: the two are not {APART:g} times apart."
-    )
-    return [first, second]
+    ways = "; ".join(f"{_way(line[-1])} in the {kind} net" for kind, line in means.items())
+    return [first, f"From end to end of {depths[-1]} layers it {ways}."]
+
+
+def _way(value: float) -> str:
+    if 1 / APART <= value <= APART:
+        return f"stays within a factor of {APART:g} ({value:.2g})"
+    return f"grows {value:.2g} times" if value > 1 else f"shrinks {1 / value:.2g} times"
 
 
 def _picture(name: str, words: str, rows: Sequence[dict[str, Any]], colours: str) -> Picture:
     kinds = [make(8).kind for make in KINDS]
     values = sorted({row[colours] for row in rows})
     shown = values if len(values) <= len(COLOURS) else [values[i * (len(values) - 1) // 5] for i in range(6)]
-    figure = Figure(figsize=(9.2, 4.2), layout="constrained")
-    for axes, kind in zip(figure.subplots(1, 2, sharey=True), kinds, strict=True):
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, 3, sharey=True), kinds, strict=True):
         for (own, depth, seed, step), norms in _grouped(rows).items():
             value = {"depth": depth, "step": step}[colours]
             if own == kind and value in shown:
@@ -156,7 +160,7 @@ def _picture(name: str, words: str, rows: Sequence[dict[str, Any]], colours: str
                 label = {"depth": f"{depth} layers", "step": f"step {step:,}"}[colours] if first else None
                 share = [i / (len(norms) - 1) for i in range(len(norms))]
                 axes.plot(share, norms, color=COLOURS[shown.index(value)], lw=1.5 if first else 0.7, label=label)
-        axes.set(title=kind, xlabel="Place in the net: 0 the stem, 1 the last block", yscale="log")
+        axes.set(title=kind, xlabel="From stem (0) to last block (1)", yscale="log")
         axes.grid(alpha=0.3)
         if kind == kinds[0]:
             axes.set(ylabel="Norm of the gradient of the loss")

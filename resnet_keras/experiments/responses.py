@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import branch_sizes, responses
@@ -107,6 +108,7 @@ def _lines(axes: Axes, profiles: Sequence[Profile], *, sort: bool) -> None:
             label=f"{kind}, {depth} layers" if seed == first else None,
         )
     axes.grid(alpha=0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _numbers(profiles: Sequence[Profile], place: str, value: str) -> list[dict[str, float | str]]:

@@ -120,3 +120,8 @@ def plain(depth: int) -> Net:
 def residual(depth: int) -> Net:
     """The paper's net, whose shortcuts have no parameters either (A)."""
     return Net("residual", depth, {"shortcut": "A"})
+
+
+def from_identity(depth: int) -> Net:
+    """The residual net whose blocks start as the identity: the last gamma of each is zero."""
+    return Net("residual from identity", depth, {"shortcut": "A", "zero_init_gamma": True})
