@@ -22,7 +22,8 @@ import tensorflow as tf
 import resnet_keras as rk
 from resnet_keras.cli import main
 from resnet_keras.errors import UsageError
-from resnet_keras.experiments import degradation as degradation_module
+from resnet_keras.experiments import comparisons, degradation, gradients, lesions
+from resnet_keras.experiments import responses as responses_module
 from resnet_keras.experiments.anatomy import (
     blocks_of,
     branch_sizes,
@@ -115,8 +116,7 @@ def test_with_the_last_gamma_at_zero_a_block_is_the_identity(preactivation: bool
     errors = identity_errors(network, PICTURES)
     assert list(errors) == lesionable(network)
     assert set(errors.values()) == {0.0}  # to the bit: a sum with zero, and a ReLU of what is not negative
-    identities = [size for block, size in zip(blocks_of(network), branch_sizes(network, PICTURES), strict=True) if size]
-    assert identities == []
+    assert branch_sizes(network, PICTURES) == [0.0] * len(blocks_of(network))
     assert max(identity_errors(small_net(shortcut="A"), PICTURES).values()) > 0.1
 
 
@@ -189,14 +189,64 @@ def a_run(kind: str, depth: int, seed: int, loss: float) -> Trained:
 
 
 @pytest.mark.parametrize(
-    ("plain_losses", "verdict"),
-    [((1.0, 1.1), "Degradation was seen:"), ((0.011, 1.0), "seen in part"), ((0.01, 0.01), "was not seen")],
+    ("plain_losses", "residual_losses", "verdict"),
+    [
+        ((1.0, 1.1), (0.01, 0.01), "Degradation was seen:"),
+        ((0.021, 1.0), (0.01, 0.01), "seen in part: of 2 seeds, deeper is worse in 1 for plain nets and in 0"),
+        ((1.0, 1.0), (0.9, 0.01), "deeper is worse in 2 for plain nets and in 1 for residual"),
+        ((0.01, 0.03), (0.01, 0.01), "was not seen"),
+        ((0.07, 0.07), (0.001, 0.001), "was not seen"),
+    ],
 )
-def test_the_sentence_follows_the_numbers(plain_losses: tuple[float, float], verdict: str) -> None:
+def test_the_verdict_on_degradation(
+    plain_losses: tuple[float, float], residual_losses: tuple[float, float], verdict: str
+) -> None:
     runs = [a_run("plain", 44, seed, loss) for seed, loss in enumerate(plain_losses)]
-    runs += [a_run("plain", 20, seed, 0.02) for seed in range(2)]
-    runs += [a_run("residual", depth, seed, 0.01) for depth in (20, 44) for seed in range(2)]
-    assert verdict in degradation_module.told(runs, "digits")[-1]
+    runs += [a_run("residual", 44, seed, loss) for seed, loss in enumerate(residual_losses)]
+    runs += [a_run(kind, 20, seed, 0.02) for kind in ("plain", "residual") for seed in range(2)]
+    assert verdict in degradation.told(runs, "digits")[-1]
+
+
+def test_the_verdict_on_gradients() -> None:
+    def rows(kind: str, ends: tuple[float, float]) -> list[dict[str, Any]]:
+        shared = {"kind": kind, "depth": 44, "seed": 0, "step": 0}
+        return [{**shared, "block": block, "norm": norm} for block, norm in enumerate(ends)]
+
+    said = gradients.told(rows("plain", (1e-4, 1.0)) + rows("residual", (500.0, 1.0)) + rows("still", (0.5, 1.0)))
+    assert "shrinks 1e+04 times (plain), grows 5e+02 times (residual), stays within a factor of 10 (still)" in said[-1]
+    assert "shrinks" in gradients.told(rows("plain", (0.0, 1.0)))[-1]  # a norm that underflows
+
+
+def test_the_verdict_on_responses() -> None:
+    def told(plain_deviation: float, deep_share: float) -> str:
+        layers = [("plain", d, 0, [plain_deviation]) for d in (20, 44)] + [("residual", d, 0, [1.0]) for d in (20, 44)]
+        return " ".join(responses_module.told(layers, [("residual", 20, 0, [0.8]), ("residual", 44, 0, [deep_share])]))
+
+    assert "at 20, 44 layers" in told(2.0, 0.5)
+    assert "at none of these depths" in told(1.05, 0.5)
+    assert "clearly less than the shallowest's" in told(2.0, 0.5)
+    assert "do not change" in told(2.0, 0.79)
+
+
+def test_the_verdict_on_lesions() -> None:
+    def told(plain_error: float, residual_error: float) -> str:
+        cases = []
+        for kind, error in (("plain", plain_error), ("residual", residual_error)):
+            shared = {"kind": kind, "depth": 20, "seed": 0, "blocks": 1}
+            cases += [{**shared, "lesion": "none", "block": "", "test_error": 0.05}]
+            cases += [{**shared, "lesion": REMOVED, "block": "stage1_block1", "test_error": error}]
+        return lesions.told(cases)[-1]
+
+    assert "as Veit et al. found" in told(0.9, 0.1)
+    assert "do not differ" in told(0.1, 0.1)
+    assert "do not differ" in told(0.1, 0.9)
+
+
+def test_the_verdict_on_great_depth() -> None:
+    assert "it trains" in comparisons.trained_or_not([a_run("residual", 1202, 0, 0.5)], 10)[0]
+    assert "does not train" in comparisons.trained_or_not([a_run("residual", 1202, 0, 2.2)], 10)[0]
+    said = comparisons.compared([a_run("one", 20, 0, 0.5), a_run("other", 20, 0, 0.4)])
+    assert "Training loss, least first: other 0.4, one 0.5" in said[0]
 
 
 def test_every_net_has_one_protocol_and_its_own_shape() -> None:
@@ -231,10 +281,13 @@ def test_degradation_on_the_command_line(settings: Settings, tmp_path: Path, cap
     ]
     assert all(0 <= r["train_accuracy"] <= 1 and 0 <= r["test_accuracy"] <= 1 for r in answer["runs"])
     assert all(r["train_loss"] > 0 for r in answer["runs"])
+    assert answer["protocol"]["epochs"] == 1
+    assert answer["protocol"]["tensorflow"] == tf.__version__
     assert json.loads((folder / "summary.json").read_text()) == {k: v for k, v in answer.items() if k != "folder"}
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64") == 2
-    assert "http" not in page.replace("http://www.w3.org", "")  # it stands on its own
+    assert 'src="http' not in page  # it stands on its own
+    assert "<link" not in page
     assert (folder / "degradation.png").read_bytes().startswith(b"\x89PNG")
     header, *rows = (folder / "degradation.csv").read_text().splitlines()
     assert header == "kind,depth,seed,step,train_error,test_error"
@@ -246,7 +299,10 @@ def test_degradation_on_the_command_line(settings: Settings, tmp_path: Path, cap
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/model.keras")} == before
 
     assert main(["experiment", "lesions", *words_of(settings), "--run-dir", str(folder)]) == 2
-    assert "holds the experiment degradation; give another --run-dir" in capsys.readouterr().err
+    assert "holds an experiment with experiment 'degradation', now 'lesions'" in capsys.readouterr().err
+    assert main([*words, "--epochs", "2", "--depths", "20"]) == 2  # a summary of two protocols would be of none
+    assert "epochs 1, now 2; give another --run-dir" in capsys.readouterr().err
+    assert json.loads((folder / "summary.json").read_text())["runs"] == answer["runs"]
 
 
 LONG = ("shortcuts", "responses")  # four nets, and what the fixture's nets are asked above
@@ -274,7 +330,8 @@ def test_each_experiment_on_the_command_line(name: str, settings: Settings, tmp_
     [
         (["experiment"], "the experiment comes first"),
         (["experiment", "lesion"], "unknown experiment 'lesion'"),
-        (["degradation", "--depths", "21"], "20"),
+        (["degradation", "--depths", "21"], "6n+2"),
+        (["degradation", "--seed", "-1"], "seed must be at least 0"),
         (["degradation", "--depths", "20", "20"], "depths must be different"),
         (["degradation", "--seeds", "0"], "seeds must be at least 1"),
         (["degradation", "--data", "no_such_data"], "no_such_data"),
@@ -314,6 +371,7 @@ def test_ctrl_c_keeps_what_was_trained_and_the_command_goes_on(settings: Setting
     before = first.stat().st_mtime_ns
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
     assert len(json.loads(done.stdout)["runs"]) == 4
     assert first.stat().st_mtime_ns == before
 

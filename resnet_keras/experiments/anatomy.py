@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.blocks import ResidualBlock
+from resnet_keras.errors import UsageError
 from resnet_keras.layers import ConvNorm, run
 
 Batches = Iterable[tuple[Any, Any]]
@@ -45,6 +46,9 @@ def gradient_norms(network: keras.Model, images: Any, labels: Any) -> list[float
 
     The L2 norm, over the whole batch, of the derivative of the batch's mean cross-entropy with respect to the stem's
     output (first) and each block's output (last: what the head gives back).
+
+    Raises:
+        UsageError: a gradient is no number.
     """
     signals = []
     with statistics_kept(network), tf.GradientTape() as tape:
@@ -56,7 +60,10 @@ def gradient_norms(network: keras.Model, images: Any, labels: Any) -> list[float
                 signals.append(x)
         loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels, tf.cast(x, tf.float32)))
     arrived: Any = tape.gradient(loss, signals)
-    return [float(tf.norm(tf.cast(gradient, tf.float32))) for gradient in arrived]
+    norms = [float(tf.norm(tf.cast(gradient, tf.float32))) for gradient in arrived]
+    if not np.isfinite(norms).all():
+        raise UsageError(f"a gradient in {network.name} is no number; give a lower learning rate, or fewer layers")
+    return norms
 
 
 def responses(network: keras.Model, images: Any) -> list[float]:

@@ -77,7 +77,7 @@ def _band(axes: Axes, runs: Sequence[Trained], column: str, colour: str, width: 
     tested = [row["epoch"] for row in runs[0].epochs if row[column] is not None]
     steps = [_step(runs[0], epoch) for epoch in tested]
     errors = np.array([[100 * (1 - row[column]) for row in run.epochs if row[column] is not None] for run in runs])
-    axes.plot(steps, errors.mean(0), color=colour, lw=width)
+    axes.plot(steps, errors.mean(0), color=colour, lw=width, marker="." if len(steps) < 3 else None)
     if len(runs) > 1:
         axes.fill_between(steps, errors.min(0), errors.max(0), color=colour, alpha=0.12, lw=0)
 

@@ -13,13 +13,13 @@ from resnet_keras.experiments.finding import Finding
 from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.settings import Settings, plain, residual
 
-FAR = 3.0
-"""How many times the other's training loss counts as far behind."""
+FAR, MARGIN = 3.0, 0.1
+"""A training loss is far above another one when it is so many times as high and so many nats higher."""
 
 
 def degradation(settings: Settings, source: Source, folder: Path) -> Finding:
     """Train plain and residual nets of equal depth, width and recipe."""
-    nets = [make(depth) for depth in sorted(settings.depths) for make in (plain, residual)]
+    nets = settings.nets(plain, residual)
     runs = sorted(train_all(nets, settings, source, folder), key=lambda run: (run.kind, run.depth, run.seed))
     words = "Error by step, plain and residual nets: training (thin) and test (thick); bands are seeds"
     pictures = (
@@ -37,36 +37,38 @@ def told(runs: Sequence[Trained], data: str) -> list[str]:
     shallow, deep = depths[0], depths[-1]
     mean = {key: statistics.fmean(run.train_loss for run in same) for key, same in by.items()}
     seeds = len(by["plain", deep])
-    behind = sum(
-        mine.train_loss > FAR * twin.train_loss
-        for mine, twin in zip(by["plain", deep], by["residual", deep], strict=True)
-    )
+    behind = _far_above(by["plain", deep], by["residual", deep])
     sentences = [
         f"On {data}, after {by['plain', deep][0].steps:,} steps, the plain net of {deep} layers has a training loss of "
         f"{mean['plain', deep]:.3g} nats and its residual twin {mean['residual', deep]:.3g} "
-        f"({_means(seeds)}); in {behind} of {_seeds(seeds)} the plain net's is more than {FAR:g} times its twin's."
+        f"({_means(seeds)}); in {behind} of {_seeds(seeds)} the plain net's is far above its twin's ({FAR:g} times as "
+        f"high, and {MARGIN:g} nats)."
     ]
     if len(depths) > 1:
-        worse = {
-            kind: sum(
-                more.train_loss > less.train_loss for more, less in zip(by[kind, deep], by[kind, shallow], strict=True)
-            )
-            for kind in ("plain", "residual")
-        }
+        worse = {kind: _far_above(by[kind, deep], by[kind, shallow]) for kind in ("plain", "residual")}
         losses = {kind: ", ".join(f"{mean[kind, depth]:.3g}" for depth in depths) for kind in worse}
         sentences.append(
             f"From {shallow} to {deep} layers the training loss of the plain nets goes {losses['plain']}: the deepest "
-            f"is worse than the shallowest in {worse['plain']} of {_seeds(seeds)}. That of the residual nets goes "
-            f"{losses['residual']}: worse in {worse['residual']} of {seeds}."
+            f"is far above the shallowest in {worse['plain']} of {_seeds(seeds)}. That of the residual nets goes "
+            f"{losses['residual']}: far above in {worse['residual']} of {seeds}."
         )
-        if worse["plain"] == seeds and behind == seeds:
+        if (worse["plain"], worse["residual"], behind) == (seeds, 0, seeds):
             verdict = "Degradation was seen: more layers fit the training pictures worse, and shortcuts undo it."
-        elif worse["plain"] or behind:
-            verdict = "Degradation was seen in part: not every seed agrees."
+        elif not worse["plain"]:
+            verdict = "Degradation was not seen: the deepest plain net learns its training pictures as the shallowest."
         else:
-            verdict = "Degradation was not seen: at these depths the plain nets learn their training pictures as well."
+            verdict = (
+                f"Degradation was seen in part: of {_seeds(seeds)}, deeper is worse in {worse['plain']} for plain nets "
+                f"and in {worse['residual']} for residual ones."
+            )
         sentences.append(verdict)
     return sentences
+
+
+def _far_above(runs: Sequence[Trained], others: Sequence[Trained]) -> int:
+    """In how many seeds the first training loss is far above the other."""
+    losses = [(run.train_loss, other.train_loss) for run, other in zip(runs, others, strict=True)]
+    return sum(one > FAR * other and one > other + MARGIN for one, other in losses)
 
 
 def _seeds(count: int) -> str:

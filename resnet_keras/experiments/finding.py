@@ -44,6 +44,7 @@ class Finding:
     protocol: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """What `summary.json` and `--json` have."""
         return {"found": list(self.sentences), "runs": [dict(row) for row in self.table], "protocol": self.protocol}
 
 
@@ -68,6 +69,7 @@ def write_finding(folder: Path, finding: Finding) -> None:
 
 
 def csv_text(rows: Table) -> str:
+    """Rows as CSV, the names of the columns first."""
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()

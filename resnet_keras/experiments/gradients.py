@@ -73,7 +73,8 @@ class Along:
         self._batch = training_pictures(prepared.source, prepared.shape, prepared.config.batch_size)
 
     def begin(self, step: int) -> None:
-        self._measure(step)
+        if step == 0:  # a run that goes on was measured at its start
+            self._measure(step)
 
     def steps(self, step: int, totals: Any) -> None:
         pass
@@ -132,18 +133,18 @@ def told(rows: Sequence[dict[str, Any]]) -> list[str]:
     depths = sorted({depth for _, depth in ratios})
     means = {kind: [statistics.geometric_mean(ratios[kind, depth]) for depth in depths] for kind, _ in ratios}
     at = ", ".join(map(str, depths))
-    lines = [f"{kind} nets {', '.join(f'{value:.3g}' for value in line)}" for kind, line in means.items()]
+    lines = [f"{kind} {', '.join(f'{value:.3g}' for value in line)}" for kind, line in means.items()]
     first = (
         "At initialisation the length of the gradient behind the stem, over that behind the last block, is at "
         f"{at} layers: {'; '.join(lines)}."
     )
-    ways = "; ".join(f"{_way(line[-1])} in the {kind} net" for kind, line in means.items())
+    ways = ", ".join(f"{_way(line[-1])} ({kind})" for kind, line in means.items())
     return [first, f"From end to end of {depths[-1]} layers it {ways}."]
 
 
 def _way(value: float) -> str:
     if 1 / APART <= value <= APART:
-        return f"stays within a factor of {APART:g} ({value:.2g})"
+        return f"stays within a factor of {APART:g}"
     return f"grows {value:.2g} times" if value > 1 else f"shrinks {1 / value:.2g} times"
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import keras
 
+from resnet_keras.config import flat
 from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, steps_per_epoch
 from resnet_keras.data.splits import Source
-from resnet_keras.errors import UsageError
+from resnet_keras.errors import UsageError, reason
 from resnet_keras.evaluation import Evaluator
 from resnet_keras.experiments.settings import Net, Settings
 from resnet_keras.files import json_text, write_text, writing_to
@@ -56,22 +57,56 @@ class Trained:
         return load_model(self.folder)
 
 
+PROTOCOL = (
+    "data",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "decay",
+    "warmup",
+    "crop",
+    "flip",
+    "precision",
+)
+"""Fields of the config that a page of an experiment says."""
 Watching = Callable[[Prepared], Watcher]
 
 
 def open_folder(settings: Settings, name: str) -> Path:
     """The folder of an experiment, made or found again. Raises `UsageError` where it holds something else."""
     folder = Path(settings.run_dir).expanduser() if settings.run_dir else new_folder_name(name)
-    mark = folder / MARK
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give another --run-dir")
+    mark, now = folder / MARK, {"experiment": name, **_protocol(settings)}
     with writing_to(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            there = mark.read_text("utf-8").strip() if mark.is_file() else None
-            if there != name:
-                holds = f"holds the experiment {there}" if there else "is not empty"
-                raise UsageError(f"{folder} {holds}; give another --run-dir")
+        if folder.exists() and any(folder.iterdir()):
+            if not mark.is_file():
+                raise UsageError(f"{folder} is not empty; give another --run-dir")
+            try:
+                before = dict(json.loads(mark.read_text("utf-8")))
+            except (ValueError, TypeError) as error:
+                raise UsageError(f"{mark} cannot be read: {reason(error)}; give another --run-dir") from error
+            if changed := [field for field in now if before.get(field) != now[field]]:
+                told = ", ".join(f"{field} {before.get(field)!r}, now {now[field]!r}" for field in changed)
+                raise UsageError(f"{folder} holds an experiment with {told}; give another --run-dir")
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(mark, f"{name}\n")
+        write_text(mark, json_text(now) + "\n")
     return folder
+
+
+def _protocol(settings: Settings) -> dict[str, Any]:
+    """What all nets of an experiment's folder have in common."""
+    fields = flat(settings.protocol())
+    return {**{name: fields[name] for name in PROTOCOL}, "first_width": settings.first_width}
+
+
+def protocol_of(settings: Settings, folder: Path) -> dict[str, Any]:
+    """How the nets in an experiment's folder were trained, and where."""
+    environment = next((json.loads(path.read_text("utf-8"))["environment"] for path in folder.glob(f"*/{METRICS}")), {})
+    return {**_protocol(settings), **environment}
 
 
 def train_all(

@@ -28,9 +28,8 @@ DRAWS = 5
 
 def lesion(settings: Settings, source: Source, folder: Path) -> Finding:
     """Train plain and residual nets, and see the test error without each block."""
-    nets = [make(depth) for depth in sorted(settings.depths) for make in (plain, residual)]
     runs, cases = [], []
-    for run in train_all(nets, settings, source, folder):
+    for run in train_all(settings.nets(plain, residual), settings, source, folder):
         model = run.model()
         batches = list(evaluation_batches(source, picture_format(model), 512))
         cases += operate(model, batches, run)
@@ -71,23 +70,30 @@ def told(cases: Sequence[dict[str, Any]]) -> list[str]:
     sentences = []
     for kind in KINDS:
         alone, swaps = errors(kind, REMOVED), errors(kind, SWAPPED)
+        worst = max((c for c in cases if (c["kind"], c["depth"], c["lesion"]) == (kind, deep, REMOVED)), key=_error)
         exchanged = f", with two neighbours swapped {statistics.median(swaps):.1f} %" if swaps else ""
         whole = statistics.fmean(errors(kind, "none"))
         sentences.append(
             f"The whole {kind} net of {deep} layers has a test error of {whole:.1f} %, "
-            f"without one of its blocks {statistics.median(alone):.1f} % in the median and {max(alone):.1f} % at worst"
+            f"without one of its blocks {statistics.median(alone):.1f} % in the median and {max(alone):.1f} % at worst "
+            f"({worst['block']})"
             f"{exchanged}."
         )
     rises = {kind: statistics.median(errors(kind, REMOVED)) - statistics.fmean(errors(kind, "none")) for kind in KINDS}
     sentences.append(
-        f"A block less costs the plain net {rises['plain']:.1f} points and the residual net {rises['residual']:.1f}: "
+        f"A block less costs, in the median, the plain net {rises['plain']:.1f} points and the residual net "
+        f"{rises['residual']:.1f}: "
         + (
-            "the residual net is many paths, of which a block is on half; the plain net is one."
+            "as Veit et al. found, the plain net needs every block and the residual net few of its own."
             if rises["plain"] > 3 * max(rises["residual"], 1.0)
             else "here the two do not differ as they do in the paper."
         )
     )
     return sentences
+
+
+def _error(case: dict[str, Any]) -> float:
+    return case["test_error"]
 
 
 def _picture(cases: Sequence[dict[str, Any]]) -> Picture:

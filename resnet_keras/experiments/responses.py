@@ -21,15 +21,16 @@ from resnet_keras.reporting import COLOURS
 from resnet_keras.runs import picture_format
 
 PICTURES = 512
+CLEARLY = 0.9
+"""Below this share of another, a deviation is clearly smaller."""
 Profile = tuple[str, int, int, list[float]]
 """Kind, depth, seed, and a number a layer or block."""
 
 
 def respond(settings: Settings, source: Source, folder: Path) -> Finding:
     """Train plain and residual nets, and measure what their layers say."""
-    nets = [make(depth) for depth in sorted(settings.depths) for make in (plain, residual)]
     runs, layers, sizes = [], [], []
-    for run in train_all(nets, settings, source, folder):
+    for run in train_all(settings.nets(plain, residual), settings, source, folder):
         model = run.model()
         images, _ = training_pictures(source, picture_format(model), PICTURES)
         layers.append((run.kind, run.depth, run.seed, responses(model, images)))
@@ -55,20 +56,21 @@ def told(layers: Sequence[Profile], sizes: Sequence[Profile]) -> list[str]:
         for depth in depths
     )
     shares = [mean(sizes, "residual", depth) for depth in depths]
-    smaller = all(mean(layers, "residual", depth) < mean(layers, "plain", depth) for depth in depths)
+    smaller = [d for d in depths if mean(layers, "residual", d) < CLEARLY * mean(layers, "plain", d)]
+    where = f"at {', '.join(map(str, smaller))} layers" if smaller else "at none of these depths"
     sentences = [
         f"The mean standard deviation of a layer's response, plain and residual: {deviations}. "
-        + ("Residual nets respond less." if smaller else "Residual nets do not respond less at every depth."),
+        + f"Residual nets respond clearly less (by a tenth or more) {where}.",
         "A trained block's branch has, on average, "
         + ", ".join(f"{share:.2f}" for share in shares)
         + f" of its shortcut's standard deviation at {', '.join(map(str, depths))} layers.",
     ]
     if len(depths) > 1:
-        falls = shares[-1] < shares[0]
+        falls = shares[-1] < CLEARLY * shares[0]
         sentences.append(
-            "The deeper net's blocks change what goes through them less."
+            "The deepest net's blocks change what goes through them clearly less than the shallowest's."
             if falls
-            else "The deeper net's blocks do not change what goes through them less."
+            else "The deepest net's blocks do not change what goes through them clearly less."
         )
     return sentences
 

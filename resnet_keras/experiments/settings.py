@@ -1,6 +1,7 @@
 """What an experiment compares and how its nets are trained: the flags of `degradation` and `experiment`."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -66,15 +67,20 @@ class Settings:
             cifar_spec(depth)
         require(self.seeds >= 1, "seeds", "at least 1", self.seeds)
         require(self.width is None or self.width >= 2, "width", "at least 2", self.width)
+        self.protocol()
 
     def protocol(self) -> TrainConfig:
-        """How every net of the experiment is trained, but for the net itself and the seed."""
+        """How every net is trained, but for the net itself and the seeds after the first."""
         base = DIGITS if self.data == "digits" else dataclasses.replace(recipe("cifar10-resnet20"), data=self.data)
         given = {name: getattr(self, name) for name in ("epochs", "batch_size") if getattr(self, name) is not None}
         if self.learning_rate is not None:
             given["optimizer"] = dataclasses.replace(base.optimizer, learning_rate=self.learning_rate)
-        same = ("data_dir", "image_size", "strategy", "xla", "precision")
+        same = ("data_dir", "image_size", "strategy", "xla", "precision", "seed")
         return dataclasses.replace(base, **given, **{name: getattr(self, name) for name in same})
+
+    def nets(self, *makes: Callable[[int], "Net"]) -> list["Net"]:
+        """A net of each kind at each depth, the shallow ones first."""
+        return [make(depth) for depth in sorted(self.depths) for make in makes]
 
     @property
     def first_width(self) -> int:
@@ -93,6 +99,7 @@ class Net:
 
     @property
     def name(self) -> str:
+        """Of its runs' folders."""
         return f"{self.kind.replace(' ', '-')}-{self.depth}"
 
     def config(self, settings: Settings, seed: int, run_dir: str) -> TrainConfig:
@@ -123,5 +130,5 @@ def residual(depth: int) -> Net:
 
 
 def from_identity(depth: int) -> Net:
-    """The residual net whose blocks start as the identity: the last gamma of each is zero."""
+    """The residual net whose blocks start as the identity, the last gamma of each at zero (Goyal et al. 2017)."""
     return Net("residual from identity", depth, {"shortcut": "A", "zero_init_gamma": True})

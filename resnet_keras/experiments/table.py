@@ -1,6 +1,8 @@
 """The experiments by name: what each shows, and how it is run unless the flags say otherwise."""
 
+import dataclasses
 import importlib
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -78,22 +80,30 @@ def run_experiment(name: str, settings: Settings) -> tuple["Finding", Path]:
         KeyboardInterrupt: with how to go on; what was trained is kept.
     """
     from resnet_keras.experiments.finding import write_finding
-    from resnet_keras.experiments.grid import open_folder
-    from resnet_keras.training.building import source_of
+    from resnet_keras.experiments.grid import open_folder, protocol_of
+    from resnet_keras.training.building import picture_format_for, source_of
 
     module, _, function = named_experiment(name).function.partition(":")
     run: Callable[[Settings, Source, Path], Any] = getattr(
         importlib.import_module(f"resnet_keras.experiments.{module}"), function
     )
-    source = source_of(settings.protocol())
+    protocol = settings.protocol()
+    source = source_of(protocol)
+    picture_format_for(protocol, source)  # which says what a source lacks, before there is a folder
     folder = open_folder(settings, name)
     if not settings.quiet:
         print(f"{name} in {folder}", file=sys.stderr)
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # each net is traced anew, of which TensorFlow would warn
     try:
         finding = run(settings, source, folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"what was trained is in {folder}; the same command with --run-dir {folder} goes on"
         ) from None
+    finally:
+        logger.setLevel(before)
+    finding = dataclasses.replace(finding, protocol=protocol_of(settings, folder))
     write_finding(folder, finding)
     return finding, folder
