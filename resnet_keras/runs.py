@@ -17,7 +17,7 @@ from resnet_keras.data.pipeline import PictureFormat
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import whole, writing_to
 from resnet_keras.layers import Preprocessing
-from resnet_keras.names import PACKAGED, packaged
+from resnet_keras.names import OFFER, packaged
 
 CONFIG, MODEL, TABLE, METRICS, REPORT = "config.json", "model.keras", "metrics.csv", "metrics.json", "report.html"
 BEST = Path("checkpoints", "best.keras")
@@ -83,7 +83,7 @@ def model_file(source: str | Path) -> Path:
             raise UsageError(f"{path} is not a run folder: it has no {MODEL}")
         return path / MODEL
     if not path.exists():
-        raise UsageError(f"there is no run folder or model at {path}; packaged ones are {', '.join(PACKAGED)}")
+        raise UsageError(f"there is no run folder or model at {path}; packaged ones are {OFFER}")
     if path.suffix != ".keras":
         raise UsageError(f"{path} is neither a run folder nor a .keras file")
     return path

@@ -14,7 +14,7 @@ import numpy as np
 from resnet_keras.card import ModelCard
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.layers import leaves
-from resnet_keras.names import PACKAGED, packaged
+from resnet_keras.names import OFFER, packaged
 from resnet_keras.runs import card_layer, load_model
 from resnet_keras.weights.units import is_ours, meaning
 
@@ -67,8 +67,7 @@ def read_weights(source: Any) -> Weights:
         return _of_keras_model(load_model(file), str(source))
     path = Path(source).expanduser()
     if not path.exists():
-        names = ", ".join(PACKAGED)
-        raise UsageError(f"there is no file of weights or run folder at {path}; packaged ones are {names}")
+        raise UsageError(f"there is no file of weights or run folder at {path}; packaged ones are {OFFER}")
     if path.is_dir() or path.suffix == ".keras":
         return _of_keras_model(load_model(path), str(path))
     kind = path.suffix.lower()
