@@ -337,7 +337,8 @@ def test_what_is_no_http(fuzzed: ServerProcess) -> None:
     for text in [b"\0" * 100_000, rng.randbytes(5000), b"GET " + b"a" * 300_000, negative]:
         with socket.create_connection((host, int(port)), 10) as connection, contextlib.suppress(ConnectionError):
             connection.sendall(text)
-            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # the server may have hung up already
+                connection.shutdown(socket.SHUT_WR)
             answer = connection.recv(100)
             assert not answer or answer.startswith(b"HTTP/1.1 4")
     assert requests.get(f"http://{fuzzed.rest}/v1/models/m", timeout=60).status_code == 200
