@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.pairs import paired_ratio
-from resnet_keras.config import Augmentation
+from resnet_keras.config.train import Augmentation
 from resnet_keras.data.pipeline import PictureFormat, training_batches
 from resnet_keras.data.splits import ArraySplit, Source
 

@@ -31,8 +31,8 @@ def measure(arguments: Arguments) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from resnet_keras.config import TrainConfig
-    from resnet_keras.layers import Recomputable
+    from resnet_keras.config.train import TrainConfig
+    from resnet_keras.models.layers import Recomputable
     from resnet_keras.training.optimization import rule_for
     from resnet_keras.training.state import TrainingState
     from resnet_keras.training.step import Step

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tyro
 
 from benchmarks.pairs import paired_ratio
-from resnet_keras.config import TrainConfig
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.training.optimization import rule_for
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step

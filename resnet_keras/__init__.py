@@ -15,59 +15,59 @@ from typing import TYPE_CHECKING, Any
 from resnet_keras.version import __version__
 
 if TYPE_CHECKING:
-    from resnet_keras.card import ModelCard
-    from resnet_keras.config import TrainConfig
+    from resnet_keras.config.recipes import RECIPES
+    from resnet_keras.config.train import TrainConfig
     from resnet_keras.errors import UsageError
-    from resnet_keras.evaluation import evaluate
-    from resnet_keras.explanation import Explanation, explain
     from resnet_keras.export.servable import export_servable
-    from resnet_keras.features import feature_pyramid, freeze, freeze_norms, unfreeze
-    from resnet_keras.lineage import build_densenet, build_vgg
-    from resnet_keras.names import list_models
-    from resnet_keras.prediction import decode_predictions, predict, preprocess_input
-    from resnet_keras.recipes import RECIPES
-    from resnet_keras.reporting import draw_explanation
-    from resnet_keras.resnet import build_cifar_resnet, build_resnet
-    from resnet_keras.runs import load_model, model_card
-    from resnet_keras.specs import ResNetSpec
+    from resnet_keras.inference.evaluate import evaluate
+    from resnet_keras.inference.explain import Explanation, explain
+    from resnet_keras.inference.predict import decode_predictions, predict, preprocess_input
+    from resnet_keras.models.card import ModelCard
+    from resnet_keras.models.complexity import Complexity, complexity, create_model
+    from resnet_keras.models.features import feature_pyramid, freeze, freeze_norms, unfreeze
+    from resnet_keras.models.registry import list_models
+    from resnet_keras.models.resnet import build_cifar_resnet, build_resnet
+    from resnet_keras.models.saved import load_model, model_card
+    from resnet_keras.models.spec import ResNetSpec
+    from resnet_keras.models.vgg import build_densenet, build_vgg
+    from resnet_keras.models.weights.loading import load_weights
+    from resnet_keras.models.weights.saving import save_weights, torch_state_dict
+    from resnet_keras.reports.run import draw_explanation
     from resnet_keras.training.trainer import TrainResult, train
-    from resnet_keras.weights.loading import load_weights
-    from resnet_keras.weights.saving import save_weights, torch_state_dict
-    from resnet_keras.zoo import Complexity, complexity, create_model
 
 _HOMES = {
-    "ModelCard": "card",
-    "RECIPES": "recipes",
-    "TrainConfig": "config",
+    "ModelCard": "models.card",
+    "RECIPES": "config.recipes",
+    "TrainConfig": "config.train",
     "UsageError": "errors",
-    "evaluate": "evaluation",
-    "Explanation": "explanation",
-    "explain": "explanation",
-    "draw_explanation": "reporting",
+    "evaluate": "inference.evaluate",
+    "Explanation": "inference.explain",
+    "explain": "inference.explain",
+    "draw_explanation": "reports.run",
     "export_servable": "export.servable",
-    "predict": "prediction",
-    "build_cifar_resnet": "resnet",
-    "build_resnet": "resnet",
-    "build_densenet": "lineage",
-    "build_vgg": "lineage",
-    "feature_pyramid": "features",
-    "freeze": "features",
-    "freeze_norms": "features",
-    "unfreeze": "features",
-    "decode_predictions": "prediction",
-    "preprocess_input": "prediction",
-    "model_card": "runs",
-    "load_weights": "weights.loading",
-    "save_weights": "weights.saving",
-    "torch_state_dict": "weights.saving",
-    "load_model": "runs",
-    "ResNetSpec": "specs",
-    "list_models": "names",
+    "predict": "inference.predict",
+    "build_cifar_resnet": "models.resnet",
+    "build_resnet": "models.resnet",
+    "build_densenet": "models.vgg",
+    "build_vgg": "models.vgg",
+    "feature_pyramid": "models.features",
+    "freeze": "models.features",
+    "freeze_norms": "models.features",
+    "unfreeze": "models.features",
+    "decode_predictions": "inference.predict",
+    "preprocess_input": "inference.predict",
+    "model_card": "models.saved",
+    "load_weights": "models.weights.loading",
+    "save_weights": "models.weights.saving",
+    "torch_state_dict": "models.weights.saving",
+    "load_model": "models.saved",
+    "ResNetSpec": "models.spec",
+    "list_models": "models.registry",
     "TrainResult": "training.trainer",
     "train": "training.trainer",
-    "Complexity": "zoo",
-    "complexity": "zoo",
-    "create_model": "zoo",
+    "Complexity": "models.complexity",
+    "complexity": "models.complexity",
+    "create_model": "models.complexity",
 }
 
 __all__ = [  # noqa: RUF022
@@ -122,4 +122,4 @@ if Path((getattr(sys, "argv", None) or [""])[0]).name != "resnet-keras":
     from resnet_keras.startup import import_tensorflow
 
     import_tensorflow()
-    importlib.import_module(f"{__name__}.blocks")
+    importlib.import_module(f"{__name__}.models.blocks")

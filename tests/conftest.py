@@ -1,7 +1,11 @@
 """Two logical CPU devices for the tests of MirroredStrategy, and small real things to test with."""
 
 import dataclasses
+import os
 from pathlib import Path
+
+# TensorFlow leaves oneDNN off on processors without AVX-512, where int8 and grouped convolutions then have no kernels.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
 import numpy as np
@@ -9,8 +13,8 @@ import pytest
 import tensorflow as tf
 
 import resnet_keras as rk
-from resnet_keras.config import TrainConfig
-from resnet_keras.recipes import recipe
+from resnet_keras.config.recipes import recipe
+from resnet_keras.config.train import TrainConfig
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

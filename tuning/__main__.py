@@ -11,8 +11,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from resnet_keras.cli.flags import fill
 from resnet_keras.errors import UsageError, reason, require, unknown
-from resnet_keras.flags import fill
 from resnet_keras.startup import import_tensorflow
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -13,13 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.config import TrainConfig, config_from_json
+from resnet_keras.config.train import TrainConfig, config_from_json
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import export_servable
+from resnet_keras.models.complexity import complexity
 from resnet_keras.serving.loaded import LoadedVersion
 from resnet_keras.training.building import network_of, picture_format_for, source_of
-from resnet_keras.zoo import complexity
 
 COPIES = 4
 """Numbers that training keeps for each parameter: itself, its gradient, momentum, the running average."""

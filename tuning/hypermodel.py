@@ -11,9 +11,9 @@ import keras_tuner
 import numpy as np
 from keras_tuner.errors import FailedTrialError
 
-from resnet_keras.config import TrainConfig
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
-from resnet_keras.evaluation import Evaluation
+from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.training.building import Prepared, network_of, picture_format_for, source_of
 from resnet_keras.training.record import Row
 from resnet_keras.training.trainer import train

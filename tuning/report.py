@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.files import write_text
-from resnet_keras.reporting import PAGE, image_tag, pairs_table, png_of
+from resnet_keras.reports.run import PAGE, image_tag, pairs_table, png_of
 
 if TYPE_CHECKING:
     from tuning.search import Search

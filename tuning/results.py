@@ -10,10 +10,10 @@ from typing import Any
 
 import keras_tuner
 
-from resnet_keras.config import TrainConfig, config_from_json
+from resnet_keras.config.recipes import RECIPES, recipe
+from resnet_keras.config.train import TrainConfig, config_from_json
 from resnet_keras.files import json_text, write_text
-from resnet_keras.recipes import RECIPES, recipe
-from resnet_keras.runs import TABLE
+from resnet_keras.models.saved import TABLE
 from resnet_keras.training.record import read_table
 from tuning.oracles import Status
 from tuning.report import Row, write_report

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.config import TrainConfig
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.files import write_text
-from resnet_keras.runs import METRICS
+from resnet_keras.models.saved import METRICS
 
 CONFIG = "config.json"
 LOG = "log.txt"
@@ -57,7 +57,7 @@ def run(config: TrainConfig, folder: Path, deadline: float | None = None) -> Out
     words = ["train", str(folder / CONFIG), "--run-dir", str(run_dir)]
     with open(folder / LOG, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "resnet_keras.cli", *words], stdout=log, stderr=log, preexec_fn=_die_with_parent
+            [sys.executable, "-m", "resnet_keras.cli.main", *words], stdout=log, stderr=log, preexec_fn=_die_with_parent
         )
         code = _wait(process, deadline)
     if code:

@@ -20,7 +20,7 @@ from keras_tuner.src import config as keras_tuner_config
 from keras_tuner.src import protos
 from keras_tuner.src.distribute import oracle_chief
 
-from resnet_keras.config import TrainConfig
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError, reason, unknown
 from resnet_keras.files import write_text

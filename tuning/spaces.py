@@ -15,9 +15,9 @@ from typing import Any
 
 import keras_tuner
 
-from resnet_keras.config import Augmentation, Schedule, TrainConfig
+from resnet_keras.config.recipes import recipe
+from resnet_keras.config.train import Augmentation, Schedule, TrainConfig
 from resnet_keras.errors import UsageError, reason, unknown
-from resnet_keras.recipes import recipe
 
 Space = Callable[[keras_tuner.HyperParameters], TrainConfig]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.config import Augmentation
+from resnet_keras.config.train import Augmentation
 from resnet_keras.data.encoded import orientation_of
 from resnet_keras.data.images import LUMA, decode, resize
 

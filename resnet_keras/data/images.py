@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from resnet_keras.card import Interpolation
 from resnet_keras.data.encoded import check_size, upright
+from resnet_keras.models.card import Interpolation
 
 LUMA = (0.299, 0.587, 0.114)
 """Red, green and blue in the brightness of a pixel (ITU-R BT.601)."""

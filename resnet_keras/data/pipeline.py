@@ -14,8 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.card import ModelCard
-from resnet_keras.config import Augmentation
+from resnet_keras.config.train import Augmentation
 from resnet_keras.data.augmentation import (
     erase,
     jitter,
@@ -32,6 +31,7 @@ from resnet_keras.data.images import decode, resize_and_centre_crop
 from resnet_keras.data.policies import randaugment, trivialaugment
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, FileSplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError
+from resnet_keras.models.card import ModelCard
 
 SHUFFLE_WINDOW = 16_384
 """Encoded pictures of a streamed split that are shuffled at a time."""

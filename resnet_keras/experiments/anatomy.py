@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.blocks import ResidualBlock
 from resnet_keras.errors import UsageError
-from resnet_keras.layers import ConvNorm, run
+from resnet_keras.models.blocks import ResidualBlock
+from resnet_keras.models.layers import ConvNorm, run
 
 Batches = Iterable[tuple[Any, Any]]
 

@@ -15,13 +15,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from resnet_keras.data.splits import Source
-from resnet_keras.evaluation import Evaluation
 from resnet_keras.experiments.anatomy import gradient_norms
 from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import train_all, training_pictures
 from resnet_keras.experiments.settings import Net, Settings, from_identity, plain, residual
 from resnet_keras.files import json_text, write_text
-from resnet_keras.reporting import COLOURS
+from resnet_keras.inference.evaluate import Evaluation
+from resnet_keras.reports.run import COLOURS
 from resnet_keras.training.building import Prepared, network_of, picture_format_for
 from resnet_keras.training.record import Row
 

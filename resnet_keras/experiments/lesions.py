@@ -17,8 +17,8 @@ from resnet_keras.experiments.curves import MARKERS, means_table
 from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.settings import Settings, plain, residual
-from resnet_keras.reporting import COLOURS
-from resnet_keras.runs import picture_format
+from resnet_keras.models.saved import picture_format
+from resnet_keras.reports.run import COLOURS
 
 KINDS = ("plain", "residual")
 REMOVED, SWAPPED, SEVERAL = "removed", "swapped with the next", "several removed"

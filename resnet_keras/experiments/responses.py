@@ -17,8 +17,8 @@ from resnet_keras.experiments.curves import as_rows, means_table
 from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import train_all, training_pictures
 from resnet_keras.experiments.settings import Settings, plain, residual
-from resnet_keras.reporting import COLOURS
-from resnet_keras.runs import picture_format
+from resnet_keras.models.saved import picture_format
+from resnet_keras.reports.run import COLOURS
 
 PICTURES = 512
 CLEARLY = 0.9

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from resnet_keras.config import Optimizer, Schedule, TrainConfig
+from resnet_keras.config.recipes import recipe
+from resnet_keras.config.train import Optimizer, Schedule, TrainConfig
 from resnet_keras.errors import require
-from resnet_keras.names import NAMES
-from resnet_keras.recipes import recipe
-from resnet_keras.specs import cifar_spec
+from resnet_keras.models.registry import NAMES
+from resnet_keras.models.spec import cifar_spec
 
 DIGITS = TrainConfig(
     name="digits-narrow",

@@ -22,8 +22,8 @@ from resnet_keras.export.floating import emit_float
 from resnet_keras.export.lowering import in_float32, lower
 from resnet_keras.export.operations import Operation
 from resnet_keras.files import whole, writing_to
-from resnet_keras.prediction import model_labels
-from resnet_keras.runs import classifier, picture_format
+from resnet_keras.inference.predict import model_labels
+from resnet_keras.models.saved import classifier, picture_format
 from resnet_keras.startup import standard_error_held
 
 FORMATS = {"onnx": ".onnx", "litert": ".tflite"}

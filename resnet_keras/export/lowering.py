@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from resnet_keras.blocks import DenseLayer, ResidualBlock
 from resnet_keras.export.operations import (
     Activation,
     Add,
@@ -28,15 +27,16 @@ from resnet_keras.export.operations import (
     Scale,
     Subsample,
 )
-from resnet_keras.layers import (
+from resnet_keras.models.blocks import DenseLayer, ResidualBlock
+from resnet_keras.models.layers import (
     Chain,
     Preprocessing,
     SqueezeExcitation,
     StandardizedConv2D,
     ZeroPaddedShortcut,
 )
-from resnet_keras.pooling import StemMaxPooling
-from resnet_keras.runs import missing_normalisation
+from resnet_keras.models.pooling import StemMaxPooling
+from resnet_keras.models.saved import missing_normalisation
 
 
 def lower(model: keras.Model) -> tuple[Operation, Operation]:

@@ -21,8 +21,8 @@ from resnet_keras.export.saved_model import write_saved_model
 from resnet_keras.export.signatures import Network, servable
 from resnet_keras.export.versions import publish
 from resnet_keras.export.warmup import write_warmup
-from resnet_keras.prediction import model_labels
-from resnet_keras.runs import card_layer, classifier, from_pixels, picture_format
+from resnet_keras.inference.predict import model_labels
+from resnet_keras.models.saved import card_layer, classifier, from_pixels, picture_format
 from resnet_keras.version import __version__
 
 MANIFEST = Path("assets.extra", "manifest.json")

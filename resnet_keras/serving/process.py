@@ -32,7 +32,7 @@ def server_process(flags: Sequence[str]) -> Iterator[ServerProcess]:
         RuntimeError: it did not come up; with what it said.
     """
     rest, grpc = free_ports()
-    command = [sys.executable, "-m", "resnet_keras.cli", "serve", "--quiet"]
+    command = [sys.executable, "-m", "resnet_keras.cli.main", "serve", "--quiet"]
     ports = ["--rest_api_port", str(rest), "--port", str(grpc)]
     process = subprocess.Popen([*command, *ports, *flags], stderr=subprocess.PIPE, text=True)
     try:

@@ -9,25 +9,25 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resnet_keras.card import ModelCard
-from resnet_keras.config import TrainConfig
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import PictureFormat, check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import Source, hold_out, statistics
 from resnet_keras.errors import UsageError, unknown
-from resnet_keras.layers import Recomputable
-from resnet_keras.names import hub_name, named
-from resnet_keras.specs import ResNetSpec
+from resnet_keras.models.card import ModelCard
+from resnet_keras.models.complexity import create_model
+from resnet_keras.models.layers import Recomputable
+from resnet_keras.models.registry import hub_name, named
+from resnet_keras.models.spec import ResNetSpec
+from resnet_keras.models.weights.loading import assign, classes_of, find_weights, is_own_file, load_weights
+from resnet_keras.models.weights.reading import Weights
+from resnet_keras.models.weights.units import Network
 from resnet_keras.training.devices import host_of, use_xla
 from resnet_keras.training.input import balanced_weights, check_batch, steps_of
 from resnet_keras.training.optimization import rule_for
 from resnet_keras.training.phases import Phase, phases_of, set_learning
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step
-from resnet_keras.weights.loading import assign, classes_of, find_weights, is_own_file, load_weights
-from resnet_keras.weights.reading import Weights
-from resnet_keras.weights.units import Network
-from resnet_keras.zoo import create_model
 
 
 def _check_model_options(config: TrainConfig) -> None:

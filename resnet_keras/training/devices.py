@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from resnet_keras.config import TrainConfig
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError, reason
 
 

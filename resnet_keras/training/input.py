@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from resnet_keras.config import TrainConfig
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import PictureFormat, training_batches
 from resnet_keras.data.splits import ArraySplit, FileSplit, Source
 from resnet_keras.errors import UsageError

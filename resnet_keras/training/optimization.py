@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from resnet_keras.config import Optimizer, Schedule
+from resnet_keras.config.train import Optimizer, Schedule
 from resnet_keras.errors import unknown
 
 Slots = tuple[tf.Tensor, ...]

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from resnet_keras.config import TrainConfig
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
-from resnet_keras.features import NORMS, freeze, freeze_norms, unfreeze
-from resnet_keras.layers import leaves
+from resnet_keras.models.features import NORMS, freeze, freeze_norms, unfreeze
+from resnet_keras.models.layers import leaves
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from resnet_keras.evaluation import Evaluation
+from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.training.record import Row
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from resnet_keras.files import whole, write_text
-from resnet_keras.runs import BEST, MODEL, TABLE, save_model
+from resnet_keras.models.saved import BEST, MODEL, TABLE, save_model
 
 COLUMNS: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 Row = dict[str, Any]

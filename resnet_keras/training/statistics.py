@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resnet_keras.layers import leaves
+from resnet_keras.models.layers import leaves
 from resnet_keras.training.building import Prepared
 from resnet_keras.training.phases import phases_of, view_of_size
 from resnet_keras.training.state import each_its_own

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from resnet_keras.config import TrainConfig
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.training.optimization import rate_at, rule_for, shares
 from resnet_keras.training.state import TrainingState
 

@@ -14,13 +14,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resnet_keras.config import TrainConfig
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.errors import HostLost, UsageError, reason
-from resnet_keras.evaluation import Evaluation, Evaluator
 from resnet_keras.files import json_text, write_text, writing_to
-from resnet_keras.reporting import write_report
-from resnet_keras.runs import (
+from resnet_keras.inference.evaluate import Evaluation, Evaluator
+from resnet_keras.models.complexity import complexity
+from resnet_keras.models.saved import (
     CONFIG,
     METRICS,
     MODEL,
@@ -31,6 +31,7 @@ from resnet_keras.runs import (
     run_folder,
     save_model,
 )
+from resnet_keras.reports.run import write_report
 from resnet_keras.training.building import Prepared, prepare
 from resnet_keras.training.devices import describe, host_of, make_strategy
 from resnet_keras.training.loop import Interrupted, Loop, Watcher
@@ -38,7 +39,6 @@ from resnet_keras.training.progress import Progress
 from resnet_keras.training.record import Record
 from resnet_keras.training.statistics import recompute_statistics
 from resnet_keras.training.tensorboard import TensorBoardLog
-from resnet_keras.zoo import complexity
 
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 """What TensorFlow raises where a host no longer answers."""
@@ -67,7 +67,7 @@ def train(
     `KeyboardInterrupt`.
 
     Args:
-        config: a recipe of `resnet_keras.recipes`, changed with `dataclasses.replace`.
+        config: a recipe of `resnet_keras.config.recipes`, changed with `dataclasses.replace`.
         quiet: without the progress on standard error.
         watchers: functions that make objects which are told of the run as it goes, on the first host.
 

@@ -1,0 +1,311 @@
+"""The commands of `resnet-keras`: each is a dataclass whose fields are its flags, and which runs itself.
+
+What a command needs of TensorFlow it imports when it runs, so that `--help` does not wait.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from resnet_keras.config.train import TrainConfig
+from resnet_keras.errors import UsageError, require, unknown
+from resnet_keras.experiments.settings import Settings
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    from resnet_keras.files import json_text
+
+    print(json_text(value))
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train on the embedded digits, evaluate, export, ask the SavedModel from a new process, predict. No network."""
+
+    run_dir: str | None = None
+    """The run folder to make; runs/demo-DATE-TIME when left out."""
+    output: str = "saved_models/digits"
+    """Where the SavedModel's version folders are."""
+    data_dir: str | None = None
+    """Where TensorFlow Datasets keeps its data."""
+    quiet: bool = False
+    """No progress on standard error."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.cli.demo import demo
+
+        result = demo(self.run_dir, self.output, self.data_dir, quiet=self.quiet)
+        if self.json:
+            _print_json(result)
+        else:
+            print("\n".join(f"{name.replace('_', ' '):14} {value}" for name, value in result.items()))
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network as a recipe says; every field of the recipe is a flag."""
+
+    config: TrainConfig
+    quiet: bool = False
+    """No progress on standard error."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.training.trainer import train
+
+        result = train(self.config, quiet=self.quiet)
+        if self.json:
+            _print_json({"run_dir": str(result.run_dir), **result.metrics})
+            return
+        tested = "held-out" if self.config.validation else "test"
+        print(
+            f"{tested} accuracy {result.metrics['accuracy']:.4f}, loss {result.metrics['loss']:.4f}; "
+            f"model and report in {result.run_dir}"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run or a model on a test split: loss, top 1, top 5, each class, confusion."""
+
+    model: Annotated[str, Positional, arg(metavar="MODEL")]
+    """A run folder, a .keras file or cifar10-jpeg, which comes with the package."""
+    data: str | None = None
+    """A TensorFlow Datasets name, digits or a folder; the data the model was trained on when left out."""
+    data_dir: str | None = None
+    """Where TensorFlow Datasets keeps its data."""
+    batch_size: int = 128
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.inference.evaluate import evaluate
+
+        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+        result = evaluate(self.model, self.data, data_dir=self.data_dir, batch_size=self.batch_size)
+        if self.json:
+            _print_json(result.to_dict())
+            return
+        width = max(map(len, result.labels))
+        for row, counts in zip(result.per_class, result.confusion, strict=True):
+            wrong = [(n, result.labels[i]) for i, n in enumerate(counts) if n and result.labels[i] != row["label"]]
+            taken_for = ", ".join(f"{label} ({n})" for n, label in sorted(wrong, reverse=True)[:3])
+            found = f"{row['recall']:.1%} found" if row["examples"] else "no pictures"
+            print(f"{row['label']:{width}}  {found}{f', taken for {taken_for}' if taken_for else ''}")
+        print(
+            f"accuracy {result.accuracy:.4f}, top 5 {result.top5_accuracy:.4f}, loss {result.loss:.4f} "
+            f"on {result.examples:,} pictures"
+        )
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Name what is in pictures."""
+
+    model: Annotated[str, Positional, arg(metavar="MODEL")]
+    """A run folder, a .keras file, a SavedModel folder or cifar10-jpeg, which comes with the package."""
+    images: Annotated[tuple[str, ...], Positional, arg(metavar="IMAGE ...")]
+    """JPEG, PNG, GIF, BMP or WebP files."""
+    top_k: int = 5
+    """Classes to name for each."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.inference.predict import predict
+
+        if not self.images:
+            raise UsageError("give at least one picture file after the model")
+        predictions = predict(self.model, self.images, self.top_k)
+        if self.json:
+            _print_json({"predictions": [prediction.to_dict() for prediction in predictions]})
+            return
+        for prediction in predictions:
+            best = zip(prediction.labels, prediction.scores, strict=True)
+            print(f"{prediction.image}: {', '.join(f'{label} {score:.4f}' for label, score in best)}")
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Show which parts of a picture speak for a class, by Grad-CAM."""
+
+    model: Annotated[str, Positional, arg(metavar="MODEL")]
+    """A run folder, a .keras file or cifar10-jpeg, which comes with the package."""
+    image: Annotated[str, Positional, arg(metavar="IMAGE")]
+    """A JPEG, PNG, GIF, BMP or WebP file."""
+    output: str | None = None
+    """The .png file to write; the picture's name and -explained.png, in this folder, when left out."""
+    label: str | None = None
+    """The class to explain; the likeliest when left out."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.inference.explain import explain
+        from resnet_keras.reports.run import write_explanation
+
+        output = Path(self.output or f"{Path(self.image).stem}-explained.png").expanduser()
+        if output.resolve() == Path(self.image).expanduser().resolve():
+            raise UsageError(f"output {output} is the picture itself; give another --output")
+        explanation = explain(self.model, self.image, label=self.label)
+        write_explanation(explanation, output)
+        label, score, size = explanation.label, explanation.score, explanation.map_size
+        if self.json:
+            told = {"image": self.image, "label": label, "score": score, "output": str(output)}
+            _print_json({**told, "map_size": size, "empty": explanation.empty})
+            return
+        found = "; no part of the picture speaks for it" if explanation.empty else ""
+        print(f"{self.image}: {label} {score:.4f}{found}; {output}, from a map of {size[0]}x{size[1]}")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a SavedModel for TensorFlow Serving, as the next version; or one file of another runtime."""
+
+    model: Annotated[str, Positional, arg(metavar="MODEL")]
+    """A run folder, a .keras file or cifar10-jpeg, which comes with the package."""
+    output: str | None = None
+    """saved_models/NAME; NAME is the run's or the file's when left out. For another format: the file."""
+    format: str = "saved_model"
+    """saved_model, onnx or litert."""
+    version: int | None = None
+    """The next free number when left out."""
+    dtype: str = "float32"
+    """float32, bfloat16 or int8."""
+    calibration_data: str | None = None
+    """For int8: a folder of class/file or the name of a data set, 256 pictures or more."""
+    data_dir: str | None = None
+    """Where TensorFlow Datasets keeps its data."""
+    max_accuracy_loss: float = 0.5
+    """For int8: percentage points that may be lost."""
+    top_k: int = 5
+    """Classes that the image_bytes signature names."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.export.servable import export_servable, manifest_of
+
+        if self.format != "saved_model":
+            self._to_file()
+            return
+        path = Path(self.model).resolve()
+        path = path.parent if path.name == "model.keras" else path
+        output = self.output or str(Path("saved_models", path.name.removesuffix(".keras")))
+        path = export_servable(
+            self.model,
+            output,
+            version=self.version,
+            dtype=self.dtype,
+            top_k=self.top_k,
+            calibration_data=self.calibration_data,
+            data_dir=self.data_dir,
+            max_accuracy_loss=self.max_accuracy_loss,
+        )
+        quantised = manifest_of(path).get("int8", {})
+        if self.json:
+            _print_json({"path": str(path), "version": int(path.name), **quantised})
+            return
+        print(f"exported to {path}")
+        if quantised:
+            what = "accuracy" if "accuracy" in quantised else "agreement"
+            before = f" (float32 {quantised['accuracy_float32']:.4f})" if what == "accuracy" else " with float32"
+            share = f"{quantised['share_of_macs']:.0%} of the multiply-adds in int8"
+            print(f"{share}; {what} {quantised[what]:.4f}{before} on {quantised['pictures']:,} pictures")
+
+    def _to_file(self) -> None:
+        from resnet_keras.export.formats import export_file
+
+        if self.output is None or self.version is not None:
+            raise UsageError(f"format {self.format} is one file: give --output FILE, and no --version")
+        path = export_file(
+            self.model,
+            self.output,
+            self.format,
+            dtype=self.dtype,
+            calibration_data=self.calibration_data,
+            data_dir=self.data_dir,
+            max_accuracy_loss=self.max_accuracy_loss,
+        )
+        if self.json:
+            _print_json({"path": str(path)})
+        else:
+            print(f"exported to {path}")
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Serve the version before the newest one again."""
+
+    name: Annotated[str, Positional, arg(metavar="NAME")]
+    """A model's folder in saved_models."""
+    models: str = "saved_models"
+    """The folder of models.config."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.export.versions import rollback
+
+        gone, served = rollback(self.models, self.name)
+        if self.json:
+            _print_json({"name": self.name, "withdrawn": gone, "served": served})
+        else:
+            print(f"{self.name}: version {gone} is served no more, version {served} is")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a shortcut does, measured: gradients, responses, lesions, shortcuts, pre-activation, a thousand layers."""
+
+    name: str
+    """A row of the table of experiments."""
+    settings: Settings
+
+    def run(self) -> None:
+        from resnet_keras.experiments.table import run_experiment
+        from resnet_keras.models.saved import REPORT
+
+        finding, folder = run_experiment(self.name, self.settings)
+        if self.settings.json:
+            _print_json({"folder": str(folder), **finding.to_dict()})
+            return
+        print("\n".join(finding.sentences))
+        print(f"pictures, tables and page in {folder / REPORT}")
+
+
+class Degradation(Experiment):
+    """Plain against residual nets by depth: the paper's Figure 6, on the embedded digits or your data."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """List the networks: parameters (trainable), multiply-adds, input size, source."""
+
+    pattern: Annotated[str, Positional, arg(metavar="PATTERN")] = "*"
+    """A shell pattern, such as '*cifar*'."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.models.registry import NAMES, list_models, model_table
+
+        names = list_models(self.pattern)
+        if not names:
+            raise unknown("model pattern", self.pattern, NAMES, "without a pattern, all are listed")
+        rows = model_table(names)
+        if self.json:
+            _print_json({"models": rows})
+            return
+        width = max(map(len, names))
+        print(f"{'name':{width}}  {'parameters':>12}  {'GMACs':>7}  input  source")
+        for row in rows:
+            print(
+                f"{row['name']:{width}}  {row['trainable_parameters']:12,}  {row['macs'] / 1e9:7.3f}  "
+                f"{row['input_size']:5d}  {row['source']}"
+            )

@@ -1,0 +1,182 @@
+"""The program `resnet-keras`: from words to a command of `resnet_keras.cli.commands`, and from its end to an exit code.
+
+Exit codes: 0 done; 2 the user's words or files are wrong (one line that says what); 1 a fault of ours (a traceback);
+130 interrupted. With --json, standard output has one JSON object and nothing else.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnet_keras.cli.commands import (
+    Degradation,
+    Demo,
+    Evaluate,
+    Experiment,
+    Explain,
+    Export,
+    Models,
+    Predict,
+    Rollback,
+    Train,
+)
+from resnet_keras.cli.flags import fill
+from resnet_keras.config.recipes import RECIPES, recipe, recipe_summary
+from resnet_keras.config.train import TrainConfig, config_from_json
+from resnet_keras.errors import HostLost, UsageError, reason, unknown
+from resnet_keras.experiments.settings import Settings
+from resnet_keras.experiments.table import EXPERIMENTS, named_experiment
+from resnet_keras.serving.client import Client
+from resnet_keras.serving.options import Serve, in_tyro_form
+from resnet_keras.startup import import_tensorflow
+from resnet_keras.version import __version__
+
+FOLDER_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
+
+
+Command = (
+    Demo | Train | Evaluate | Predict | Explain | Export | Rollback | Serve | Client | Degradation | Experiment | Models
+)
+COMMANDS: dict[str, type[Command]] = {
+    "demo": Demo,
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "explain": Explain,
+    "export": Export,
+    "rollback": Rollback,
+    "serve": Serve,
+    "client": Client,
+    "degradation": Degradation,
+    "experiment": Experiment,
+    "models": Models,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = _parse(words)
+        if command is not None:
+            if not isinstance(command, Models | Client):
+                _import_tensorflow()
+            command.run()
+    except UsageError as error:
+        return _refuse(str(error))
+    except HostLost as error:
+        print(f"resnet-keras: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(f"resnet-keras: interrupted{f'; {error}' if str(error) else ''}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in FOLDER_ERRORS:
+            raise
+        return _refuse(f"cannot use {error.filename or 'the output folder'}: {error.strerror}")
+    return 0
+
+
+def _import_tensorflow() -> None:
+    try:
+        import_tensorflow()
+    except ImportError as error:
+        raise UsageError(reason(error)) from error
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        # Two ops at a time share the CPU's threads as chance has it, and their sums differ in the last bits: one seed
+        # would not give one result. Too late where TensorFlow runs already; then its owner has set it up.
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _refuse(message: str) -> int:
+    print(f"resnet-keras: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _parse(words: list[str]) -> Command | None:
+    """The command that the words ask for; None where they only ask for help, which is then printed."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return None
+    name, rest = words[0], words[1:]
+    if name == "--version":
+        print(f"resnet-keras {__version__}")
+        return None
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    if name == "train":
+        return _parse_train(rest)
+    if name == "degradation":
+        return _parse_experiment(Degradation, name, rest, f"resnet-keras {name}")
+    if name == "experiment":
+        if rest and not rest[0].startswith("-"):
+            return _parse_experiment(Experiment, rest[0], rest[1:], f"resnet-keras experiment {rest[0]}")
+        print("usage: resnet-keras experiment NAME [flags]\n")
+        print("\n".join(f"  {name:16} {experiment.summary}" for name, experiment in EXPERIMENTS.items()))
+        if not rest or rest[0] not in ("-h", "--help"):
+            raise UsageError("the experiment comes first: resnet-keras experiment NAME [flags]")
+        return None
+    if name == "serve":
+        rest = in_tyro_form(rest)
+    return fill(COMMANDS[name], rest, f"resnet-keras {name}")
+
+
+def _parse_experiment(kind: type[Experiment], name: str, words: list[str], program: str) -> Experiment | None:
+    settings = fill(Settings, words, program, named_experiment(name).defaults)
+    return settings and kind(name, settings)
+
+
+def _parse_train(words: list[str]) -> Train | None:
+    if words and not words[0].startswith("-"):
+        source, rest = words[0], words[1:]
+        path = Path(source).expanduser()
+        if source.endswith(".json"):
+            # Another run, so not into the folder of the one it was read from.
+            config = dataclasses.replace(_read_config(path), run_dir=None)
+        elif source not in RECIPES and (path / "config.json").is_file():
+            config = dataclasses.replace(_read_config(path / "config.json"), run_dir=str(path))
+        else:
+            config = recipe(source)
+        return fill(Train, rest, f"resnet-keras train {source}", Train(config))
+    if words and words[0] not in ("-h", "--help"):
+        raise UsageError(f"the recipe comes first: resnet-keras train RECIPE {' '.join(words)}")
+    print("usage: resnet-keras train RECIPE [flags]\n")
+    print("RECIPE is a name below, the config.json of a run, which is repeated, or a run folder, which goes on.")
+    print("`resnet-keras train RECIPE --help` lists its flags.\n")
+    print("\n".join(f"  {name:18} {recipe_summary(name)}" for name in RECIPES))
+    if not words:
+        raise UsageError("train needs a recipe")
+    return None
+
+
+def _read_config(path: Path) -> TrainConfig:
+    try:
+        return config_from_json(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config file {path}: {reason(error)}") from error
+
+
+def _help() -> str:
+    lines = [
+        "usage: resnet-keras COMMAND [flags]",
+        "",
+        "ResNets for Keras 3 and TensorFlow.",
+        "",
+        *(f"  {name:11} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in COMMANDS.items()),
+        "",
+        "`resnet-keras COMMAND --help` lists a command's flags.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

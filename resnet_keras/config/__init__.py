@@ -1,0 +1,1 @@
+"""How a network is trained: recipes and run folders. Standard library only."""

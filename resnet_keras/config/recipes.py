@@ -1,0 +1,364 @@
+"""The recipes: a function each, whose docstring says source, command, cost, what to expect and how it differs."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+
+from resnet_keras.config.train import Augmentation, Optimizer, Schedule, TrainConfig
+from resnet_keras.errors import unknown
+
+
+def digits() -> TrainConfig:
+    """ResNet-20 on the embedded handwritten digits (8x8, scikit-learn): the first thing to run.
+
+    Command: resnet-keras train digits. Source: ours. Expected: 98 to 99 % of the 360 test pictures (README says what a
+    run gave). Cost: half a minute on two CPU cores.
+    """
+    return TrainConfig(
+        name="digits",
+        model="cifar_resnet20",
+        data="digits",
+        epochs=12,
+        batch_size=64,
+        augmentation=Augmentation(crop="pad", pad=1),
+        optimizer=Optimizer(learning_rate=0.1, weight_decay=5e-4),
+        schedule=Schedule(decay="cosine", warmup=0.1),
+    )
+
+
+def cifar10_resnet20() -> TrainConfig:
+    """ResNet-20 on CIFAR-10 by the paper's protocol: 64,000 steps of 128, rate 0.1, divided by 10 at 32k and 48k.
+
+    Command: resnet-keras train cifar10-resnet20, and --model cifar_resnet32, cifar_plain20 and so on for its siblings.
+    Source: He et al. 2015, section 4.2. Expected: 8.75 % error is published there (32: 7.51, 44: 7.17, 56: 6.97).
+    Cost: the whole was not run by us. At a budget of a few epochs take cifar10-resnet20-short.
+    Differs: Nesterov momentum, as in the authors' later code; a warm-up of a tenth of the run (the paper warms up its
+    110 layers only), without which short runs depend on the seed by points; all 50,000 training pictures instead of
+    45,000; one mean a channel instead of one a pixel; no decay of norms and biases. Like the paper, it starts the last
+    gamma at one.
+    """
+    return TrainConfig(
+        name="cifar10-resnet20",
+        model="cifar_resnet20",
+        data="cifar10",
+        epochs=164,
+        batch_size=128,
+        augmentation=Augmentation(crop="pad", pad=4, flip=True),
+        zero_init_gamma=False,
+        optimizer=Optimizer(learning_rate=0.1, weight_decay=1e-4),
+        schedule=Schedule(decay="step", milestones=(0.5, 0.75), warmup=0.1),
+    )
+
+
+def cifar10_resnet20_short() -> TrainConfig:
+    """ResNet-20 on CIFAR-10 at a budget of ten epochs: the paper's net and augmentation, one cycle for its steps.
+
+    Command: resnet-keras train cifar10-resnet20-short. Source: the net is He et al. 2015's; one cycle is Smith 2018's.
+    Expected: 84.3 % of CIFAR-10 (JPEG Q75) in one run. Cost: 15 to 18 minutes on two cores (docs/results/training.md).
+    Differs from cifar10-resnet20: a tenth of the rate at half of ten epochs leaves the net little time at a rate at
+    which it learns. So: up to 0.2 for a quarter of the run, then down along a line; decay 5e-4.
+    """
+    return dataclasses.replace(
+        cifar10_resnet20(),
+        name="cifar10-resnet20-short",
+        epochs=10,
+        optimizer=Optimizer(learning_rate=0.2, weight_decay=5e-4),
+        schedule=Schedule(decay="linear", warmup=0.25),
+    )
+
+
+def cifar10_resnet110() -> TrainConfig:
+    """ResNet-110 on CIFAR-10 by the paper's protocol, with its warm-up: 400 steps at 0.01.
+
+    Command: resnet-keras train cifar10-resnet110. Source: He et al. 2015, section 4.2. Expected: 6.43 % error is
+    published there (6.61 on average over five runs). Cost: not run by us.
+    Differs: as cifar10-resnet20, but for the warm-up: the paper ends it when the training error is below 80 %, which is
+    after about 400 steps.
+    """
+    return dataclasses.replace(
+        cifar10_resnet20(),
+        name="cifar10-resnet110",
+        model="cifar_resnet110",
+        schedule=Schedule(
+            decay="step", milestones=(0.5, 0.75), warmup=1 / 160, warmup_from=0.1, warmup_shape="constant"
+        ),
+    )
+
+
+def cifar10_preact() -> TrainConfig:
+    """Pre-activation ResNet-164 on CIFAR-10: rate 0.1 after 400 steps at 0.01, divided by 10 at 32k and 48k of 64k.
+
+    Command: resnet-keras train cifar10-preact; --model cifar_preact_resnet1001 --rematerialize --accumulation 4 for the
+    thousand layers. Source: He et al. 2016, section 4 and appendix. Expected: 5.46 % error is published there (1001:
+    4.92, and 4.62 with batches of 64). Cost: not run by us.
+    Differs: one mean a channel, and no decay of norms and biases.
+    """
+    return dataclasses.replace(cifar10_resnet110(), name="cifar10-preact", model="cifar_preact_resnet164")
+
+
+def cifar10_wrn() -> TrainConfig:
+    """Wide ResNet 28-10 on CIFAR-10: 200 epochs, rate 0.1, a fifth of it from epochs 60, 120 and 160 on.
+
+    Command: resnet-keras train cifar10-wrn. Source: Zagoruyko & Komodakis 2016, section 3, and the authors' code.
+    Expected: 4.00 % error is published there. Cost: not run by us; it wants a GPU.
+    Differs: padded by the mean colour instead of the picture's mirror image; no decay of norms and biases.
+    """
+    return TrainConfig(
+        name="cifar10-wrn",
+        model="cifar_wrn28_10",
+        data="cifar10",
+        epochs=200,
+        batch_size=128,
+        augmentation=Augmentation(crop="pad", pad=4, flip=True),
+        zero_init_gamma=False,
+        optimizer=Optimizer(learning_rate=0.1, weight_decay=5e-4),
+        schedule=Schedule(decay="step", milestones=(0.3, 0.6, 0.8), factor=0.2),
+    )
+
+
+def cifar10_fast() -> TrainConfig:
+    """Eight wide layers on CIFAR-10 in 17 epochs: one cycle, growing pictures, averaged weights, both sides tested.
+
+    Command: resnet-keras train cifar10-fast. Source: ours, of known parts: one cycle (Smith 2018), progressive
+    resizing, label smoothing, a running average of the weights, the mean of a test picture's and its mirror image's
+    scores; a max-pool behind the stem, so that wide convolutions see small maps.
+    Expected: 88.0 % of CIFAR-10 (JPEG Q75) in one run. Cost: 15 to 16 minutes on two cores (docs/results/training.md).
+    Differs from cifar10-resnet20: everything but the data. The scores of test pictures are means of two, so they stand
+    beside single-view figures only with that said.
+    """
+    return TrainConfig(
+        name="cifar10-fast",
+        model="cifar_resnet8_4",
+        data="cifar10",
+        train_sizes=(24, 28, 32, 32),
+        test_every=4,
+        test_flip=True,
+        epochs=17,
+        batch_size=256,
+        augmentation=Augmentation(crop="pad", pad=2, flip=True),
+        label_smoothing=0.1,
+        optimizer=Optimizer(learning_rate=0.5, weight_decay=5e-4),
+        schedule=Schedule(decay="linear", warmup=0.25),
+        ema=0.99,
+        precision="mixed_bfloat16",
+    )
+
+
+def imagenet_he2015() -> TrainConfig:
+    """ResNet-50 (v1) on ImageNet as the paper trained it: 600,000 steps of 256, random scales, colours shifted.
+
+    Command: resnet-keras train imagenet-he2015 --data-dir DIR. Source: He et al. 2015, section 3.4, and the notes on
+    the released models, which have true averages for batch norm. Expected: 24.7 % top-1 error of one crop is published
+    with the models. Cost: not run by us; GPU weeks in its time.
+    Differs: the rate falls at fixed quarters of the run, where the paper waited for the error to stand still; no decay
+    of norms and biases; one mean a channel.
+    """
+    return TrainConfig(
+        name="imagenet-he2015",
+        model="resnet50_v1",
+        data="imagenet2012",
+        image_size=224,
+        eval_crop=0.875,
+        epochs=120,
+        batch_size=256,
+        augmentation=Augmentation(crop="scale", flip=True, lighting=0.1),
+        zero_init_gamma=False,
+        optimizer=Optimizer(learning_rate=0.1, nesterov=False, weight_decay=1e-4),
+        schedule=Schedule(decay="step", milestones=(0.25, 0.5, 0.75)),
+        precise_bn=50_000,
+    )
+
+
+def imagenet_resnet50() -> TrainConfig:
+    """ResNet-50 (v1.5) on ImageNet in 90 epochs of steps: the usual baseline.
+
+    Command: resnet-keras train imagenet-resnet50 --data-dir DIR --precision mixed_bfloat16; the data are prepared by
+    hand for TensorFlow Datasets. Source: He et al. 2015, section 3.4, with the warm-up, Nesterov momentum and
+    initialisation of Goyal et al. 2017, section 5.1. Expected: 23.6 % top-1 error is published there. Cost: not run by
+    us; GPU days.
+    """
+    return TrainConfig(
+        name="imagenet-resnet50",
+        model="resnet50",
+        data="imagenet2012",
+        image_size=224,
+        eval_crop=0.875,
+        epochs=90,
+        batch_size=256,
+        augmentation=Augmentation(crop="resized", flip=True),
+        optimizer=Optimizer(learning_rate=0.1, weight_decay=1e-4),
+        schedule=Schedule(decay="step", milestones=(30 / 90, 60 / 90, 80 / 90), warmup=5 / 90),
+    )
+
+
+def _strikes_back(name: str, epochs: int, rate: float, decay: float, mixup: float, magnitude: float) -> TrainConfig:
+    """What A1, A2 and A3 have in common (Wightman et al. 2021, Table 2)."""
+    return TrainConfig(
+        name=name,
+        model="resnet50",
+        data="imagenet2012",
+        image_size=224,
+        eval_crop=0.95,
+        interpolation="bicubic",
+        epochs=epochs,
+        batch_size=2048,
+        augmentation=Augmentation(
+            crop="resized",
+            flip=True,
+            policy="randaugment",
+            operations=2,
+            magnitude=magnitude,
+            magnitude_std=0.5,
+            operation_probability=0.5,
+            mixup=mixup,
+            cutmix=1.0,
+        ),
+        loss="sigmoid",
+        target_threshold=0.2,
+        optimizer=Optimizer(rate, weight_decay=decay, algorithm="lamb", clip_norm=1.0),
+        schedule=Schedule(decay="cosine", warmup=5 / epochs, warmup_from=1e-4 / rate, floor=1e-6 / rate),
+    )
+
+
+def imagenet_a1() -> TrainConfig:
+    """ResNet-50 by "ResNet strikes back" A1: 600 epochs of LAMB, binary cross-entropy, MixUp and CutMix.
+
+    Command: resnet-keras train imagenet-a1 --data-dir DIR --precision mixed_bfloat16 --accumulation N, for a batch of
+    2,048 pictures. Source: Wightman et al. 2021, Table 2, and timm's code for what the table leaves open (the gradient
+    clipped at 1, mixed labels of more than 0.2 a yes). Expected: 80.4 % top-1 is published there. Cost: not run by us;
+    the paper's took 110 hours on four V100.
+    Differs: the rate falls with each step, not each epoch; training pictures are resized bilinearly, where timm draws
+    bilinear or bicubic; the operations are torchvision's fourteen, without Invert and SolarizeAdd.
+    """
+    config = _strikes_back("imagenet-a1", 600, 5e-3, 0.01, 0.2, 7)
+    repeated = dataclasses.replace(config.augmentation, repeats=3)
+    return dataclasses.replace(
+        config, augmentation=repeated, label_smoothing=0.1, model_options={"stochastic_depth": 0.05}
+    )
+
+
+def imagenet_a2() -> TrainConfig:
+    """ResNet-50 by "ResNet strikes back" A2: 300 epochs, without label smoothing.
+
+    Command: resnet-keras train imagenet-a2 --data-dir DIR --precision mixed_bfloat16 --accumulation N. Source: Wightman
+    et al. 2021, Table 2. Expected: 79.8 % top-1 is published there. Cost: not run by us; half of A1's. Differs: as A1.
+    """
+    config = _strikes_back("imagenet-a2", 300, 5e-3, 0.02, 0.1, 7)
+    repeated = dataclasses.replace(config.augmentation, repeats=3)
+    return dataclasses.replace(config, augmentation=repeated, model_options={"stochastic_depth": 0.05})
+
+
+def imagenet_a3() -> TrainConfig:
+    """ResNet-50 by "ResNet strikes back" A3: 100 epochs at 160 pixels, tested at 224.
+
+    Command: resnet-keras train imagenet-a3 --data-dir DIR --precision mixed_bfloat16 --accumulation N. Source: Wightman
+    et al. 2021, Table 2. Expected: 78.1 % top-1 is published there. Cost: not run by us; the paper's took 15 hours on
+    four V100. Differs: as A1.
+    """
+    return dataclasses.replace(_strikes_back("imagenet-a3", 100, 8e-3, 0.02, 0.1, 6), train_sizes=(160,))
+
+
+def imagenet_v2() -> TrainConfig:
+    """ResNet-50 by torchvision's second recipe: 600 epochs of SGD, TrivialAugment, at 176 pixels, tested at 224.
+
+    Command: resnet-keras train imagenet-v2 --data-dir DIR --precision mixed_bfloat16. Source: torchvision's
+    IMAGENET1K_V2 weights and reference scripts. Expected: 80.86 % top-1 is published there. Cost: not run by us; many
+    GPU days.
+    Differs: the rate falls with each step, not each epoch; the running average is taken at each step, at the 32nd root
+    of the decay that torchvision applies each 32 steps; biases do not decay.
+    """
+    return TrainConfig(
+        name="imagenet-v2",
+        model="resnet50",
+        data="imagenet2012",
+        image_size=224,
+        train_sizes=(176,),
+        eval_crop=224 / 232,
+        epochs=600,
+        batch_size=1024,
+        augmentation=Augmentation(
+            crop="resized", flip=True, policy="trivialaugment", erasing=0.1, mixup=0.2, cutmix=1.0, repeats=4
+        ),
+        label_smoothing=0.1,
+        zero_init_gamma=False,
+        optimizer=Optimizer(learning_rate=0.5, nesterov=False, weight_decay=2e-5),
+        schedule=Schedule(decay="cosine", warmup=5 / 600, warmup_from=0.01),
+        ema=0.999966,
+    )
+
+
+def imagenet_rs50() -> TrainConfig:
+    """ResNet-RS-50 on ImageNet at 160 pixels: 350 epochs of batches of 4,096, RandAugment, dropout, running averages.
+
+    Command: resnet-keras train imagenet-rs50 --data-dir DIR --precision mixed_bfloat16. Source: Bello et al. 2021,
+    section 4 and the authors' configuration. Expected: 78.8 % top-1 is published there. Cost: not run by us; a TPU pod.
+    Differs: the operations are torchvision's fourteen; no decay of norms and biases, as there.
+    """
+    return TrainConfig(
+        name="imagenet-rs50",
+        model="resnetrs50",
+        data="imagenet2012",
+        image_size=160,
+        eval_crop=160 / 192,
+        interpolation="bicubic",
+        epochs=350,
+        batch_size=4096,
+        augmentation=Augmentation(crop="resized", flip=True, policy="randaugment", operations=2, magnitude=10),
+        label_smoothing=0.1,
+        optimizer=Optimizer(learning_rate=1.6, nesterov=False, weight_decay=4e-5),
+        schedule=Schedule(decay="cosine", warmup=5 / 350),
+        ema=0.9999,
+    )
+
+
+def finetune() -> TrainConfig:
+    """ResNet-18 on a folder of your own pictures, from --weights where you have some.
+
+    Command: resnet-keras train finetune --data FOLDER --weights RUN. Source: ours. Expected: that depends on the
+    pictures; docs/results has an example. Cost: the same. --freeze stage3 --unfreeze stage3 0.3 learns the head first,
+    --layer-decay 0.8 the first layers more slowly, --class-weights balanced helps where classes are of unlike sizes.
+    """
+    return TrainConfig(
+        name="finetune",
+        model="resnet18",
+        data="images",
+        image_size=128,
+        eval_crop=0.875,
+        epochs=10,
+        batch_size=32,
+        augmentation=Augmentation(crop="resized", min_area=0.35, flip=True),
+        optimizer=Optimizer(learning_rate=0.02, weight_decay=1e-4),
+        schedule=Schedule(decay="cosine", warmup=0.1),
+    )
+
+
+RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
+    "digits": digits,
+    "cifar10-resnet20": cifar10_resnet20,
+    "cifar10-resnet20-short": cifar10_resnet20_short,
+    "cifar10-resnet110": cifar10_resnet110,
+    "cifar10-preact": cifar10_preact,
+    "cifar10-wrn": cifar10_wrn,
+    "cifar10-fast": cifar10_fast,
+    "imagenet-he2015": imagenet_he2015,
+    "imagenet-resnet50": imagenet_resnet50,
+    "imagenet-a1": imagenet_a1,
+    "imagenet-a2": imagenet_a2,
+    "imagenet-a3": imagenet_a3,
+    "imagenet-v2": imagenet_v2,
+    "imagenet-rs50": imagenet_rs50,
+    "finetune": finetune,
+}
+"""Name to the function that makes the config; its docstring says source, command and how it differs."""
+
+
+def recipe(name: str) -> TrainConfig:
+    """The config of a recipe. Raises `UsageError` for an unknown name."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name]()
+
+
+def recipe_summary(name: str) -> str:
+    """The first line of a recipe's description."""
+    return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]

@@ -1,0 +1,171 @@
+"""`evaluate`: loss, accuracy, per class and confusion, of a model on a data set's test split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from resnet_keras.data.pipeline import evaluation_batches
+from resnet_keras.data.sources import open_source
+from resnet_keras.errors import UsageError
+from resnet_keras.models.saved import card_layer, classifier, from_pixels, picture_format, run_config
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on a test split. Accuracies are fractions, the loss is cross-entropy in nats a picture."""
+
+    loss: float
+    accuracy: float
+    top5_accuracy: float
+    examples: int
+    labels: tuple[str, ...]
+    confusion: np.ndarray
+    """int64 [classes, classes]: rows are true classes, columns predicted ones."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        names = ("loss", "accuracy", "top5_accuracy", "examples")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def per_class(self) -> list[dict[str, Any]]:
+        """A row a class: label, examples, recall (its pictures found), precision (its predictions right)."""
+        right, true, said = np.diag(self.confusion), self.confusion.sum(1), self.confusion.sum(0)
+        return [
+            {
+                "label": label,
+                "examples": int(true[i]),
+                "recall": float(right[i] / true[i]) if true[i] else None,
+                "precision": float(right[i] / said[i]) if said[i] else None,
+            }
+            for i, label in enumerate(self.labels)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.metrics, "per_class": self.per_class, "confusion": self.confusion.tolist()}
+
+
+def evaluate(
+    source: str | Path | keras.Model,
+    data: str | None = None,
+    *,
+    data_dir: str | None = None,
+    batch_size: int = 128,
+) -> Evaluation:
+    """Evaluate a run folder, a `.keras` file, a packaged name or a model on the test split of `data`.
+
+    Args:
+        source: what to evaluate; it takes raw pixels, or is normalised as its card or ImageNet says.
+        data: as `open_source` takes it; the run's, or what the model's card names, when None.
+        data_dir: where TensorFlow Datasets keeps its data; the run's when None.
+        batch_size: pictures at a time.
+
+    A model that is not ours is given pixels normalised as ImageNet's.
+
+    Raises:
+        UsageError: nothing there, a damaged file, no data named, or data of other classes or channels.
+    """
+    model, config = classifier(source), run_config(source)
+    layer = card_layer(model)
+    if config and data in (None, config.data):
+        data, data_dir = config.data, data_dir or config.data_dir
+    data = data or (layer.card.data if layer else None)
+    if not data:
+        raise UsageError(f"{model.name} does not say which data it is for; give --data")
+    opened, shape = open_source(data, data_dir), picture_format(model)
+    if model.output_shape[-1] != len(opened.labels):
+        raise UsageError(f"{model.name} knows {model.output_shape[-1]} classes, {data} has {len(opened.labels)}")
+    known = set(layer.card.labels) if layer else set()
+    if known and known != set(opened.labels):
+        strange = sorted(set(opened.labels) - known)
+        raise UsageError(f"{data} has a class {strange[0]!r} that {model.name} was not trained on")
+    if opened.image_size and opened.channels != shape.channels:
+        raise UsageError(f"{model.name} takes {shape.channels} channels, {data} has {opened.channels}")
+    # The same classes in another order, such as a folder's alphabet: put the model's outputs into the data's order.
+    columns = [layer.card.labels.index(label) for label in opened.labels] if layer and known else None
+    return Evaluator(model, opened.labels, columns=columns, flip=shape.card.test_flip)(
+        evaluation_batches(opened, shape, min(batch_size, len(opened.test)))
+    )
+
+
+class Evaluator:
+    """Evaluates a model on `(images, one-hot labels)` batches, again and again without tracing anew.
+
+    Args:
+        model: from pixels, or normalised pixels where it has no card, to probabilities.
+        labels: class names, as the batches number them.
+        strategy: the one the model was made under; its devices share each batch.
+        columns: the model's output for each of the labels, where it has another order.
+        flip: take the mean of the answers for a picture and its mirror image.
+        host: which of the hosts this is and how many there are; each takes its share of the batches, and all have the
+            sum.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        labels: tuple[str, ...],
+        strategy: tf.distribute.Strategy | None = None,
+        columns: Sequence[int] | None = None,
+        *,
+        flip: bool = False,
+        host: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.model, self.labels, self.flip, self.host = from_pixels(model), labels, flip, host
+        self.columns = list(columns) if columns is not None else list(range(len(labels)))
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self._forward = tf.function(self._answers, reduce_retracing=True)
+        self._forward_each = tf.function(
+            lambda images: self.strategy.run(self._answers, args=(images,)), reduce_retracing=True
+        )
+        self._sum_over_hosts = tf.function(lambda own: self.strategy.run(self._summed, args=(own,)))
+
+    def __call__(self, batches: tf.data.Dataset) -> Evaluation:
+        classes = len(self.labels)
+        confusion = np.zeros((classes, classes), "int64")
+        loss = top5 = 0.0
+        index, hosts = self.host
+        for images, one_hot in batches.shard(hosts, index):
+            probabilities = self._probabilities(images).astype("float64")[:, self.columns]
+            targets = np.argmax(one_hot.numpy(), axis=-1)
+            own = probabilities[np.arange(len(targets)), targets]
+            # float32's softmax has no smaller normal number to take the logarithm of
+            loss -= np.log(np.maximum(own, 1e-37)).sum()
+            top5 += (np.isfinite(own) & (np.sum(probabilities > own[:, None], axis=-1) < 5)).sum()
+            np.add.at(confusion, (targets, np.argmax(probabilities, axis=-1)), 1)
+        if hosts > 1:
+            own = np.concatenate([[loss, top5], confusion.ravel()]) / self._local_replicas
+            loss, top5, *counts = np.asarray(self.strategy.experimental_local_results(self._sum_over_hosts(own))[0])
+            confusion = np.rint(counts).astype("int64").reshape(classes, classes)
+        examples = int(confusion.sum())
+        accuracy = float(np.trace(confusion) / examples)
+        return Evaluation(float(loss / examples), accuracy, float(top5 / examples), examples, self.labels, confusion)
+
+    @property
+    def _local_replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync // self.host[1]
+
+    def _answers(self, images: tf.Tensor) -> tf.Tensor:
+        answers = self.model(images, training=False)
+        return (answers + self.model(images[:, :, ::-1], training=False)) / 2 if self.flip else answers
+
+    def _summed(self, own: tf.Tensor) -> Any:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(own))
+
+    def _probabilities(self, images: tf.Tensor) -> np.ndarray:
+        replicas, count = self._local_replicas, len(images)
+        if self.strategy.num_replicas_in_sync == 1:
+            return self._forward(images).numpy()
+        # Every replica needs a picture: an empty batch is an error in TensorFlow's own kernels.
+        share = -(-count // replicas)
+        padded = tf.concat([images, tf.repeat(images[:1], share * replicas - count, axis=0)], 0)
+        each = self.strategy.experimental_distribute_values_from_function(
+            lambda context: padded[share * (context.replica_id_in_sync_group % replicas) :][:share]
+        )
+        answers = self.strategy.experimental_local_results(self._forward_each(each))
+        return np.concatenate([answer.numpy() for answer in answers])[:count]

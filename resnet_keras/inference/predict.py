@@ -1,0 +1,164 @@
+"""`predict`: labels and scores for picture files, from a run, a `.keras` file or a SavedModel."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from resnet_keras.data.images import decode
+from resnet_keras.errors import UsageError, reason, require
+from resnet_keras.models.layers import normalised
+from resnet_keras.models.saved import card_layer, classifier, from_pixels, model_card, model_file, picture_format
+from resnet_keras.startup import standard_error_held
+
+BATCH = 32
+"""Pictures that are answered at a time."""
+Top = list[tuple[list[str], np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one picture, best first."""
+
+    image: str
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_k: int = 5) -> list[Prediction]:
+    """Classify picture files.
+
+    Args:
+        source: a model, a run folder, a `.keras` file, a packaged name, a SavedModel's version folder, or the folder
+            above it (its newest version answers).
+        images: files of JPEG, PNG, GIF, BMP or WebP.
+        top_k: classes to name for each, where there are as many.
+
+    Raises:
+        UsageError: nothing there, a damaged file, or a file that is no picture; it names the file.
+    """
+    require(top_k >= 1, "top_k", "at least 1", top_k)
+    servable = servable_folder(source) if isinstance(source, str | Path) else None
+    if isinstance(source, str | Path) and not servable:
+        model_file(source)  # a wrong model is said before a wrong picture
+    encoded = [read_picture(path) for path in images]
+    top = _ask_servable(servable, encoded) if servable else _ask_model(classifier(source), encoded)
+    return [
+        Prediction(str(path), tuple(labels[:top_k]), tuple(map(float, scores[:top_k])))
+        for path, (labels, scores) in zip(images, top, strict=True)
+    ]
+
+
+def read_picture(path: str | Path) -> bytes:
+    """The bytes of a picture file. Raises `UsageError` where it cannot be read or decoded."""
+    try:
+        encoded = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {reason(error)}") from error
+    if not _is_picture(encoded):
+        raise UsageError(f"{path} is not a picture, a damaged one or too large; give a JPEG, PNG, GIF, BMP or WebP")
+    return encoded
+
+
+def _is_picture(encoded: bytes) -> bool:
+    with standard_error_held():  # libjpeg speaks for itself
+        try:
+            decode(tf.constant(encoded), 3)
+        except tf.errors.OpError:
+            return False
+    return True
+
+
+def servable_folder(source: str | Path) -> Path | None:
+    """The SavedModel at a path: itself, or its newest version; None where there is none."""
+    path = Path(source).expanduser()
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [child for child in path.glob("*/") if child.name.isdecimal() and (child / "saved_model.pb").is_file()]
+    return max(versions, key=lambda child: int(child.name), default=None)
+
+
+def _ask_servable(folder: Path, encoded: list[bytes]) -> Top:
+    try:
+        signatures = tf.saved_model.load(str(folder)).signatures
+    except Exception as error:  # TensorFlow raises a dozen kinds for a folder it cannot read
+        raise UsageError(f"{folder} cannot be loaded: {reason(error)}") from error
+    if "image_bytes" not in signatures:
+        raise UsageError(f"{folder} has no image_bytes signature; export it again with resnet-keras export")
+    top = []
+    for batch in _batches(encoded):
+        answer = signatures["image_bytes"](image_bytes=tf.constant(batch))
+        for labels, scores in zip(answer["labels"].numpy(), answer["scores"].numpy(), strict=True):
+            top.append(([label.decode() for label in labels], scores))
+    return top
+
+
+def _ask_model(model: keras.Model, encoded: list[bytes]) -> Top:
+    shape, names, answer = picture_format(model), model_labels(model), from_pixels(model)
+    top = []
+    for batch in _batches(encoded):
+        pixels = tf.stack([shape.prepare(tf.constant(picture)) for picture in batch])
+        for row in np.asarray(answer(pixels, training=False)):
+            order = np.argsort(-row, kind="stable")
+            top.append(([names[i] for i in order], row[order]))
+    return top
+
+
+def _batches(encoded: list[bytes]) -> list[list[bytes]]:
+    return [encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH)]
+
+
+def model_labels(model: keras.Model) -> tuple[str, ...]:
+    """The class names that a model's card has; "0", "1", ... where it has none."""
+    return model_card(model).labels or tuple(map(str, range(model.output_shape[-1])))
+
+
+def preprocess_input(images: Any, model: keras.Model) -> Any:
+    """Pictures as a model takes them.
+
+    Args:
+        images: RGB, 0 to 255, `[N, H, W, C]` or `[H, W, C]`, of any number type.
+        model: a network of ours; its card says how.
+
+    Returns:
+        float32 of the same shape: normalised, or as they are for a model that was built with its preprocessing.
+    """
+    layer = card_layer(model)
+    if layer is None:
+        raise UsageError(f"{model.name} does not say how its pictures are normalised; it is not one of our networks")
+    card = layer.card
+    if layer.normalise:
+        return keras.ops.cast(images, "float32")
+    channels = keras.ops.shape(images)[-1]
+    if not card.fits(channels):
+        raise UsageError(
+            f"the pictures have {channels} channels, and the card of {model.name} has {len(card.mean)} means"
+        )
+    return normalised(images, card)
+
+
+def decode_predictions(scores: Any, model: keras.Model, top: int = 5) -> list[list[tuple[str, str, float]]]:
+    """The likeliest classes of each picture, best first: (identifier, name, score).
+
+    Args:
+        scores: `[N, classes]`, what the model gave.
+        model: a network of ours; its card names the classes, else their numbers do.
+        top: classes to name for each picture, where there are as many.
+
+    Raises:
+        UsageError: scores of another shape.
+    """
+    require(top >= 1, "top", "at least 1", top)
+    scores, labels = np.asarray(scores), model_labels(model)
+    if scores.ndim != 2 or scores.shape[1] != len(labels):
+        raise UsageError(f"scores are [N, {len(labels)}] for {model.name}, not {list(scores.shape)}")
+    ids = model_card(model).label_ids or tuple(map(str, range(len(labels))))
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [[(ids[i], labels[i], float(row[i])) for i in order] for row, order in zip(scores, best, strict=True)]

@@ -1,0 +1,1 @@
+"""What a network is: its rows, its layers, its weights."""

@@ -1,0 +1,116 @@
+"""What every builder does alike: the input with its card, and the head with its weights."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from resnet_keras.errors import UsageError, is_whole, require, unknown
+from resnet_keras.models.card import ModelCard
+from resnet_keras.models.layers import Preprocessing
+from resnet_keras.models.registry import hub_name, names_of
+from resnet_keras.models.saved import card_layer
+from resnet_keras.models.spec import DenseNetSpec, ResNetSpec, VGGSpec
+from resnet_keras.models.weights.loading import load_weights
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The arguments that all builders share; `build_resnet` says what each means."""
+
+    include_top: bool = True
+    weights: str | Path | None = None
+    input_tensor: Any = None
+    input_shape: tuple[int | None, ...] | None = None
+    pooling: str | None = None
+    classes: int = 1000
+    classifier_activation: str | None = "softmax"
+    include_preprocessing: bool | ModelCard = False
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pooling not in (None, "avg", "max"):
+            raise unknown("pooling", self.pooling, ["avg", "max", None])
+        if self.classifier_activation not in (None, "linear", "softmax", "sigmoid"):
+            raise unknown("classifier_activation", self.classifier_activation, ["softmax", "sigmoid", None])
+        fits = not self.include_top or (is_whole(self.classes) and self.classes >= 1)
+        require(fits, "classes", "a whole number of at least 1", repr(self.classes))
+        if not isinstance(self.include_preprocessing, bool | ModelCard):
+            raise UsageError(f"include_preprocessing is True, False or a ModelCard, not {self.include_preprocessing!r}")
+        if self.name is not None and (not isinstance(self.name, str) or "/" in self.name):
+            raise UsageError(f"name must be words without a slash, not {self.name!r}")
+
+
+def open_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, side: int) -> tuple[Any, Any]:
+    """The input of a network and the tensor behind its preprocessing, `[N, H, W, C]`.
+
+    Args:
+        spec: says how small the input may be.
+        options: the builder's.
+        side: of the input where the options say none and the network has a head.
+    """
+    try:
+        keras.activations.get(spec.activation)
+    except ValueError as error:
+        raise UsageError(f"unknown activation {spec.activation!r}; give Keras's name of one, such as relu") from error
+    default = side if options.include_top else None
+    shape: Any = options.input_shape or (default, default, 3)
+    tensor = options.input_tensor
+    if tensor is not None:
+        if not keras.backend.is_keras_tensor(tensor):
+            raise UsageError(f"input_tensor is a Keras tensor, such as keras.Input(...), not a {type(tensor).__name__}")
+        shape = tuple(tensor.shape[1:])
+    if not isinstance(shape, tuple | list) or not all(n is None or (isinstance(n, int) and n > 0) for n in shape):
+        raise UsageError(f"input_shape is (height, width, channels), whole numbers, not {shape}")
+    if len(shape) != 3 or not shape[-1]:
+        raise UsageError(f"input_shape is (height, width, channels) with the channels known, not {shape}")
+    least = spec.total_stride
+    if any(length is not None and length < least for length in shape[:2]):
+        small = ", or stem='cifar' for small pictures" if getattr(spec, "stem", "cifar") != "cifar" else ""
+        raise UsageError(
+            f"input {shape[0]}x{shape[1]} is too small: this net divides each side by {least}, "
+            f"so give it {least}x{least} or more{small}"
+        )
+    inputs: Any = tensor if tensor is not None else keras.Input(shape, name="image")
+    return inputs, _preprocessing(options.include_preprocessing, inputs.shape[-1])(inputs)
+
+
+def _preprocessing(asked: bool | ModelCard, channels: int) -> Preprocessing:
+    if asked is False:
+        return Preprocessing(normalise=False, name="card")
+    card = ModelCard() if asked is True else asked
+    if not card.fits(channels):
+        raise UsageError(
+            f"the preprocessing has {len(card.mean)} means for {channels} channels; "
+            "give include_preprocessing=ModelCard(mean=..., std=...)"
+        )
+    return Preprocessing(card, name="preprocessing")
+
+
+def pooled(x: Any, options: ModelOptions) -> Any:
+    """The last stage, `[N, H, W, C]`, pooled as the options say, `[N, C]` for a head."""
+    if options.include_top or options.pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    return keras.layers.GlobalMaxPooling2D(name="max_pool")(x) if options.pooling == "max" else x
+
+
+def close(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, inputs: Any, x: Any) -> keras.Model:
+    """The model from `inputs` to the classes of the features `x`, `[N, C]`, or to `x` itself; with its weights."""
+    if options.include_top:
+        if spec.dropout and not isinstance(spec, VGGSpec):  # VGG drops out in its own dense layers
+            x = keras.layers.Dropout(spec.dropout, name="dropout")(x)
+        # Softmax of bfloat16 or float16 logits loses what training needs, so the head is float32 under every policy.
+        x = keras.layers.Dense(options.classes, kernel_initializer="he_normal", name="logits", dtype="float32")(x)
+        if options.classifier_activation not in (None, "linear"):
+            x = keras.layers.Activation(options.classifier_activation, name="predictions", dtype="float32")(x)
+    sources = keras.utils.get_source_inputs(inputs)
+    model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=options.name)
+    layer, known = card_layer(model), names_of(spec)
+    if layer and known and not layer.card.network:
+        layer.card = dataclasses.replace(layer.card, network=known[0])
+    if (weights := options.weights) is not None:
+        weights = hub_name(spec, model.name) if weights == "imagenet" else weights
+        load_weights(model, weights, set_card=not isinstance(options.include_preprocessing, ModelCard))
+    return model

@@ -1,0 +1,96 @@
+"""Names to networks, and what a network costs.
+
+`python -m resnet_keras.models.complexity` measures every named network and writes `complexity.json`, the table behind
+`resnet-keras models`; a test builds them again and compares.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+
+from resnet_keras.errors import UsageError
+from resnet_keras.models.layers import leaves
+from resnet_keras.models.registry import NAMES, TABLE, named
+from resnet_keras.models.resnet import build_cifar_resnet, build_resnet
+from resnet_keras.models.vgg import build_densenet, build_vgg
+from resnet_keras.models.weights.units import HEAD
+
+BUILDERS = {
+    "resnet": build_resnet,
+    "cifar_resnet": build_cifar_resnet,
+    "vgg": build_vgg,
+    "densenet": build_densenet,
+}
+
+
+COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+
+
+def create_model(name: str, /, **arguments: Any) -> keras.Model:
+    """Build a network by its name, such as "resnext50_32x4d"; `list_models()` lists them.
+
+    Args:
+        name: a name of the table in `resnet_keras.models.registry`, given by its place: `name=` is the model's own.
+        **arguments: as in the builder of the name's family; they win over the name's own.
+
+    Raises:
+        UsageError: (a ValueError) for an unknown name, with the nearest ones.
+    """
+    row = named(name)
+    own: dict[str, Any] = {"name": name, "classes": row.classes, **row.arguments}
+    if arguments.get("include_top", True) and arguments.get("input_tensor") is None:
+        own["input_shape"] = (row.input_size, row.input_size, 3)
+    return BUILDERS[row.family](**{**own, **arguments})
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What one picture costs a network."""
+
+    parameters: int
+    """All of them, BN statistics included."""
+    trainable_parameters: int
+    macs: int
+    """Multiply-accumulates of convolutions and dense layers, for one picture of the model's input size."""
+    activations: int
+    """Numbers that the convolutions put out (Radosavovic et al. 2020, section 3.1)."""
+
+
+def complexity(model: keras.Model) -> Complexity:
+    """Count parameters, multiply-accumulates and activations of a model with a known input size.
+
+    Raises `UsageError` where a side of the input is None.
+    """
+    if not model.built:
+        raise UsageError(f"{model.name} is not built yet; call it on a picture, or give it an input")
+    macs = activations = 0
+    for _, layer in leaves(model):
+        if not isinstance(layer, COUNTED):
+            continue
+        shape = layer.compute_output_shape(layer.get_build_config()["input_shape"])[1:]
+        if None in shape:
+            raise UsageError(f"{model.name} has no fixed input size; give input_shape=(height, width, channels)")
+        macs += math.prod(layer.kernel.shape) * math.prod(shape[:-1])
+        if not isinstance(layer, keras.layers.Dense):
+            activations += math.prod(shape)
+    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    return Complexity(model.count_params(), trainable, macs, activations)
+
+
+def measure_all() -> dict[str, dict[str, int]]:
+    """The complexity of every named network at its own input size."""
+    table = {}
+    for name in NAMES:
+        model = create_model(name)
+        kernels = sum(math.prod(w.shape) for w in model.weights if len(w.shape) > 1 and not w.path.startswith(HEAD))
+        table[name] = {"input_size": model.input_shape[1], **asdict(complexity(model)), "kernel_parameters": kernels}
+        keras.backend.clear_session()
+    return table
+
+
+if __name__ == "__main__":
+    rows = (f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in measure_all().items())
+    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n")

@@ -1,0 +1,162 @@
+"""Weights on the Hugging Face Hub: fetched into its own cache, checked, with the card of their use."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from resnet_keras.errors import UsageError, reason
+from resnet_keras.models.card import ModelCard, imagenet_classes
+from resnet_keras.models.weights.reading import READERS, Weights, import_extra, read_weights
+
+TENSORS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
+TORCHVISION = {
+    "densenet121": 0.74434,
+    "densenet161": 0.77138,
+    "densenet169": 0.756,
+    "densenet201": 0.76896,
+    "resnet18": 0.69758,
+    "resnet34": 0.73314,
+    "resnet50": 0.7613,
+    "resnet101": 0.77374,
+    "resnet152": 0.78312,
+    "resnext50_32x4d": 0.77618,
+    "resnext101_32x8d": 0.79312,
+    "resnext101_64x4d": 0.83246,
+    "vgg11": 0.6902,
+    "vgg11_bn": 0.7037,
+    "vgg13": 0.69928,
+    "vgg13_bn": 0.71586,
+    "vgg16": 0.71592,
+    "vgg16_bn": 0.7336,
+    "vgg19": 0.72376,
+    "vgg19_bn": 0.74218,
+    "wide_resnet50_2": 0.78468,
+    "wide_resnet101_2": 0.78848,
+}
+"""Top-1 accuracies on ImageNet that torchvision's own table of weights states."""
+CLAIMS: Mapping[str, float] = {
+    **{f"timm/{name}.tv_in1k": accuracy for name, accuracy in TORCHVISION.items()},
+    # Wightman et al. 2021, Table 1
+    "timm/resnet50.a1_in1k": 0.804,
+    "timm/resnet50.a2_in1k": 0.798,
+    "timm/resnet50.a3_in1k": 0.781,
+}
+
+
+def is_hub_name(source: Any) -> bool:
+    """Whether a source is a name such as "timm/resnet50.a1_in1k" and no file or folder here."""
+    if not isinstance(source, str) or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
+        return False
+    path = Path(source)
+    if path.suffix.lower() in {*READERS, ".keras"}:
+        return False
+    return not path.exists() and (source.startswith("timm/") or not path.parent.is_dir())
+
+
+def fetch(name: str) -> Weights:
+    """The weights of a Hub repository, from its cache where they are there, and their card.
+
+    Raises `UsageError` for a name that is not there, no network, or a file that is not what the Hub has.
+    """
+    config = _json(name, CONFIG)
+    file = _file(name, TENSORS)
+    _check(file)
+    try:
+        card = _timm_card(config) if "pretrained_cfg" in config else _transformers_card(name, config)
+        top1 = {"top1_accuracy": CLAIMS[name]} if name in CLAIMS else {}
+        data = "ImageNet-1k" if len(card["labels"]) == 1000 else ""
+        use = ModelCard(**card, source=f"https://huggingface.co/{name}", data=data, claims=top1)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{CONFIG} of {name} does not say how its weights are used: {reason(error)}") from error
+    stride = config.get("downsample_in_bottleneck")
+    return dataclasses.replace(read_weights(file), where=name, card=use, stride_in_1x1=stride)
+
+
+def _timm_card(config: Mapping[str, Any]) -> dict[str, Any]:
+    use = config["pretrained_cfg"]
+    ids, labels = imagenet_classes() if config.get("num_classes") == 1000 else ((), ())
+    return {
+        "mean": use["mean"],
+        "std": use["std"],
+        "crop": use.get("crop_pct", 0.875),
+        "interpolation": "bilinear" if use.get("interpolation") == "bilinear" else "bicubic",
+        "input_size": use["input_size"][1:],
+        "labels": use.get("label_names") or config.get("label_names") or labels,
+        "label_ids": ids,
+        "network": config.get("architecture", ""),
+        "recipe": use.get("tag", ""),
+        "license": use.get("license", ""),
+    }
+
+
+def _transformers_card(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    processor = _json(name, PROCESSOR)
+    size = processor.get("size", 224)
+    side = size if isinstance(size, int) else size.get("shortest_edge", size.get("height", 224))
+    labels = [config["id2label"][key] for key in sorted(config.get("id2label", {}), key=int)]
+    return {
+        "mean": processor.get("image_mean", ModelCard().mean),
+        "std": processor.get("image_std", ModelCard().std),
+        "crop": processor.get("crop_pct", 0.875),
+        "interpolation": "bilinear" if processor.get("resample", 3) == 2 else "bicubic",
+        "input_size": (side, side),
+        "labels": labels,
+        "network": config.get("model_type", ""),
+    }
+
+
+def _json(name: str, file: str) -> Any:
+    try:
+        return json.loads(_file(name, file).read_text("utf-8"))
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{file} of {name} is not JSON; remove it from the cache and try again") from error
+
+
+def _file(name: str, file: str) -> Path:
+    """A file of a repository: out of the cache, or else fetched into it."""
+    hub, constants, errors = (
+        import_extra(f"huggingface_hub{part}", "huggingface-hub", f" to fetch {name}")
+        for part in ("", ".constants", ".errors")
+    )
+    cached = hub.try_to_load_from_cache(name, file)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        if not (getproxies() or constants.HF_HUB_OFFLINE):  # which the client understands better
+            _reach(constants.ENDPOINT)
+        return Path(hub.hf_hub_download(name, file, etag_timeout=5))
+    except (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError) as error:
+        raise UsageError(f"the Hugging Face Hub has no {file} of {name}; look the name up there") from error
+    except Exception as error:  # no network, a proxy, a full disk: each has kinds of its own
+        raise UsageError(
+            f"cannot fetch {name}: {reason(error)}; {file} is not in the cache {constants.HF_HUB_CACHE} either: "
+            "fetch it where there is a network, or give a file"
+        ) from error
+
+
+def _reach(endpoint: str) -> None:
+    """Raise OSError at once where there is no network, which the Hub's own client tries for half a minute."""
+    address = urlsplit(endpoint)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
+    except OSError as error:
+        raise OSError(f"no network to {address.hostname} ({reason(error)})") from error
+
+
+def _check(file: Path) -> None:
+    """The Hub's cache names large files by their SHA-256, so a damaged one can be told."""
+    expected = file.resolve().name
+    if not re.fullmatch(r"[0-9a-f]{64}", expected):
+        return
+    with file.open("rb") as data:
+        if hashlib.file_digest(data, "sha256").hexdigest() != expected:
+            raise UsageError(f"{file} is damaged: it is not what its name says; remove it and try again")

@@ -1,0 +1,319 @@
+"""How others name the tensors of our networks: one layout for each kind of source, written as rows.
+
+A row is a pattern of our units' paths and the names that such a unit has there; where there are several names, the
+first that the source has counts. In names, `s`, `b` and `c` are the numbers of stage, block and convolution; `s0` and
+so on count from zero, `s1` and so on from two.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from resnet_keras.errors import UsageError
+from resnet_keras.models.card import ModelCard, imagenet_classes
+from resnet_keras.models.normalization import BN_EPSILON
+from resnet_keras.models.weights.units import HEAD, Network, Unit
+
+Rows = Mapping[str, tuple[str, ...]]
+TENSORS: Mapping[str, Mapping[str, str]] = {
+    "torch": {
+        "kernel": "weight",
+        "bias": "bias",
+        "gamma": "weight",
+        "beta": "bias",
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    },
+    "keras": {name: name for name in ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")},
+}
+HEAD_TENSORS = {
+    f"{unit}{end}"
+    for unit in ("fc", "linear", "classifier", "classifier.1", "classifier.6", "head.fc")
+    for end in (".weight", ".bias")
+} | {f"{unit}/{end}" for unit in ("predictions", "probs", "fc1000", HEAD) for end in ("kernel", "bias")}
+"""Names of classifiers' tensors, in all layouts."""
+HIDDEN_TENSORS = {
+    f"{unit}.{end}"
+    for unit in ("classifier.0", "classifier.3", "pre_logits.fc1", "pre_logits.fc2")
+    for end in ("weight", "bias")
+} | {f"{unit}/{end}" for unit in ("fc1", "fc2") for end in ("kernel", "bias")}
+"""Names of VGG's dense layers, which a network without a head leaves out too."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Another library's names for our units."""
+
+    title: str
+    style: Literal["torch", "keras"]
+    rows: Callable[[Network], Rows]
+    epsilon: float = BN_EPSILON
+    """Of its batch norms, where the source itself does not say."""
+    check: Callable[[Network], None] = lambda network: None
+    """Raises `UsageError` for a network whose weights would fit there and mean something else."""
+    card: Callable[[Network], ModelCard | None] = lambda network: None
+    """How this library prepares pictures for such a network, where it always does it in one way."""
+
+    def names(self, network: Network) -> dict[str, tuple[str, ...]]:
+        """The names of each unit that this layout knows, likeliest first."""
+        rows = [(re.compile(pattern), names) for pattern, names in self.rows(network).items()]
+        found: dict[str, tuple[str, ...]] = {}
+        for path in network.units:
+            for pattern, names in rows:
+                if match := pattern.fullmatch(path):
+                    found[path] = tuple(name.format(**_numbers(match)) for name in names)
+                    break
+        return found
+
+    def tensor(self, unit: str, variable: str) -> str:
+        """The full name of a variable of a unit of theirs."""
+        return f"{unit}{'.' if self.style == 'torch' else '/'}{TENSORS[self.style][variable]}"
+
+
+def _numbers(match: re.Match[str]) -> dict[str, int]:
+    numbers = {key: int(value) for key, value in match.groupdict().items()}
+    return {f"{key}{suffix}": n + d for key, n in numbers.items() for suffix, d in (("", 0), ("0", -1), ("1", 1))}
+
+
+BLOCK = r"stage(?P<s>\d+)_block(?P<b>\d+)"
+LAYER = r"stage(?P<s>\d+)_layer(?P<b>\d+)"
+CONV, NORM = r"/conv(?P<c>\d+)/conv", r"/conv(?P<c>\d+)/norm"
+
+
+def _torch_resnet(network: Network) -> Rows:
+    deep = "stem1/conv" in network.units
+    at = 1 if any(block.shortcut == "D" for block in network.blocks) else 0  # D's pool comes before its projection
+    sides = ("shortcut", "downsample") if network.small_stem else ("downsample", "shortcut")
+    return {
+        "stem1/conv": ("conv1.0",),
+        "stem1/norm": ("conv1.1",),
+        "stem2/conv": ("conv1.3",),
+        "stem2/norm": ("conv1.4",),
+        "stem/conv": ("conv1.6",) if deep else ("conv1",),
+        "stem/norm": ("bn1",),
+        "stem_pool/conv": ("maxpool.0",),
+        "stem_pool/norm": ("maxpool.1",),
+        BLOCK + CONV: ("layer{s}.{b0}.conv{c}",),
+        BLOCK + NORM: ("layer{s}.{b0}.bn{c}",),
+        BLOCK + "/projection/conv": tuple(f"layer{{s}}.{{b0}}.{side}.{at}" for side in sides),
+        BLOCK + "/projection/norm": tuple(f"layer{{s}}.{{b0}}.{side}.{at + 1}" for side in sides),
+        BLOCK + "/se/reduce": ("layer{s}.{b0}.se.fc1", "layer{s}.{b0}.se_module.fc1"),
+        BLOCK + "/se/expand": ("layer{s}.{b0}.se.fc2", "layer{s}.{b0}.se_module.fc2"),
+        HEAD: ("linear", "fc") if network.small_stem else ("fc", "linear"),
+    }
+
+
+def _torch_preactivation(network: Network) -> Rows:
+    return {
+        "stem/conv": ("conv1",),
+        BLOCK + "/preactivation/norm": ("layer{s}.{b0}.bn1",),
+        BLOCK + CONV: ("layer{s}.{b0}.conv{c}",),
+        BLOCK + NORM: ("layer{s}.{b0}.bn{c1}",),
+        BLOCK + "/projection/conv": ("layer{s}.{b0}.shortcut.0", "layer{s}.{b0}.downsample.0"),
+        "final_norm/norm": ("bn1", "bn", "norm"),
+        HEAD: ("linear", "fc"),
+    }
+
+
+def _timm_resnetv2(network: Network) -> Rows:
+    return {
+        "stem/conv": ("stem.conv",),
+        BLOCK + "/preactivation/norm": ("stages.{s0}.blocks.{b0}.norm1",),
+        BLOCK + CONV: ("stages.{s0}.blocks.{b0}.conv{c}",),
+        BLOCK + NORM: ("stages.{s0}.blocks.{b0}.norm{c1}",),
+        BLOCK + "/projection/conv": ("stages.{s0}.blocks.{b0}.downsample.conv",),
+        BLOCK + "/se/reduce": ("stages.{s0}.blocks.{b0}.se.fc1",),
+        BLOCK + "/se/expand": ("stages.{s0}.blocks.{b0}.se.fc2",),
+        "final_norm/norm": ("norm",),
+        HEAD: ("head.fc",),
+    }
+
+
+def _transformers(network: Network) -> Rows:
+    block = "encoder.stages.{s0}.layers.{b0}."
+    return {
+        "stem/conv": ("embedder.embedder.convolution",),
+        "stem/norm": ("embedder.embedder.normalization",),
+        BLOCK + CONV: (block + "layer.{c0}.convolution",),
+        BLOCK + NORM: (block + "layer.{c0}.normalization",),
+        BLOCK + "/projection/conv": (block + "shortcut.convolution",),
+        BLOCK + "/projection/norm": (block + "shortcut.normalization",),
+        HEAD: ("classifier.1",),
+    }
+
+
+def _torch_vgg(network: Network) -> Rows:
+    rows: dict[str, tuple[str, ...]] = {}
+    at, stage = 0, "stage1"
+    for path in (path for path in network.units if re.fullmatch(r"stage\d+_conv\d+/conv", path)):
+        if not path.startswith(f"{stage}_"):
+            at, stage = at + 1, path.split("_")[0]  # over the pool
+        norm = path.removesuffix("conv") + "norm"
+        rows[path] = (f"features.{at}",)
+        if norm in network.units:
+            rows[norm] = (f"features.{at + 1}",)
+        at += 3 if norm in network.units else 2
+    heads = {"fc1": ("classifier.0", "pre_logits.fc1"), "fc2": ("classifier.3", "pre_logits.fc2")}
+    return {**rows, **heads, HEAD: ("classifier.6", "head.fc")}
+
+
+def _torch_densenet(network: Network) -> Rows:
+    layer, transition = "features.denseblock{s}.denselayer{b}.", "features.transition{s}."
+    return {
+        "stem/conv": ("features.conv0",),
+        "stem/norm": ("features.norm0",),
+        LAYER + "/preactivation/norm": (layer + "norm1", layer + "norm.1"),  # torchvision's files have the latter
+        LAYER + CONV: (layer + "conv{c}", layer + "conv.{c}"),
+        LAYER + NORM: (layer + "norm{c1}", layer + "norm.{c1}"),
+        r"transition(?P<s>\d+)/preactivation/norm": (transition + "norm",),
+        r"transition(?P<s>\d+)/conv1/conv": (transition + "conv",),
+        "final_norm/norm": ("features.norm5", "features.norm_final"),
+        HEAD: ("classifier",),
+    }
+
+
+def _keras_applications(network: Network) -> Rows:
+    block = "conv{s1}_block{b}_"
+    return {
+        "stem/conv": ("conv1_conv", "conv1/conv"),
+        "stem/norm": ("conv1_bn", "conv1/bn"),
+        BLOCK + "/preactivation/norm": (block + "preact_bn",),
+        BLOCK + CONV: (block + "{c}_conv",),
+        BLOCK + NORM: (block + "{c}_bn",),
+        BLOCK + "/projection/conv": (block + "0_conv",),
+        BLOCK + "/projection/norm": (block + "0_bn",),
+        LAYER + "/preactivation/norm": (block + "0_bn",),
+        LAYER + CONV: (block + "{c}_conv",),
+        LAYER + NORM: (block + "{c}_bn",),
+        r"transition(?P<s>\d+)/preactivation/norm": ("pool{s1}_bn",),
+        r"transition(?P<s>\d+)/conv1/conv": ("pool{s1}_conv",),
+        r"stage(?P<s>\d+)_conv(?P<b>\d+)/conv": ("block{s}_conv{b}",),
+        "final_norm/norm": ("post_bn", "bn"),
+        "fc1": ("fc1",),
+        "fc2": ("fc2",),
+        HEAD: ("predictions", "probs", "fc1000"),
+    }
+
+
+def _check_keras_applications(network: Network) -> None:
+    if network.preactivation and network.bottleneck and not network.slim:
+        raise _meaning(
+            network, "strides in the first block of a stage", "keras.applications' V2 in the last", "v2_slim"
+        )
+    if network.bottleneck and not (network.preactivation or network.stride_in_1x1):
+        raise _meaning(network, "strides in the 3x3 of a block", "keras.applications' in its first 1x1", "v1")
+
+
+def _check_stride_in_3x3(network: Network) -> None:
+    """Of torchvision, timm and KerasHub."""
+    if network.stride_in_1x1:
+        raise _meaning(network, "strides in the first 1x1 of a block", "that library's in its 3x3", "v1.5")
+    if network.slim:
+        raise _meaning(network, "strides in the last block of a stage", "that library's in the first", "v2")
+    if network.antialias:
+        raise _meaning(network, "blurs where it strides", "that library's does not, or not in the same places", "v1.5")
+
+
+def _meaning(network: Network, ours: str, theirs: str, variant: str) -> UsageError:
+    name = network.model.name
+    return UsageError(
+        f"the weights would fit and the answers be wrong: {name} {ours}, {theirs}; build variant {variant!r} for them"
+    )
+
+
+def _keras_applications_card(network: Network) -> ModelCard:
+    """`preprocess_input` of each family there: "caffe" for VGG and ResNet, "tf" for ResNetV2, "torch" for DenseNet."""
+    head = network.units.get(HEAD)
+    ids, labels = imagenet_classes() if head and head.variables["bias"].shape == (1000,) else ((), ())
+    card = ModelCard(labels=labels, label_ids=ids, source="keras.applications")
+    if network.preactivation:
+        return dataclasses.replace(card, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    if "transition1/conv1/conv" in network.units:
+        return card
+    mean = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+    return dataclasses.replace(card, mean=mean, std=(1 / 255,) * 3, channels="BGR")
+
+
+def _keras_hub(network: Network) -> Rows:
+    block = "stack{s0}_block{b0}_"
+    deep = "stem1/conv" in network.units
+    return {
+        "stem1/conv": ("conv1_conv",),
+        "stem1/norm": ("conv1_bn",),
+        "stem2/conv": ("conv2_conv",),
+        "stem2/norm": ("conv2_bn",),
+        "stem/conv": ("conv3_conv" if deep else "conv1_conv",),
+        "stem/norm": ("conv3_bn" if deep else "conv1_bn",),
+        BLOCK + "/preactivation/norm": (block + "pre_activation_bn",),
+        BLOCK + CONV: (block + "{c}_conv",),
+        BLOCK + NORM: (block + "{c}_bn",),
+        BLOCK + "/projection/conv": (block + "0_conv",),
+        BLOCK + "/projection/norm": (block + "0_bn",),
+        "final_norm/norm": ("post_bn",),
+        HEAD: ("predictions",),
+    }
+
+
+def _own(network: Network) -> Rows:
+    return {re.escape(path): (path,) for path in network.units}
+
+
+OWN = Layout("resnet-keras", "keras", _own)
+TORCH_RESNET = Layout("torchvision, timm and PyTorch CIFAR ResNets", "torch", _torch_resnet, check=_check_stride_in_3x3)
+TIMM_V2 = Layout("timm's pre-activation ResNets", "torch", _timm_resnetv2, check=_check_stride_in_3x3)
+TORCH_VGG = Layout("torchvision's VGG", "torch", _torch_vgg)
+TORCH_DENSENET = Layout("torchvision's DenseNet", "torch", _torch_densenet)
+TRANSFORMERS = Layout("Hugging Face transformers", "torch", _transformers)
+KERAS_APPLICATIONS = Layout(
+    "keras.applications",
+    "keras",
+    _keras_applications,
+    epsilon=1.001e-5,
+    check=_check_keras_applications,
+    card=_keras_applications_card,
+)
+LAYOUTS = (
+    OWN,
+    TORCH_RESNET,
+    TIMM_V2,
+    Layout("PyTorch pre-activation ResNets", "torch", _torch_preactivation),
+    TRANSFORMERS,
+    TORCH_VGG,
+    TORCH_DENSENET,
+    KERAS_APPLICATIONS,
+    Layout("KerasHub", "keras", _keras_hub, check=_check_stride_in_3x3),
+)
+
+
+def to_ours(unit: Unit, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray | None:
+    """A tensor of theirs in our order of axes; None where it has not the axes to be put in order."""
+    if layout.style == "keras" or variable != "kernel":
+        return value
+    outputs, dense = value.shape[0], len(unit.variables["kernel"].shape) == 2
+    if dense and value.ndim == 2 and not unit.grid:
+        return value.T
+    if dense and value.ndim == 2 and value.shape[1] % unit.grid**2 == 0:
+        # a dense layer on a flattened map, which torch flattens with the channels first
+        value = value.reshape(outputs, -1, unit.grid, unit.grid)
+    if value.ndim != 4:
+        return None
+    value = value.transpose(2, 3, 1, 0)
+    return value.reshape(-1, outputs) if dense else value
+
+
+def to_theirs(unit: Unit, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray:
+    """A tensor of ours in their order of axes; `to_ours` is its inverse."""
+    if layout.style == "keras" or variable != "kernel":
+        return value
+    if value.ndim == 4:
+        return value.transpose(3, 2, 0, 1)
+    if unit.grid:
+        value = value.reshape(unit.grid, unit.grid, -1, value.shape[-1])
+        return value.transpose(3, 2, 0, 1).reshape(value.shape[-1], -1)
+    if "/se/" in unit.path:
+        return value.T[:, :, None, None]
+    return value.T

@@ -1,0 +1,225 @@
+"""Weights from wherever they are to arrays by name: a mapping, a model, or a file. Nothing in a file is ever run."""
+
+import importlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from resnet_keras.errors import UsageError, reason
+from resnet_keras.models.card import ModelCard
+from resnet_keras.models.layers import leaves
+from resnet_keras.models.registry import OFFER, packaged
+from resnet_keras.models.saved import card_layer, load_model
+from resnet_keras.models.weights.units import is_ours, meaning
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "resnet.")
+NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
+"""Keys under which checkpoints keep the weights, beside the epoch, the optimizer and so on."""
+KERAS_NAMES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a source holds."""
+
+    tensors: Mapping[str, np.ndarray]
+    """By their names there, without the prefixes of wrappers: `layer1.0.conv1.weight`, `conv1_conv/kernel`."""
+    where: str
+    """What messages call the source."""
+    epsilons: Mapping[str, float] = field(default_factory=dict)
+    """Of the batch norms, by their names, where the source says."""
+    card: ModelCard | None = None
+    meaning: Mapping[str, Any] = field(default_factory=dict)
+    """Of a network of ours: `meaning` of it."""
+    stride_in_1x1: bool | None = None
+    """Where its bottlenecks stride, if the source says so."""
+
+
+def read_weights(source: Any) -> Weights:
+    """Read a source.
+
+    Args:
+        source: a mapping of names to arrays or torch tensors, a Keras or torch model, a run folder, a name of
+            `PACKAGED`, or a file: `.safetensors`, `.npz`, `.h5` (of keras.applications), `.keras`, `.pth`, `.pt` or
+            `.th`.
+
+    Raises:
+        UsageError: nothing there, a damaged file, another kind of file, or one that would run code.
+    """
+    if isinstance(source, Mapping):
+        return Weights(_tensors(source, "the mapping"), "the mapping")
+    if isinstance(source, keras.Model):
+        return _of_keras_model(source, source.name)
+    if hasattr(source, "state_dict"):
+        where = type(source).__name__
+        config = getattr(source, "config", None)  # transformers' networks have one
+        stride = getattr(config, "downsample_in_bottleneck", None)
+        return Weights(_tensors(source.state_dict(), where), where, stride_in_1x1=stride)
+    if not isinstance(source, str | Path):
+        raise UsageError(f"weights are a mapping, a model or a file, not {type(source).__name__}")
+    if file := packaged(source):
+        return _of_keras_model(load_model(file), str(source))
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise UsageError(f"there is no file of weights or run folder at {path}; packaged ones are {OFFER}")
+    if path.is_dir() or path.suffix == ".keras":
+        return _of_keras_model(load_model(path), str(path))
+    kind = path.suffix.lower()
+    if kind not in READERS:
+        raise UsageError(f"cannot read weights from {path}; give a file ending in .keras, {', '.join(READERS)}")
+    try:
+        tensors = READERS[kind](path)
+    except UsageError:
+        raise
+    except Exception as error:  # each library raises kinds of its own for a file it cannot read
+        raise UsageError(f"{path} is damaged, or not a {kind} file of weights: {reason(error)}") from error
+    return Weights(_tensors(tensors, str(path)), str(path))
+
+
+def _tensors(source: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
+    try:
+        return _plain(source, where)
+    except UsageError:
+        raise
+    except Exception as error:  # tensors without numbers, of strange kinds, or in a circle
+        raise UsageError(f"the tensors in {where} cannot be read: {reason(error)}") from error
+
+
+def _plain(tensors: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
+    """Arrays by name, without wrappers' prefixes, counters and what else a checkpoint keeps."""
+    for key in NESTED:
+        if isinstance(tensors.get(key), Mapping):
+            return _plain(tensors[key], where)
+    arrays = {}
+    for name, value in tensors.items():
+        array = _array(value)
+        if array is None or array.ndim == 0:
+            continue  # num_batches_tracked, an epoch
+        while prefix := next((p for p in PREFIXES if str(name).startswith(p)), None):
+            name = str(name).removeprefix(prefix)
+        if name in arrays:
+            raise UsageError(f"{where} has {name} twice, under different prefixes; give one of the two networks alone")
+        if array.dtype.kind not in "fV" and array.dtype.name != "bfloat16":
+            raise UsageError(f"{name} in {where} holds {array.dtype}, which are no weights")
+        array = array.astype("float32")
+        if not np.isfinite(array).all():
+            raise UsageError(f"{name} in {where} has numbers that are not finite; these weights are damaged")
+        if str(name).endswith(("running_var", "moving_variance")) and array.min(initial=0) < 0:
+            raise UsageError(f"{name} in {where} has a variance below zero; these weights are damaged")
+        arrays[str(name)] = array
+    if not arrays:
+        raise UsageError(f"there are no tensors in {where}")
+    return arrays
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """The numbers of a tensor of any library; None for what is no tensor."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return None
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    tensor = value.detach().cpu()  # of torch, of any dtype, on any device
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _of_keras_model(model: keras.Model, where: str) -> Weights:
+    tensors: dict[str, Any] = {}
+    epsilons: dict[str, float] = {}
+    for path, layer in leaves(model):
+        # Others' networks are flat, or whole networks within one; their names are those of the layers alone.
+        unit = path if is_ours(model) else layer.name
+        for variable in layer.weights:
+            tensors[f"{unit}/{variable.name}"] = variable
+        if isinstance(layer, keras.layers.BatchNormalization):
+            epsilons[unit] = layer.epsilon
+    card = card_layer(model)
+    alike = meaning(model) if is_ours(model) else {}
+    return Weights(_tensors(tensors, where), where, epsilons, card.card if card else None, alike)
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    return import_extra("safetensors.numpy", "safetensors").load_file(path)
+
+
+def _read_npz(path: Path) -> Mapping[str, Any]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _read_torch(path: Path) -> Mapping[str, Any]:
+    torch = import_extra("torch", "torch", f" to read {path}; or convert it to .safetensors where there is one")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if any(word in str(error) for word in ("Unsupported", "TorchScript", "GLOBAL")):
+            raise UsageError(
+                f"{path} holds more than tensors and could run code, so it was not loaded; if you trust it, load it "
+                "with torch yourself and give its state dict"
+            ) from error
+        raise ValueError("torch cannot read it") from error
+    if not isinstance(loaded, Mapping):
+        raise UsageError(f"{path} holds a {type(loaded).__name__}, not a state dict")
+    return loaded
+
+
+def import_extra(module: str, package: str, purpose: str = "") -> Any:
+    """A module of a package that the user may not have. Raises `UsageError` where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"install {package}{purpose}: pip install {package}") from error
+
+
+def _read_h5(path: Path) -> Mapping[str, Any]:
+    """Keras 2's layout, which keras.applications' files have: a group a layer, in it the arrays' names in order."""
+    with h5py.File(path, "r") as file:
+        root: Any = file.get("model_weights", file)
+        if "layer_names" not in root.attrs:
+            raise UsageError(
+                f"{path} does not name its layers; load it into the model that wrote it, and give that model or .keras"
+            )
+        return dict(_of_groups(root))
+
+
+def _of_groups(root: Any) -> Iterator[tuple[str, np.ndarray]]:
+    for layer in map(_text, root.attrs["layer_names"]):
+        group = root[layer]
+        names = [_text(name) for name in group.attrs["weight_names"]]
+        whole_network = len(names) > len(KERAS_NAMES)
+        arrays = [np.asarray(group[name]) for name in names]
+        for name, array, tensor in zip(names, arrays, _tensor_names(names, arrays), strict=True):
+            own = whole_network or name.startswith(f"{layer}/")
+            yield f"{name.rsplit('/', 1)[0] if own else layer}/{tensor}", array
+
+
+def _tensor_names(names: list[str], arrays: list[np.ndarray]) -> list[str]:
+    last = [name.rsplit("/", 1)[-1].split(":")[0] for name in names]
+    if set(last) <= set(KERAS_NAMES):
+        return last
+    # Files of Keras 1 number the names; the order has always been the same.
+    four = [array.ndim for array in arrays] == [1, 1, 1, 1]
+    return list(KERAS_NAMES[2:] if four else KERAS_NAMES[: len(names)])
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+READERS = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    ".h5": _read_h5,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".th": _read_torch,
+    ".tar": _read_torch,
+    ".ckpt": _read_torch,
+    ".bin": _read_torch,
+}

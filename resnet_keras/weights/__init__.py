@@ -1,6 +1,0 @@
-"""Published weights into our networks, and ours back out."""
-
-from resnet_keras.weights.loading import load_weights
-from resnet_keras.weights.saving import save_weights, torch_state_dict
-
-__all__ = ["load_weights", "save_weights", "torch_state_dict"]

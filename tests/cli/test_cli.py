@@ -1,0 +1,319 @@
+"""The program: what it prints, its exit codes, and one line for every wrong word or file."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import resnet_keras as rk
+from resnet_keras.cli.main import COMMANDS, main
+from resnet_keras.config.recipes import RECIPES
+from resnet_keras.config.train import TrainConfig
+from resnet_keras.version import __version__
+
+Capture = pytest.CaptureFixture[str]
+
+
+def flags(config: TrainConfig) -> list[str]:
+    """The quick config on the command line."""
+    return ["--data-dir", str(config.data_dir), "--epochs", str(config.epochs), "--batch-size", str(config.batch_size)]
+
+
+def refused(capsys: Capture, *words: str) -> str:
+    """The one line that a wrong command prints."""
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("resnet-keras: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_help(capsys: Capture) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"resnet-keras {__version__}\n"
+    assert main(["train", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in RECIPES)
+    for name in COMMANDS:
+        assert main([name, *(["digits"] if name == "train" else []), "--help"]) == 0
+        out, err = capsys.readouterr()
+        assert f"usage: resnet-keras {name}" in out
+        assert err == ""
+
+
+def test_models(capsys: Capture) -> None:
+    assert main(["models", "*resnet50*"]) == 0
+    out = capsys.readouterr().out
+    assert "25,557,032" in out
+    assert "4.089" in out
+    assert main(["models", "cifar_resnet20", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["models"]
+    assert row["macs"] == 40_551_040
+
+
+def test_train_evaluate_predict_export(quick: TrainConfig, digit_png: Path, tmp_path: Path, capsys: Capture) -> None:
+    run, output = str(tmp_path / "run"), str(tmp_path / "saved" / "digits")
+    assert main(["train", "digits", *flags(quick), "--run-dir", run, "--json"]) == 0
+    out, err = capsys.readouterr()
+    trained = json.loads(out)
+    assert trained["run_dir"] == run
+    assert "epoch 2/2" in err
+    assert "pictures/s" in err
+    assert main(["evaluate", run, "--data-dir", str(quick.data_dir), "--json"]) == 0
+    out, err = capsys.readouterr()
+    measured = json.loads(out)
+    assert err == ""
+    assert {"loss", "accuracy", "top5_accuracy", "examples", "per_class", "confusion"} == set(measured)
+    assert measured["accuracy"] == trained["accuracy"]
+    assert main(["evaluate", run, "--data-dir", str(quick.data_dir)]) == 0
+    assert "on 360 pictures" in capsys.readouterr().out
+    assert main(["export", run, "--output", output, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"path": f"{output}/1", "version": 1}
+    answers = []
+    for source in (run, output):
+        assert main(["predict", source, str(digit_png), "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out)["predictions"][0]["labels"])
+        assert main(["predict", source, str(digit_png), "--top-k", "1"]) == 0
+        assert capsys.readouterr().out.startswith(f"{digit_png}: {answers[0][0]} ")
+    assert answers[0] == answers[1]
+
+
+def test_a_packaged_name_in_place_of_a_run(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", "cifar10-jpeg", str(picture_folder / "red" / "0.jpg"), "--json"]) == 0
+    [prediction] = json.loads(capsys.readouterr().out)["predictions"]
+    assert set(prediction["labels"]) < set(rk.model_card(rk.load_model("cifar10-jpeg")).labels)
+    assert main(["export", "cifar10-jpeg", "--json"]) == 0
+    exported = Path("saved_models", "cifar10-jpeg", "1")
+    assert json.loads(capsys.readouterr().out)["path"] == str(exported)
+    assert rk.predict(exported, [picture_folder / "red" / "0.jpg"])[0].labels == tuple(prediction["labels"])
+    assert "knows 10 classes" in refused(capsys, "evaluate", "cifar10-jpeg", "--data", str(picture_folder))
+    words = ["--model", "cifar_resnet20", "--weights", "cifar10-jpeg", "--image-size", "32", "--freeze", "stage3"]
+    words += ["--data", str(picture_folder), "--batch-size", "4", "--epochs", "1", "--run-dir", "run", "--quiet"]
+    assert main(["train", "finetune", *words]) == 0
+    ours, theirs = (rk.load_model(source) for source in ("run", "cifar10-jpeg"))
+    assert ours.output_shape == (None, 2)
+    for name in ("stem", "stage3_block3"):
+        for one, other in zip(ours.get_layer(name).get_weights(), theirs.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert rk.model_card(ours).mean == rk.model_card(theirs).mean
+
+
+def test_train_from_the_config_of_a_run(digits_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "again"
+    words = ["train", str(digits_run / "config.json"), "--run-dir", str(run), "--epochs", "1", "--quiet"]
+    assert main(words) == 0
+    assert capsys.readouterr().err == ""
+    then, now = (json.loads((folder / "config.json").read_text()) for folder in (digits_run, run))
+    assert now == {**then, "epochs": 1, "run_dir": str(run)}
+
+
+def test_nested_flags_reach_the_config(quick: TrainConfig, tmp_path: Path) -> None:
+    words = ["--learning-rate", "0.03", "--milestones", "0.2", "0.4", "--decay", "step", "--flip", "--no-nesterov"]
+    words += ["--model-options", "shortcut", "B", "se_ratio", "0.25", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", "digits", *flags(dataclasses.replace(quick, epochs=1)), "--quiet", *words]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["optimizer"]["learning_rate"] == 0.03
+    assert config["optimizer"]["nesterov"] is False
+    assert config["schedule"]["milestones"] == [0.2, 0.4]
+    assert config["augmentation"]["flip"] is True
+    assert config["model_options"] == {"shortcut": "B", "se_ratio": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("tran digits", "unknown command 'tran'; choose from demo, train"),
+        ("train digit", "unknown recipe 'digit'; did you mean digits"),
+        ("train --epochs 3 digits", "the recipe comes first"),
+        ("train digits --epoch 3", "Unrecognized options: --epoch"),
+        ("train digits --epochs three", "--epochs: invalid literal for int"),
+        ("train digits --epochs 0", "epochs must be at least 1, not 0"),
+        ("train digits --learning-rate -1", "learning_rate must be above 0, not -1.0"),
+        ("train digits --precision float8", "invalid choice 'float8' for argument '--precision'"),
+        ("train digits --model resnet51", "unknown model 'resnet51'; did you mean resnet50"),
+        ("train digits --model-options shortcut", "--model-options"),
+        ("train digits --data cifar01", "no TensorFlow data set of that name; did you mean cifar10"),
+        ("train digits --data /nowhere", "there is no such folder"),
+        ("train none.json", "cannot read the config file none.json: No such file"),
+        ("evaluate", "missing: MODEL"),
+        ("evaluate /nowhere", "there is no run folder or model at /nowhere"),
+        ("evaluate / --batch-size 0", "batch_size must be at least 1"),
+        ("evaluate /", "/ is not a run folder: it has no model.keras"),
+        ("predict /nowhere a.png", "there is no run folder or model at /nowhere"),
+        ("predict cifar10 a.png", "no run folder or model at cifar10; packaged ones are cifar10-jpeg"),
+        ("predict /", "give at least one picture"),
+        ("export /nowhere", "there is no run folder or model at /nowhere"),
+        ("models zzz*", "unknown model pattern 'zzz*'"),
+    ],
+)
+def test_wrong_words(words: str, message: str, capsys: Capture) -> None:
+    assert message in refused(capsys, *words.split())
+
+
+def test_wrong_files(quick: TrainConfig, digits_run: Path, servable: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "a.keras").write_text("no model")
+    assert "a.keras is damaged" in refused(capsys, "evaluate", str(tmp_path / "a.keras"))
+    assert "a.keras is not a picture" in refused(capsys, "predict", str(digits_run), str(tmp_path / "a.keras"))
+    assert "cannot read" in refused(capsys, "predict", str(digits_run), str(tmp_path / "none.png"))
+    assert "version 1 exists" in refused(
+        capsys, "export", str(digits_run), "--output", str(servable.parent), "--version", "1"
+    )
+    data = ["--data-dir", str(quick.data_dir)]
+    assert "is a run of another config: epochs was 2, now 12" in refused(
+        capsys, "train", "digits", *data, "--run-dir", str(digits_run)
+    )
+    assert "larger than" in refused(capsys, "train", "digits", *data, "--batch-size", "2000")
+    file = str(tmp_path / "a.keras")
+    assert "cannot write to" in refused(capsys, "train", "digits", *data, "--run-dir", f"{file}/run")
+    assert "cannot write to" in refused(capsys, "export", str(digits_run), "--output", f"{file}/net")
+    for content, message in (
+        (b'{"epoch": 3}', "unknown field in"),
+        (b"\xff\xfe{}", "cannot read the config file"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"name": "../../elsewhere"}', "name must be letters, digits, dots and dashes"),
+        (b'{"optimizer": {"learning_rate": 1e999}}', "learning_rate must be of type float"),
+    ):
+        (tmp_path / "bad.json").write_bytes(content)
+        assert message in refused(capsys, "train", str(tmp_path / "bad.json"))
+    long = "x" * 300
+    for words in (
+        ["evaluate", long],
+        ["predict", long, "a.png"],
+        ["export", long],
+        ["train", "digits", "--data", long],
+    ):
+        assert "File name too long" in refused(capsys, *words)
+    assert "File name too long" in refused(capsys, "train", "digits", *data, "--run-dir", str(tmp_path / long))
+
+
+def test_one_seed_gives_one_result_on_pictures_of_ordinary_size(tmp_path: Path) -> None:
+    """At 32x32 the convolutions are shared among threads, and two ops at a time made no two runs alike."""
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(160):
+            picture = tf.io.encode_png(rng.integers(0, 256, (32, 32, 3), "uint8")).numpy()
+            (tmp_path / "data" / label / f"{i}.png").write_bytes(picture)
+    words = ["train", "cifar10-resnet20", "--data", str(tmp_path / "data"), "--image-size", "32", "--epochs", "3"]
+    tables = []
+    for run in ("first", "second"):
+        program = [sys.executable, "-m", "resnet_keras.cli.main", *words, "--quiet", "--run-dir", str(tmp_path / run)]
+        subprocess.run(program, check=True, capture_output=True)
+        lines = (tmp_path / run / "metrics.csv").read_text().splitlines()
+        tables.append([line.rsplit(",", 1)[0] for line in lines])
+    assert len(tables[0]) == 4
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("family", ["densenet", "vgg"])
+def test_the_program_knows_every_family(family: str, digit_png: Path, tmp_path: Path) -> None:
+    """In a process of its own, where importing the package has registered nothing."""
+    shape = {"input_shape": (32, 32, 3), "classes": 3}
+    if family == "vgg":
+        model = rk.build_vgg(11, widths=(4, 4, 8, 8, 8), hidden=16, **shape)
+    else:
+        model = rk.build_densenet(22, stem="cifar", **shape)
+    model.save(tmp_path / "model.keras")
+    code = "import sys; sys.argv[0] = 'resnet-keras'; from resnet_keras.cli.main import main; sys.exit(main())"
+    words = ["predict", str(tmp_path / "model.keras"), str(digit_png), "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["predictions"][0]["labels"]) == 3
+
+
+def test_another_backend_is_refused() -> None:
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; sys.argv = ['resnet-keras']; from resnet_keras.cli.main import main; sys.exit(",
+    ]
+    program[-1] += "main(['evaluate', 'runs']))"
+    done = subprocess.run(
+        program, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "resnet-keras: resnet_keras runs on Keras's tensorflow backend; unset KERAS_BACKEND\n"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder of half a megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk(quick: TrainConfig, digits_run: Path, small_disk: Path, capsys: Capture) -> None:
+    run, net = small_disk / "run", small_disk / "net"
+    words = ["train", "digits", *flags(quick), "--quiet", "--run-dir", str(run)]
+    assert "cannot write to" in refused(capsys, *words)
+    assert not (run / "model.keras").exists()
+    assert "cannot write to" in refused(capsys, "export", str(digits_run), "--output", str(net))
+    assert not net.exists()
+
+
+def test_a_read_only_disk(quick: TrainConfig, digits_run: Path, small_disk: Path, capsys: Capture) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    words = ["train", "digits", *flags(quick), "--quiet", "--run-dir", str(small_disk / "run")]
+    assert "Read-only file system" in refused(capsys, *words)
+    assert "Read-only file system" in refused(capsys, "export", str(digits_run), "--output", str(small_disk / "net"))
+
+
+def test_ctrl_c_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # A background job's children ignore the interrupt, as this test may be one: listen to it again.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from resnet_keras.cli.main import main; sys.exit(main())"
+    )
+    words = ["train", "digits", "--data-dir", str(quick.data_dir), "--epochs", "1000", "--run-dir", str(run)]
+    with subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not (run / "model.keras").exists():
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert json.loads((run / "metrics.json").read_text())["interrupted"]
+    assert main(["evaluate", str(run), "--data-dir", str(quick.data_dir), "--json"]) == 0
+
+
+def test_demo(quick: TrainConfig, tmp_path: Path, capsys: Capture) -> None:
+    """The whole way, as `make demo` goes it: at least 97 % in the end."""
+    words = ["--run-dir", str(tmp_path / "run"), "--output", str(tmp_path / "net"), "--data-dir", str(quick.data_dir)]
+    assert main(["demo", *words, "--quiet", "--json"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["test_accuracy"] >= 0.97
+    assert result["model_says"].split()[0] == result["servable_says"].split()[0]
+    assert result["saved_model"] == str(tmp_path / "net" / "1")
+    for name in ("run_folder", "report", "picture", "saved_model"):
+        assert Path(result[name]).exists()
+    assert err == ""

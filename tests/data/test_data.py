@@ -1,0 +1,455 @@
+"""Sources and batches."""
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnet_keras.config.train import Augmentation
+from resnet_keras.data import folder as folder_module
+from resnet_keras.data import pipeline, tfds_source
+from resnet_keras.data.augmentation import pad_crop_flip, random_resized_crop, window_draws
+from resnet_keras.data.images import decode, resize_and_centre_crop
+from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, training_batches
+from resnet_keras.data.sources import open_source
+from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Source, hold_out, statistics
+from resnet_keras.errors import UsageError
+from resnet_keras.models.card import ModelCard
+
+RNG = np.random.default_rng(0)
+CARD = ModelCard(mean=(0.5,), std=(0.25,), crop=1.0)
+
+
+def array_source(count: int = 50, size: int = 6) -> Source:
+    """Pictures that are told apart by their brightness: picture i is all i."""
+    images = np.broadcast_to(np.arange(count, dtype="uint8")[:, None, None, None], (count, size, size, 1)).copy()
+    split = ArraySplit(images, np.arange(count) % 5)
+    return Source("numbers", tuple("abcde"), 1, (size, size), split, split)
+
+
+def numbers(batches: tf.data.Dataset) -> list[list[int]]:
+    return [[int(image[0, 0, 0]) for image in images.numpy()] for images, _ in batches]
+
+
+def batches_of(source: Source, augmentation: Augmentation | None = None, **options: Any) -> tf.data.Dataset:
+    shape = PictureFormat(source.image_size or (16, 16), source.channels, dataclasses.replace(CARD))
+    options = {"batch_size": 8, "seed": 0, "first_step": 0, "last_step": 3 * (len(source.train) // 8)} | options
+    return training_batches(source, shape, augmentation or Augmentation(), **options)
+
+
+def test_digits_are_scikit_learns(data_dir: str) -> None:
+    from sklearn.datasets import load_digits
+
+    source = open_source("digits", data_dir)
+    assert isinstance(source.train, ArraySplit)
+    assert isinstance(source.test, ArraySplit)
+    assert (len(source.train), len(source.test), source.image_size, source.channels) == (1437, 360, (8, 8), 1)
+    assert source.labels == tuple("0123456789")
+    assert np.bincount(source.test.targets).min() >= 34  # stratified: a fifth of 174 to 183 each
+    ours = np.concatenate([source.train.images, source.test.images])
+    known = np.round(load_digits().images[..., None] * 255 / 16).astype("uint8")
+    assert sorted(image.tobytes() for image in ours) == sorted(image.tobytes() for image in known)
+
+
+def test_an_epoch_is_every_picture_once_in_an_order_of_its_own() -> None:
+    epochs = np.array(numbers(batches_of(array_source(48)))).reshape(3, 48)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(48))
+        assert list(epoch) != list(range(48))
+    assert list(epochs[0]) != list(epochs[1])
+
+
+def test_the_incomplete_batch_is_dropped_and_labels_belong() -> None:
+    batches = list(batches_of(array_source(50), label_smoothing=0.1))
+    assert len(batches) == 3 * (50 // 8)
+    for images, labels in batches:
+        np.testing.assert_array_equal(np.argmax(labels, -1), images.numpy()[:, 0, 0, 0] % 5)
+        np.testing.assert_allclose(np.sort(labels)[:, [0, -1]], [[0.02, 0.92]] * 8, rtol=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), first=st.integers(0, 17))
+def test_a_batch_is_a_function_of_seed_and_step(seed: int, first: int) -> None:
+    options = {"augmentation": Augmentation("pad", 2, flip=True), "seed": seed}
+    source = ArraySplit(RNG.integers(0, 256, (50, 6, 6, 1), "uint8"), np.arange(50) % 5)
+    source = dataclasses.replace(array_source(), train=source)
+    whole, rest = list(batches_of(source, **options)), list(batches_of(source, **options, first_step=first))
+    assert len(rest) == len(whole) - first
+    for (x1, y1), (x2, y2) in zip(whole[first:], rest, strict=True):
+        np.testing.assert_array_equal(x1, x2)
+        np.testing.assert_array_equal(y1, y2)
+
+
+def test_another_seed_is_another_order() -> None:
+    assert numbers(batches_of(array_source())) != numbers(batches_of(array_source(), seed=1))
+
+
+def test_pad_crop_flip_is_a_window_of_the_padded_picture() -> None:
+    images = RNG.integers(0, 256, (64, 5, 7, 3), "uint8")
+    fill = np.array([9, 8, 7], "uint8")
+    draws = window_draws(tf.constant([1, 2], tf.int64), 64, 2, flip=True)
+    out = pad_crop_flip(tf.constant(images), draws, 2, tf.constant(fill)).numpy()
+    padded = np.full((64, 9, 11, 3), fill, "uint8")
+    padded[:, 2:-2, 2:-2] = images
+    places = set()
+    for i in range(64):
+        windows = {
+            (row, column, mirrored): padded[i, row : row + 5, column : column + 7][:, :: -1 if mirrored else 1]
+            for row in range(5)
+            for column in range(5)
+            for mirrored in (False, True)
+        }
+        found = [place for place, window in windows.items() if np.array_equal(window, out[i])]
+        assert found
+        places.add(found[0])
+    assert len(places) > 25  # of 50 places, 64 draws: each picture has its own
+
+
+def test_without_padding_only_the_mirror_is_random() -> None:
+    images = RNG.integers(0, 256, (40, 4, 4, 1), "uint8")
+    draws = window_draws(tf.constant([0, 0], tf.int64), 40, 0, flip=True)
+    out = pad_crop_flip(tf.constant(images), draws, 0, tf.constant([0], tf.uint8)).numpy()
+    kept = [np.array_equal(a, b) for a, b in zip(out, images, strict=True)]
+    turned = [np.array_equal(a, b[:, ::-1]) for a, b in zip(out, images, strict=True)]
+    assert np.all(np.logical_or(kept, turned))
+    assert 5 < sum(kept) < 35  # a fair coin, 40 times
+
+
+@pytest.mark.parametrize("encode", [tf.io.encode_jpeg, tf.io.encode_png])
+def test_random_resized_crop(encode) -> None:
+    ramp = np.linspace(0, 255, 200).astype("uint8")
+    picture = encode(np.broadcast_to(ramp[None, :, None], (100, 200, 3)).copy())
+    crops = [random_resized_crop(picture, tf.constant([0, i], tf.int64), (16, 16), 3, 0.1).numpy() for i in range(20)]
+    assert all(crop.shape == (16, 16, 3) for crop in crops)
+    rises = [crop[8, -1, 0] - crop[8, 0, 0] for crop in crops]
+    assert min(rises) > 0
+    assert np.ptp(rises) > 50  # parts of different size
+    again = random_resized_crop(picture, tf.constant([0, 3], tf.int64), (16, 16), 3, 0.1)
+    np.testing.assert_array_equal(again, crops[3])
+
+
+def test_jpeg_and_png_give_the_same_parts() -> None:
+    """The JPEG is decoded in part, the PNG whole; what is seen is the same."""
+    smooth = np.outer(np.linspace(0, 250, 96), np.ones(64))[..., None] * np.ones(3)
+    smooth = smooth.astype("uint8")
+    seed = tf.constant([5, 5], tf.int64)
+    jpeg, png = (
+        random_resized_crop(encoded, seed, (8, 8), 3, 0.2)
+        for encoded in (tf.io.encode_jpeg(smooth, quality=100), tf.io.encode_png(smooth))
+    )
+    np.testing.assert_allclose(jpeg, png, atol=3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 31), (40, 17), (3, 5)])
+def test_evaluation_crop_keeps_the_centre(height: int, width: int) -> None:
+    image = RNG.integers(0, 256, (height, width, 3), "uint8")
+    out = resize_and_centre_crop(tf.constant(image), (8, 8), 1.0, "bilinear").numpy()
+    assert out.shape == (8, 8, 3)
+    assert out.min() >= 0
+    assert out.max() <= 255
+    np.testing.assert_array_equal(out, np.round(out))
+    if (height, width) == (8, 8):
+        np.testing.assert_array_equal(out, image)
+
+
+def test_crop_share() -> None:
+    image = np.zeros((32, 32, 1), "uint8")
+    image[4:28, 4:28] = 255  # the central three quarters of each side
+    out = resize_and_centre_crop(tf.constant(image), (24, 24), 0.75, "bilinear").numpy()
+    assert out.min() == 255
+
+
+def test_decode_kinds() -> None:
+    from PIL import Image
+
+    pixels = RNG.integers(0, 256, (6, 4, 3), "uint8")
+    for kind in ("PNG", "BMP", "GIF", "WEBP", "JPEG"):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, kind, **({"lossless": True} if kind == "WEBP" else {}))
+        image = decode(tf.constant(buffer.getvalue()), 3).numpy()
+        assert image.shape == (6, 4, 3)
+        if kind in ("PNG", "BMP", "WEBP"):
+            np.testing.assert_array_equal(image, pixels)
+        grey = decode(tf.constant(buffer.getvalue()), 1).numpy()
+        np.testing.assert_allclose(grey[..., 0], image @ [0.299, 0.587, 0.114], atol=0.51)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 60_000), (60_000, 1)])
+def test_a_long_thin_picture_costs_no_more_than_another(height: int, width: int) -> None:
+    """Resized first and cropped then, it would take 44 GiB."""
+    out = resize_and_centre_crop(tf.ones((height, width, 3), tf.uint8), (224, 224), 0.875, "bilinear")
+    np.testing.assert_array_equal(out, np.ones((224, 224, 3)))
+
+
+def test_the_crop_is_the_centre_of_the_resized_picture() -> None:
+    """Against tf.image.resize of the whole and a cut, where both can be had: whole pixels on every side."""
+    image = tf.constant(RNG.integers(0, 256, (60, 90, 3), "uint8"))
+    whole = tf.image.resize(image, (40, 60), "bilinear", antialias=True)[4:36, 14:46]
+    out = resize_and_centre_crop(image, (32, 32), 0.8, "bilinear")
+    np.testing.assert_allclose(out, tf.round(whole), atol=1)
+
+
+@pytest.mark.parametrize("kind", ["array", "files", "records"])
+def test_training_without_augmentation_sees_what_evaluation_sees(
+    kind: str, picture_folder: Path, tmp_path: Path
+) -> None:
+    source = {
+        "array": array_source,
+        "files": lambda: open_source(str(picture_folder)),
+        "records": lambda: record_source(tmp_path),
+    }[kind]()
+    source = dataclasses.replace(source, test=source.train)
+    shape = PictureFormat((16, 16), source.channels, ModelCard(crop=0.5))
+    options: dict[str, Any] = {"batch_size": 1, "seed": 0, "first_step": 0, "last_step": len(source.train)}
+    seen = [x.numpy().tobytes() for x, _ in training_batches(source, shape, Augmentation(), **options)]
+    tested = [tf.cast(x, tf.uint8).numpy().tobytes() for x, _ in evaluation_batches(source, shape, 1)]
+    assert sorted(seen) == sorted(tested)
+
+
+def test_streamed_batches_do_not_depend_on_the_process(tmp_path: Path) -> None:
+    source, orders = record_source(tmp_path), []
+    for seed in (1, 2):
+        tf.random.set_seed(seed)
+        orders.append(numbers(batches_of(source, seed=3)))
+    assert orders[0] == orders[1]
+
+
+def test_a_rare_class_is_tested_too(picture_folder: Path) -> None:
+    for i in range(6, 60):
+        (picture_folder / "red" / f"{i}.jpg").write_bytes((picture_folder / "red" / "0.jpg").read_bytes())
+    for i in range(2, 6):
+        (picture_folder / "blue" / f"{i}.jpg").unlink()
+    source = open_source(str(picture_folder))
+    assert isinstance(source.test, FileSplit)
+    assert np.bincount(source.test.targets).tolist() == [1, 12]
+
+
+def test_a_class_may_be_called_train(picture_folder: Path) -> None:
+    (picture_folder / "red").rename(picture_folder / "train")
+    assert open_source(str(picture_folder)).labels == ("blue", "train")
+
+
+def test_statistics_are_means_and_deviations() -> None:
+    images = RNG.integers(0, 256, (20, 5, 5, 3), "uint8")
+    measured = statistics(ArraySplit(images, np.zeros(20, "int64")), 3)
+    assert measured
+    mean, std = measured
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), atol=1e-4)
+    np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), atol=1e-4)
+    assert statistics(FileSplit((), np.zeros(0)), 3) is None
+
+
+def test_a_folder_is_split_by_class_and_always_the_same(picture_folder: Path) -> None:
+    source = open_source(str(picture_folder))
+    again = open_source(str(picture_folder))
+    assert isinstance(source.train, FileSplit)
+    assert isinstance(source.test, FileSplit)
+    assert source.labels == ("blue", "red")
+    assert (len(source.train), len(source.test)) == (10, 2)
+    assert np.bincount(source.test.targets).tolist() == [1, 1]
+    assert source.train.paths == getattr(again.train, "paths", None)
+    assert not set(source.train.paths) & set(source.test.paths)
+
+
+def test_a_split_folder_keeps_its_splits(picture_folder: Path) -> None:
+    for split in ("train", "val"):
+        (picture_folder.parent / "splits").mkdir(exist_ok=True)
+        target = picture_folder.parent / "splits" / split
+        target.mkdir()
+        for label in ("blue", "red"):
+            (target / label).mkdir()
+            for path in (picture_folder / label).glob("[0-3].jpg" if split == "train" else "[45].jpg"):
+                (target / label / path.name).write_bytes(path.read_bytes())
+    source = open_source(str(picture_folder.parent / "splits"))
+    assert (len(source.train), len(source.test)) == (8, 4)
+    assert isinstance(source.test, FileSplit)
+    assert all("/val/" in path for path in source.test.paths)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("crop", ["none", "pad", "resized", "scale"])
+def test_folder_batches(picture_folder: Path, crop: Any, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not in_memory:
+        monkeypatch.setattr(pipeline, "FITS_IN_MEMORY", 0)
+    source = open_source(str(picture_folder))
+    shape = PictureFormat((16, 16), 3, ModelCard())
+    augmentation = Augmentation(crop, 2, flip=True)
+    make = lambda first: training_batches(  # noqa: E731
+        source, shape, augmentation, batch_size=4, seed=3, first_step=first, last_step=4
+    )
+    batches = list(make(0))
+    assert len(batches) == 4
+    for images, labels in batches:
+        assert images.shape == (4, 16, 16, 3)
+        red = images.numpy()[..., 0].mean((1, 2)) > images.numpy()[..., 2].mean((1, 2))
+        np.testing.assert_array_equal(np.argmax(labels, -1), red)
+    for (x1, _), (x2, _) in zip(batches[1:], make(1), strict=True):
+        np.testing.assert_array_equal(x1, x2)
+    tested = list(evaluation_batches(source, shape, 4))
+    assert sum(len(images) for images, _ in tested) == 2
+
+
+def test_files_and_memory_give_the_same_pictures(picture_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, shape = open_source(str(picture_folder)), PictureFormat((16, 16), 3, ModelCard())
+    options: dict[str, Any] = {"batch_size": 5, "seed": 0, "first_step": 0, "last_step": 4}
+    make = lambda: training_batches(source, shape, Augmentation(), **options)  # noqa: E731
+    kept = list(make())
+    assert len(kept) == 4
+    monkeypatch.setattr(pipeline, "FITS_IN_MEMORY", 0)
+    for (x1, y1), (x2, y2) in zip(kept, make(), strict=True):
+        np.testing.assert_array_equal(x1, x2)
+        np.testing.assert_array_equal(y1, y2)
+
+
+def record_source(tmp_path: Path, count: int = 40) -> Source:
+    """Pictures in three TFRecord files, as a data set too large for memory is read."""
+    files = []
+    for shard in range(3):
+        files.append(str(tmp_path / f"{shard}.tfrecord"))
+        with tf.io.TFRecordWriter(files[-1]) as writer:
+            for i in range(shard, count, 3):
+                writer.write(bytes([i]) + tf.io.encode_png(np.full((8, 8, 1), i, "uint8")).numpy())
+
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        number = tf.io.decode_raw(tf.strings.substr(record, 0, 1), tf.uint8)[0]
+        return tf.strings.substr(record, 1, -1), tf.cast(number, tf.int64) % 5
+
+    split = RecordSplit(tuple(files), tuple(len(range(shard, count, 3)) for shard in range(3)), parse)
+    return Source("records", tuple("abcde"), 1, (8, 8), split, split)
+
+
+def test_streamed_records_are_shuffled_resumed_and_counted(tmp_path: Path) -> None:
+    source = record_source(tmp_path)
+    whole = numbers(batches_of(source))
+    assert len(whole) == 15
+    epochs = np.array(whole).reshape(3, 40)
+    assert all(sorted(epoch) == list(range(40)) for epoch in epochs)
+    assert list(epochs[0]) != list(epochs[1])
+    assert numbers(batches_of(source, first_step=7)) == whole[7:]
+    assert numbers(batches_of(source, seed=9)) != whole
+    shape = PictureFormat((8, 8), 1, CARD)
+    tested = numbers(evaluation_batches(source, shape, 16))
+    assert sorted(number for batch in tested for number in batch) == list(range(40))
+
+
+def test_prepared_tfds_data_is_read_both_ways(data_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = open_source("digits", data_dir)
+    monkeypatch.setattr(tfds_source, "FITS_IN_MEMORY", 0)
+    streamed = open_source("digits", data_dir)
+    assert isinstance(streamed.test, RecordSplit)
+    shape = PictureFormat((8, 8), 1, CARD)
+    for (x1, y1), (x2, y2) in zip(
+        evaluation_batches(kept, shape, 64), evaluation_batches(streamed, shape, 64), strict=True
+    ):
+        np.testing.assert_array_equal(x1, x2)
+        np.testing.assert_array_equal(y1, y2)
+
+
+def test_small_pictures_are_enlarged_for_a_larger_net() -> None:
+    shape = PictureFormat((12, 12), 1, CARD)
+    batches = training_batches(array_source(), shape, Augmentation(), batch_size=8, seed=0, first_step=0, last_step=1)
+    assert next(iter(batches))[0].shape == (8, 12, 12, 1)
+
+
+def test_unknown_names_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean cifar10"):
+        open_source("cifar01")
+    with pytest.raises(UsageError, match="there is no such folder and no TensorFlow data set"):
+        open_source(str(tmp_path / "nothing"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="is a file; give a folder"):
+        open_source(str(tmp_path / "file"))
+
+
+def test_no_network_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tfds_source, "_reachable", lambda _: False)
+    with pytest.raises(UsageError, match=r"cifar100 is not prepared in .* no network to www\.cs\.toronto\.edu"):
+        open_source("cifar100", str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_that_is_not_pictures_with_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a data set of pictures with one class each"):
+        open_source("imdb_reviews", str(tmp_path))
+
+
+def test_bad_folders(picture_folder: Path) -> None:
+    def refused(message: str) -> None:
+        with pytest.raises(UsageError, match=message) as error:
+            open_source(str(picture_folder))
+        assert "\n" not in str(error.value)
+
+    (picture_folder / "green").mkdir()
+    refused("class .*green is empty")
+    (picture_folder / "green" / "notes.txt").write_text("no picture")
+    refused("class .*green is empty")
+    (picture_folder / "green" / "a.jpg").write_text("no picture")
+    (picture_folder / "green" / "b.jpg").write_bytes((picture_folder / "red" / "0.jpg").read_bytes())
+    refused(r"green/a\.jpg cannot be read as a picture: Unknown image file format")
+    whole = (picture_folder / "red" / "1.jpg").read_bytes()
+    (picture_folder / "green" / "c.jpg").write_bytes(whole[: len(whole) // 2])
+    refused(r"green/a\.jpg cannot be read as a picture \(and 1 more\)")
+    (picture_folder / "green" / "a.jpg").unlink()
+    (picture_folder / "green" / "c.jpg").unlink()
+    refused("green has one picture; a class needs two")
+
+
+def test_a_folder_with_one_class(picture_folder: Path) -> None:
+    with pytest.raises(UsageError, match="two classes or more; it has none"):
+        open_source(str(picture_folder / "red"))
+    (picture_folder / "train").mkdir()
+    (picture_folder / "blue").rename(picture_folder / "train" / "blue")
+    (picture_folder / "red").rename(picture_folder / "test")
+    with pytest.raises(UsageError, match="it has one, blue"):
+        open_source(str(picture_folder))
+    (picture_folder / "test").rename(picture_folder / "train" / "red")
+    with pytest.raises(UsageError, match=r"no test/ or val/ beside it"):
+        open_source(str(picture_folder))
+
+
+def test_a_test_class_that_is_not_trained_is_refused(picture_folder: Path) -> None:
+    (picture_folder / "train").mkdir()
+    for label in ("blue", "red"):
+        (picture_folder / label).rename(picture_folder / "train" / label)
+    for label in ("blue", "green"):
+        (picture_folder / "test" / label).mkdir(parents=True)
+        (picture_folder / "test" / label / "a.jpg").write_bytes((picture_folder / "train/red/0.jpg").read_bytes())
+    with pytest.raises(UsageError, match="test/green is not in .*train"):
+        open_source(str(picture_folder))
+
+
+def test_the_folder_module_knows_what_it_can_decode() -> None:
+    assert {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"} == folder_module.EXTENSIONS
+
+
+def test_pictures_are_held_out_of_every_kind_of_split(picture_folder: Path, tmp_path: Path, data_dir: str) -> None:
+    digits, folder, streamed = (
+        open_source("digits", data_dir),
+        open_source(str(picture_folder)),
+        record_source(tmp_path, 30),
+    )
+    for source, share in ((digits, 0.2), (folder, 0.25), (streamed, 0.3)):
+        held = hold_out(source, share)
+        again = hold_out(source, share)
+        assert len(held.train) + len(held.test) == len(source.train)
+        assert len(held.test) > 0
+        assert "held out" in held.name
+        for one, other in ((held.train, again.train), (held.test, again.test)):
+            if isinstance(one, ArraySplit):
+                assert isinstance(other, ArraySplit)
+                np.testing.assert_array_equal(one.images, other.images)
+            elif isinstance(one, FileSplit):
+                assert isinstance(other, FileSplit)
+                assert one.paths == other.paths
+    held = hold_out(folder, 0.25)
+    assert isinstance(held.train, FileSplit)
+    assert isinstance(held.test, FileSplit)
+    assert not set(held.train.paths) & set(held.test.paths)
+    with pytest.raises(UsageError, match="validation 0.9 of 3 record files of records leaves none"):
+        hold_out(streamed, 0.9)

@@ -1,0 +1,566 @@
+"""Servables: every dtype of every family against the network itself, versions, and what a request may hold."""
+
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import randomise
+from google.protobuf import text_format
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+import resnet_keras as rk
+from resnet_keras.config.train import TrainConfig
+from resnet_keras.errors import UsageError
+from resnet_keras.export import quantized
+from resnet_keras.export.floating import emit_float
+from resnet_keras.export.formats import _ask_litert, export_file
+from resnet_keras.export.lowering import lower
+from resnet_keras.export.operations import Call, Convolution, Operation, Pixels, in_order
+from resnet_keras.export.quantized import Int8Graph, quantized_kernel
+from resnet_keras.export.servable import ask, manifest_of
+from resnet_keras.export.versions import rollback
+from resnet_keras.models.saved import from_pixels
+
+RNG = np.random.default_rng(0)
+needs_int8 = pytest.mark.skipif(
+    not quantized.available(), reason="this TensorFlow has no quantised convolution (oneDNN on x86 has)"
+)
+FAMILIES: dict[str, dict[str, Any]] = {
+    "resnet18": {},
+    "resnet50": {"size": 65},
+    "resnet50_v1": {},
+    "resnet50_v2": {},
+    "resnet50_v2_slim": {},
+    "resnet50d": {"size": 65},
+    "resnetrs50": {"se_ratio": 0.0},
+    "seresnet50": {},
+    "resnext50_32x4d": {},
+    "wide_resnet50_2": {},
+    "plain18": {},
+    "cifar_resnet20": {},
+    "cifar_resnet8_4": {},
+    "cifar_preact_resnet110": {"depth": 20},
+    "cifar_wrn28_10": {"depth": 8, "widths": (16, 32, 64)},
+    "vgg11": {},
+    "vgg11_bn": {},
+    "densenet121": {},
+    "cifar_densenet_bc_100_12": {"depth": 22},
+    "resnet18 group": {"norm": "group", "weight_standardization": True},
+    "resnet18 blurred": {"antialias": True},
+    "resnet18 dilated": {"output_stride": 8, "shortcut": "C"},
+    "resnet18 silu": {"activation": "silu"},
+    "resnet18 layer": {"norm": "layer"},
+    "resnet50_v2 blurred": {"antialias": True},
+    "resnet18 BGR": {"card": rk.ModelCard(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1), channels="BGR")},
+    "cifar_preact_resnet110 deep": {"depth": 56},
+}
+CALLED = ("group", "layer", "blurred", "vgg11")
+"""Families with layers that are called as they are."""
+IN_INT8 = {
+    "resnet18": 1.0,
+    "resnet50": 1.0,
+    "resnet50d": 1.0,
+    "cifar_resnet20": 1.0,
+    "plain18": 1.0,
+    "cifar_preact_resnet110": 0.9,
+    "densenet121": 0.9,
+    "vgg11_bn": 0.9,
+    "resnext50_32x4d": 0.7,
+    "resnet18 silu": 0.0,
+}
+"""The share of multiply-adds, at least, that is to be in int8; grouped convolutions and dense layers are not."""
+
+
+def network_of(family: str, classes: int = 10) -> tuple[keras.Model, np.ndarray]:
+    """A small network of a family, weights random, and pictures for it."""
+    options = dict(FAMILIES[family])
+    size, card = options.pop("size", 33), options.pop("card", True)
+    name = family.split()[0]
+    if name.startswith("vgg"):
+        size, options["hidden"] = 32, 64
+    elif name == "densenet121":
+        options["layers"] = (2, 3, 2, 2)
+    elif not name.startswith("cifar") and name != "resnet50":
+        options["blocks"] = (1, 2, 1, 1)
+    if "depth" in options:
+        depth, kind = options.pop("depth"), rk.build_densenet if "densenet" in name else rk.build_cifar_resnet
+        own: dict[str, Any] = {"variant": "v2", "block": "basic", "shortcut": "B"} if "densenet" not in name else {}
+        own = own or {"stem": "cifar"}
+        shape = (size, size, 3)
+        model = kind(depth, input_shape=shape, classes=classes, include_preprocessing=card, **own, **options)
+    else:
+        shape = (size, size, 3)
+        model = rk.create_model(name, input_shape=shape, classes=classes, include_preprocessing=card, **options)
+    randomise(model)
+    for variable in model.variables:
+        if "/se/" in variable.path:  # steep random gates double a rounding error from block to block
+            variable.assign(variable * 0.1)
+    return model, RNG.integers(0, 256, (4, *shape), "uint8")
+
+
+def features_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    inside = keras.Model(model.input, model.get_layer("logits").input)
+    return np.asarray(from_pixels(inside)(images.astype("float32"), training=False))
+
+
+def run(network: Any, images: np.ndarray) -> np.ndarray:
+    """What a function of pixels writes into a graph, as it answers."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        pixels = tf.compat.v1.placeholder(tf.uint8, [None, *images.shape[1:]])
+        return session.run(network(pixels), {pixels: images})
+
+
+def cosine(x: np.ndarray, y: np.ndarray) -> float:
+    return float((x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y))
+
+
+def maps_of(ends: tuple[Operation, ...], images: np.ndarray) -> dict[Operation, float]:
+    """The largest absolute value of each map on these pictures."""
+    operations = list(in_order(*ends))
+
+    def network(pixels: tf.Tensor) -> list[tf.Tensor]:
+        written = emit_float(ends, pixels, tf.float32)
+        return [written[operation] for operation in operations]
+
+    values = run(network, images)
+    return {operation: float(np.abs(value).max()) for operation, value in zip(operations, values, strict=True)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_in_every_dtype(family: str) -> None:
+    """float32 to 1e-5 of the largest feature, bfloat16 by cosine, int8 by cosine and by its share of the work.
+
+    Weights are random, so that no wrong layer hides behind a one or a zero; thus int8 has its ranges from the very
+    pictures it is asked about.
+    """
+    model, images = network_of(family)
+    ends = lower(model)
+    expected = features_of(model, images)
+    got = {
+        dtype.name: run(lambda pixels, dtype=dtype: emit_float(ends, pixels, dtype)[ends[1]], images)
+        for dtype in (tf.float32, tf.bfloat16)
+    }
+    assert np.abs(got["float32"] - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert cosine(got["bfloat16"].astype("float64"), expected) > 0.999
+    called = any(isinstance(operation, Call) for operation in in_order(*ends))
+    assert called == any(word in family for word in CALLED)
+    if not quantized.available():
+        return
+    graphs = []
+
+    def in_int8(pixels: tf.Tensor) -> tf.Tensor:
+        graphs.append(Int8Graph(maps_of(ends, images), pixels))
+        return graphs[0].emit(ends)[1]
+
+    assert cosine(run(in_int8, images).astype("float64"), expected) > 0.99
+    share = graphs[0].int8_macs / graphs[0].macs
+    assert IN_INT8.get(family, 0.0) - 0.01 <= share <= 1
+
+
+@needs_int8
+@pytest.mark.parametrize("largest", [1.0, 50.0])
+def test_a_signed_shortcut_in_the_quantised_sum(largest: float) -> None:
+    """A summand of both signs, large beside the branch: taken as it is, oneDNN would cut it off at half its range."""
+    pixels = Pixels(channels=16)
+    common: dict[str, Any] = {"channels": 24, "inputs": (pixels,)}
+    kernels = RNG.normal(0, [0.01, 0.01 * largest], (3, 3, 16, 24, 2))
+    padding = ((1, 1), (1, 1))
+    shortcut = Convolution(kernel=kernels[..., 1], bias=RNG.normal(size=24), padding=padding, **common)
+    common["inputs"] = (pixels, shortcut)
+    block = Convolution(kernel=kernels[..., 0], bias=RNG.normal(size=24), padding=padding, activation="relu", **common)
+    images = RNG.integers(0, 256, (2, 9, 9, 16), "uint8")
+    ranges = maps_of((block,), images)
+    wanted = run(lambda pixels: emit_float([block], pixels, tf.float32)[block], images)
+    got = run(lambda pixels: Int8Graph(ranges, pixels).emit([block])[0], images)
+    side = run(lambda pixels: emit_float([shortcut], pixels, tf.float32)[shortcut], images)
+    assert side.max() > ranges[shortcut] / 2
+    assert side.min() < 0
+    assert np.sqrt(np.mean((got - wanted) ** 2)) < 0.02 * np.sqrt(np.mean(wanted**2))
+    assert np.abs(got - wanted).max() < 0.04 * wanted.max()
+
+
+def test_pixels_left_to_the_caller_are_normalised(tmp_path: Path) -> None:
+    model = rk.build_cifar_resnet(8, input_shape=(16, 16, 3))
+    randomise(model)
+    images = RNG.integers(0, 256, (256, 16, 16, 3), "uint8")
+    for dtype in ("float32", "bfloat16", *(["int8"] if quantized.available() else [])):
+        more: dict[str, Any] = {"calibration_data": images, "max_accuracy_loss": 100.0} if dtype == "int8" else {}
+        folder = rk.export_servable(model, tmp_path / dtype, dtype=dtype, **more)
+        got = ask(folder, {"features": {"image": images[:4]}})["features"]["features"]
+        assert cosine(got.astype("float64"), features_of(model, images[:4])) > 0.999
+
+
+def test_a_net_without_a_fitting_normalisation_is_refused(tmp_path: Path) -> None:
+    model = rk.build_cifar_resnet(8, input_shape=(16, 16, 1))
+    with pytest.raises(UsageError, match="says nothing of their normalisation"):
+        rk.export_servable(model, tmp_path / "net")
+
+
+def test_a_net_trained_in_mixed_precision_is_exported_in_float32(tmp_path: Path) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = rk.build_cifar_resnet(8, input_shape=(16, 16, 3), include_preprocessing=True, norm="group")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    folder = rk.export_servable(model, tmp_path / "net")
+    assert manifest_of(folder)["check"]["largest_difference"] < 1e-5
+
+
+def test_kernels_are_quantised_by_output_channel() -> None:
+    kernel = RNG.normal(size=(3, 3, 4, 5)) * [1e-3, 1, 10, 0, 100]
+    values, limits = quantized_kernel(kernel)
+    assert values.dtype == np.int8
+    assert values.min() >= -127
+    np.testing.assert_allclose(values * (limits / 127), kernel, atol=0.51 * limits.max() / 127)
+    for channel in (0, 1, 2, 4):
+        assert np.abs(values[..., channel]).max() == 127
+        error = np.abs(values[..., channel] * limits[channel] / 127 - kernel[..., channel]).max()
+        assert error <= 0.501 * limits[channel] / 127
+    assert not values[..., 3].any()
+
+
+@pytest.fixture(scope="module")
+def trained(quick: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that knows its digits."""
+    folder = tmp_path_factory.mktemp("trained") / "digits"
+    rk.train(dataclasses.replace(quick, epochs=8, batch_size=64, run_dir=str(folder)), quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exports(trained: Path, data_dir: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A trained net in every dtype that this machine has."""
+    folder = tmp_path_factory.mktemp("exports")
+    made = {dtype: rk.export_servable(trained, folder / dtype, dtype=dtype) for dtype in ("float32", "bfloat16")}
+    if quantized.available():
+        made["int8"] = rk.export_servable(
+            trained, folder / "int8", dtype="int8", calibration_data="digits", data_dir=data_dir
+        )
+    return made
+
+
+def test_exports_of_a_trained_net_are_as_accurate(exports: dict[str, Path], data_dir: str) -> None:
+    """On the test split, which calibration has not seen."""
+    from resnet_keras.data.sources import open_source
+
+    test: Any = open_source("digits", data_dir).test
+    right = {}
+    for dtype, folder in exports.items():
+        answer = ask(folder, {"serving_default": {"image": test.images}})["serving_default"]["probabilities"]
+        right[dtype] = np.mean(answer.argmax(-1) == test.targets)
+    assert right["float32"] > 0.9
+    for dtype in exports:
+        assert right[dtype] >= right["float32"] - 0.01, right
+
+
+@needs_int8
+def test_an_int8_export_says_what_it_lost(exports: dict[str, Path]) -> None:
+    said = manifest_of(exports["int8"])["int8"]
+    assert 0.999 < said["share_of_macs"] < 1  # all but the classifier
+    assert said["accuracy"] >= said["accuracy_float32"] - 0.005
+    assert said["pictures"] + said["calibrated_on"] == 1437
+    sizes = {dtype: (folder / "saved_model.pb").stat().st_size for dtype, folder in exports.items()}
+    assert sizes["int8"] < 0.45 * sizes["float32"]
+    assert sizes["bfloat16"] < 0.65 * sizes["float32"]
+
+
+@needs_int8
+def test_int8_that_loses_too_much_is_refused(digits_run: Path, data_dir: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"int8 loses .* points of accuracy on 718 pictures, more than -5"):
+        rk.export_servable(
+            digits_run,
+            tmp_path / "net",
+            dtype="int8",
+            calibration_data="digits",
+            data_dir=data_dir,
+            max_accuracy_loss=-5,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_the_operation_is_missing_bfloat16_is_named(
+    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_keras.export.servable.available", lambda: False)
+    with pytest.raises(UsageError, match="no quantised convolution .* use dtype bfloat16"):
+        rk.export_servable(digits_run, tmp_path / "net", dtype="int8", calibration_data="digits")
+
+
+@needs_int8
+def test_int8_versions_that_come_and_go_keep_their_own_answers(tmp_path: Path) -> None:
+    """oneDNN's cache of weights is keyed by where they lie; a version that went may have lain where a new one lies."""
+    images = RNG.integers(0, 256, (256, 16, 16, 3), "uint8")
+    folders, expected = [], []
+    for seed in range(3):
+        model = rk.build_cifar_resnet(8, input_shape=(16, 16, 3), include_preprocessing=True)
+        randomise(model, seed)
+        options: dict[str, Any] = {"dtype": "int8", "calibration_data": images, "max_accuracy_loss": 100.0}
+        folders.append(rk.export_servable(model, tmp_path / "net", **options))
+        expected.append(features_of(model, images[:4]))
+    request = {"features": {"image": images[:4]}}
+    for turn in range(12):
+        sessions = []
+        for which in (turn % 3, (turn + 1) % 3):
+            session = tf.compat.v1.Session(graph=tf.Graph())
+            with session.graph.as_default():
+                meta = tf.compat.v1.saved_model.load(session, ["serve"], str(folders[which]))
+            sessions.append((which, session, meta.signature_def["features"]))
+        for which, session, signature in [*sessions, *reversed(sessions)]:
+            feed = {signature.inputs["image"].name: request["features"]["image"]}
+            got = session.run(signature.outputs["features"].name, feed)
+            assert cosine(got, expected[which]) > 0.99
+        for _, session, _ in sessions:
+            session.close()
+
+
+def test_the_graph_is_plain_tensorflow(exports: dict[str, Path]) -> None:
+    """No Python, nothing random, no variables, nothing that only XLA can run."""
+    for folder in exports.values():
+        saved = saved_model_pb2.SavedModel()
+        saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+        graph = saved.meta_graphs[0].graph_def
+        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+        names = {node.op for node in nodes}
+        assert not {name for name in names if re.search("PyFunc|Random|Variable|VarHandle|FusedBatchNorm", name)}
+        assert not [node for node in nodes if "_XlaMustCompile" in node.attr]
+        assert not (folder / "variables").exists()
+
+
+def test_what_a_version_folder_holds(exports: dict[str, Path]) -> None:
+    for dtype, folder in exports.items():
+        assert (folder / "assets" / "labels.txt").read_text().split() == list("0123456789")
+        manifest = manifest_of(folder)
+        assert (manifest["name"], manifest["dtype"]) == (dtype, dtype)
+        assert re.fullmatch("[0-9a-f]{64}", manifest["sha256"])
+        records = tf.data.TFRecordDataset(str(folder / "assets.extra" / "tf_serving_warmup_requests"))
+        requests = {}
+        for record in records.as_numpy_iterator():
+            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+            requests[request.model_spec.signature_name] = inputs
+            assert request.model_spec.name == dtype
+        assert set(requests) == {"serving_default", "image_bytes", "features"}
+        answers = ask(folder, requests)
+        assert all(np.isfinite(answers[name][key]).all() for name, key in [("image_bytes", "scores")])
+
+
+def test_one_bad_picture_takes_nothing_from_the_others(exports: dict[str, Path], digit_png: Path) -> None:
+    good = digit_png.read_bytes()
+    alone = ask(exports["float32"], {"image_bytes": {"image_bytes": [good]}})["image_bytes"]
+    mixed = ask(exports["float32"], {"image_bytes": {"image_bytes": [b"junk", good, good[:40], good, b""]}})
+    answer = mixed["image_bytes"]
+    for i in (1, 3):
+        np.testing.assert_allclose(answer["probabilities"][i], alone["probabilities"][0], atol=1e-6)
+        assert (answer["labels"][i] == alone["labels"][0]).all()
+    for i in (0, 2, 4):
+        assert np.isnan(answer["probabilities"][i]).all()
+        assert np.isnan(answer["scores"][i]).all()
+        assert (answer["labels"][i] == b"").all()
+
+
+@pytest.mark.parametrize(
+    ("signature", "inputs", "words"),
+    [
+        ("image_bytes", {"image_bytes": [b"junk", b""]}, "no picture can be read"),
+        ("image_bytes", {"image_bytes": np.zeros((0,), object)}, "image_bytes holds no pictures"),
+        ("image_bytes", {"image_bytes": [[b"a"]]}, "shape"),
+        ("serving_default", {"image": np.zeros((0, 8, 8, 1), "uint8")}, "image holds no pictures"),
+        ("serving_default", {"image": np.zeros((1, 9, 8, 1), "uint8")}, "shape"),
+        ("features", {"image": np.zeros((), "uint8")}, "shape"),
+    ],
+)
+def test_wrong_requests_are_invalid_arguments(
+    exports: dict[str, Path], signature: str, inputs: dict[str, Any], words: str
+) -> None:
+    for folder in exports.values():
+        with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match=words):
+            ask(folder, {signature: inputs})
+
+
+def test_a_layer_that_nothing_here_knows_is_called_as_it_is(tmp_path: Path) -> None:
+    base = rk.build_cifar_resnet(8, input_shape=(16, 16, 3), include_preprocessing=True, include_top=False)
+    x = keras.layers.LayerNormalization()(base.output)
+    x = keras.layers.Add()([keras.layers.Conv2D(64, 2, padding="same")(x), x])
+    x = keras.layers.GlobalMaxPooling2D()(keras.layers.Softmax()(x))
+    model = keras.Model(base.input, keras.layers.Dense(3, "softmax", name="logits")(x))
+    randomise(model)
+    images = RNG.integers(0, 256, (2, 16, 16, 3), "uint8")
+    for dtype in ("float32", "bfloat16"):
+        got = ask(rk.export_servable(model, tmp_path / dtype, dtype=dtype), {"features": {"image": images}})
+        assert cosine(got["features"]["features"], features_of(model, images)) > 0.9999
+
+
+def config_in(folder: Path) -> dict[str, dict[str, Any]]:
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse((folder / "models.config").read_text(), config)
+    return {
+        entry.name: {
+            "base_path": entry.base_path,
+            "versions": list(entry.model_version_policy.specific.versions),
+            **entry.version_labels,
+        }
+        for entry in config.model_config_list.config
+    }
+
+
+def test_models_config_follows_exports_and_rollbacks(digits_run: Path, tmp_path: Path) -> None:
+    other = 'model_config_list { config { name: "other" base_path: "/elsewhere" model_platform: "tensorflow" } }'
+    (tmp_path / "models.config").write_text(other)
+    seen = []
+    for _ in range(3):
+        rk.export_servable(digits_run, tmp_path / "digits")
+        seen.append(config_in(tmp_path))
+    at = {"base_path": "/models/digits"}
+    assert [entry["digits"] for entry in seen] == [
+        {**at, "versions": [1], "stable": 1, "canary": 1},
+        {**at, "versions": [1, 2], "stable": 1, "canary": 2},
+        {**at, "versions": [2, 3], "stable": 2, "canary": 3},
+    ]
+    assert all(entry["other"] == {"base_path": "/elsewhere", "versions": []} for entry in seen)
+    assert rollback(tmp_path, "digits") == (3, 2)
+    assert config_in(tmp_path)["digits"] == {**at, "versions": [2], "stable": 2, "canary": 2}
+    assert (tmp_path / "digits" / "3").is_dir()
+    assert rollback(tmp_path, "digits") == (2, 1)
+    with pytest.raises(UsageError, match="no version before 1"):
+        rollback(tmp_path, "digits")
+    with pytest.raises(UsageError, match="names no model digit; it names other, digits"):
+        rollback(tmp_path, "digit")
+    with pytest.raises(UsageError, match="there is no folder"):
+        rollback(tmp_path / "nowhere", "digits")
+    rk.export_servable(digits_run, tmp_path / "digits")
+    assert config_in(tmp_path)["digits"] == {**at, "versions": [1, 4], "stable": 1, "canary": 4}
+    assert rollback(tmp_path, "digits") == (4, 1)  # and not to 3, which was withdrawn
+
+
+def test_a_damaged_models_config_is_named(digits_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "models.config").write_text("nothing of the kind {")
+    with pytest.raises(UsageError, match="models.config is no configuration of models"):
+        rk.export_servable(digits_run, tmp_path / "digits")
+    assert (tmp_path / "models.config").read_text() == "nothing of the kind {"
+    assert not (tmp_path / "digits").exists()
+
+
+EXPORT = "import sys, resnet_keras as rk; rk.export_servable(sys.argv[1], sys.argv[2]); print('done')"
+
+
+def kill_exports(run: Path, base: Path, delays: list[float]) -> tuple[int, int]:
+    """Start exports and kill each so many seconds after it began to write; how many it caught, and were through."""
+    caught = 0
+    for delay in delays:
+        before = set(base.glob(".export-*"))
+        process = subprocess.Popen([sys.executable, "-c", EXPORT, str(run), str(base)], stdout=subprocess.PIPE)
+        while process.poll() is None and not set(base.glob(".export-*")) - before:
+            time.sleep(0.001)
+        time.sleep(delay)
+        caught += process.poll() is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        for version in base.iterdir():
+            if version.name.isdecimal():
+                assert manifest_of(version)["name"] == base.name
+                assert ask(version, {"features": {"image": np.zeros((1, 8, 8, 1), "uint8")}})
+    return caught, sum(child.name.isdecimal() for child in base.iterdir())
+
+
+def test_a_killed_export_is_never_seen(digits_run: Path, tmp_path: Path) -> None:
+    base = tmp_path / "digits"
+    base.mkdir()
+    assert kill_exports(digits_run, base, [0.0, 0.2]) == (2, 0)
+    assert [child.name for child in base.iterdir()] != []  # what the killed one left, which is no version
+    path = rk.export_servable(digits_run, base)
+    assert [child.name for child in base.iterdir()] == [path.name] == ["1"]
+    assert config_in(tmp_path)["digits"]["canary"] == 1
+
+
+@pytest.mark.slow
+def test_twenty_killed_exports_leave_whole_versions_only(digits_run: Path, tmp_path: Path) -> None:
+    base = tmp_path / "digits"
+    base.mkdir()
+    caught, through = kill_exports(digits_run, base, [0.15 * i for i in range(20)])
+    assert caught >= 5
+    assert through >= 1
+    path = rk.export_servable(digits_run, base)
+    assert int(path.name) == through + 1
+    assert all(child.name.isdecimal() for child in base.iterdir())
+
+
+def test_an_export_beside_another_does_not_take_its_folder(digits_run: Path, tmp_path: Path) -> None:
+    base = tmp_path / "digits"
+    base.mkdir()
+    beside = base / ".export-abandoned"
+    shutil.copytree(rk.export_servable(digits_run, tmp_path / "first"), beside)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", EXPORT, str(digits_run), str(base)], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0] for process in processes] == [b"done\n", b"done\n"]
+    assert sorted(child.name for child in base.iterdir()) == ["1", "2"]
+    assert config_in(tmp_path)["digits"] == {
+        "base_path": "/models/digits",
+        "versions": [1, 2],
+        "stable": 1,
+        "canary": 2,
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_litert_answers_as_the_model_does(trained: Path, data_dir: str, dtype: str, tmp_path: Path) -> None:
+    """On the test split: float32 to rounding, LiteRT's own int8 by accuracy."""
+    from resnet_keras.data.sources import open_source
+
+    more: dict[str, Any] = {"calibration_data": "digits", "data_dir": data_dir} if dtype == "int8" else {}
+    path = export_file(trained, tmp_path / "net.tflite", "litert", dtype=dtype, **more)
+    test: Any = open_source("digits", data_dir).test
+    answer = _ask_litert(path.read_bytes(), test.images)
+    if dtype == "float32":
+        expected = rk.load_model(trained)(test.images.astype("float32"), training=False)
+        np.testing.assert_allclose(answer, expected, atol=1e-5)
+    assert np.mean(answer.argmax(-1) == test.targets) > 0.9
+    assert [child.name for child in tmp_path.iterdir()] == ["net.tflite"]
+
+
+def test_onnx_answers_as_the_model_does(tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not here: pip install 'resnet-keras[onnx]'", exc_type=ImportError)
+    runtime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not here")
+    model, images = network_of("resnet50d")
+    path = export_file(model, tmp_path / "net.onnx", "onnx")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(["probabilities"], {"image": images})
+    np.testing.assert_allclose(answer, model(images.astype("float32"), training=False), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "words"),
+    [
+        ("coreml", {}, "unknown format 'coreml'; choose from onnx, litert"),
+        ("onnx", {"dtype": "int8"}, "unknown dtype for onnx 'int8'"),
+        ("litert", {"dtype": "int8"}, "int8 needs calibration_data"),
+        ("litert", {"calibration_data": "digits"}, "nothing else has a use for it"),
+    ],
+)
+def test_wrong_formats(digits_run: Path, tmp_path: Path, format: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        export_file(digits_run, tmp_path / "net", format, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_its_converter_onnx_says_what_to_install(
+    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tf2onnx.convert", None)
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(UsageError, match=r"tf2onnx.convert is not installed; pip install 'resnet-keras\[onnx\]'"):
+        export_file(digits_run, tmp_path / "net.onnx", "onnx")

@@ -1,0 +1,94 @@
+"""Every name: builds, trains a step, saves, loads and exports."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import resnet_keras as rk
+from resnet_keras.models.registry import NAMES
+from resnet_keras.models.spec import DenseNetSpec, ResNetSpec, VGGSpec
+
+RNG = np.random.default_rng(0)
+
+
+def short(name: str) -> dict[str, Any]:
+    """Fields that leave a network's kind of stem, block and shortcut as it is, and make it short."""
+    spec = NAMES[name].spec
+    if isinstance(spec, VGGSpec):
+        return {"convolutions": (1,) * len(spec.convolutions), "widths": (8, 8, 16, 16, 16), "hidden": 32}
+    if isinstance(spec, DenseNetSpec):
+        return {"layers": (2, 1, 1, 1)[: len(spec.layers)]}
+    stages = len(spec.blocks)
+    return {"blocks": (2, 1, 1, 1)[:stages], "widths": (16, 16, 32, 32)[:stages], "stem_width": 16}
+
+
+def kinds() -> list[str]:
+    """The names, one for each network that they are when short."""
+    untrained = {"dropout": 0.0, "stochastic_depth": 0.0}
+    kinds: dict[Any, str] = {}
+    for name, row in NAMES.items():
+        drops = {field: value for field, value in untrained.items() if hasattr(row.spec, field)}
+        kinds[dataclasses.replace(row.spec, **short(name), **drops)] = name
+    return list(kinds.values())
+
+
+def use(name: str, folder: Path, **fields: Any) -> None:
+    """A step of training, a file, a servable: each answers as the model does."""
+    side = 32
+    model = rk.create_model(name, classes=3, input_shape=(side, side, 3), include_preprocessing=True, **fields)
+    images = RNG.integers(0, 256, (4, side, side, 3)).astype("float32")
+    before = [weight.numpy().copy() for weight in model.trainable_weights]
+    # The gradient of a hundred plain layers with batch norm explodes, hence the clipping.
+    model.compile(keras.optimizers.SGD(1e-3, global_clipnorm=1.0), "sparse_categorical_crossentropy")
+    loss = model.train_on_batch(images, np.array([0, 1, 2, 0]))
+    assert np.isfinite(loss)
+    after = [weight.numpy() for weight in model.trainable_weights]
+    assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(np.isfinite(weight).all() for weight in after)
+
+    model.save(folder / "model.keras")
+    again = rk.load_model(folder / "model.keras")
+    np.testing.assert_array_equal(again(images), model(images))
+
+    served = tf.saved_model.load(str(rk.export_servable(again, folder / "servable")))
+    answer = served.signatures["serving_default"](image=tf.constant(images, tf.uint8))
+    np.testing.assert_allclose(answer["probabilities"], model(images), atol=1e-4)
+    features = served.signatures["features"](image=tf.constant(images, tf.uint8))["features"]
+    assert features.shape[1] == model.get_layer("logits").kernel.shape[0]
+
+
+def test_short_networks_stand_for_every_family() -> None:
+    assert {NAMES[name].family for name in kinds()} == {"resnet", "cifar_resnet", "vgg", "densenet"}
+    assert len(kinds()) >= 20
+    specs = [NAMES[name].spec for name in kinds()]
+    assert {spec.block for spec in specs if isinstance(spec, ResNetSpec)} == {"basic", "bottleneck"}
+    assert any(isinstance(spec, ResNetSpec) and spec.stochastic_depth for spec in specs)
+
+
+@pytest.mark.parametrize("name", kinds())
+def test_every_kind_of_network_in_short(name: str, tmp_path: Path) -> None:
+    use(name, tmp_path, **short(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_in_full(name: str, tmp_path: Path) -> None:
+    """In a process of its own, for TensorFlow gives little of a large network's memory back."""
+    spec = NAMES[name].spec
+    # With statistics of one step, a hundred blocks would double the signal till it overflows; identities do not.
+    fields = {"zero_init_gamma": spec.shortcut != "none"} if isinstance(spec, ResNetSpec) else {}
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        f"from pathlib import Path; import test_family; test_family.use({name!r}, Path({str(tmp_path)!r}), **{fields})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,73 @@
+"""`resnet-keras client`, against the local server."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_serving import Address, running
+
+from resnet_keras.cli.main import main
+from resnet_keras.serving.process import free_ports
+
+
+@pytest.fixture(scope="module")
+def served(servable: Path) -> Iterator[Address]:
+    with running(model_name="digits", model_base_path=str(servable.parent), enable_batching=True) as address:
+        yield address
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_a_folder_many_times(
+    served: Address, picture_folder: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = served.rest if protocol == "rest" else served.grpc
+    words = ["client", str(picture_folder), "--server", server, "--model", "digits", "--protocol", protocol]
+    assert main([*words, "--concurrency", "4", "--repeat", "3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["requests"], told["failed"], len(told["answers"])) == (36, 0, 12)
+    assert sum(row["requests"] for row in told["histogram"]) == 36
+    assert told["latency_ms"]["p50"] <= told["latency_ms"]["p99"]
+    assert all(answer["version"] == 1 and len(answer["labels"]) == 5 for answer in told["answers"])
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "12 requests in" in said
+    assert "latency p50" in said
+
+
+def test_one_picture(served: Address, digit_png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["client", str(digit_png), "--server", served.rest, "--model", "digits"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{digit_png}: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "give at least one picture"),
+        (["{png}", "--protocol", "soap"], "unknown protocol 'soap'"),
+        (["{png}", "--concurrency", "0"], "concurrency must be at least 1"),
+        (["{png}", "--timeout", "0"], "timeout must be more than 0 seconds"),
+        (["{png}", "--version", "1", "--label", "x"], "give --version or --label, not both"),
+        (["{png}", "--model", "other"], "Servable not found for request: Latest(other)"),
+        (["{png}", "--version", "9"], "Specific(digits, 9)"),
+        (["{png}", "--label", "x"], "Unrecognized servable version label: x"),
+        (["/no/such/file"], "cannot read /no/such/file"),
+        (["{empty}"], "there is no picture in"),
+        (["{junk}"], "no picture can be read"),
+        (["{png}", "--server", "localhost:{closed}"], "cannot reach localhost:"),
+        (["{png}", "--server", "localhost:{closed}", "--protocol", "grpc", "--timeout", "5"], "refused: UNAVAILABLE"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(
+    served: Address, digit_png: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "junk.png").write_bytes(b"junk")
+    places = {"png": digit_png, "empty": tmp_path / "empty", "junk": tmp_path / "junk.png", "closed": free_ports()[0]}
+    given = ["--server", served.rest, "--model", "digits"]
+    assert main(["client", *[word.format(**places) for word in words], *(given[:2] if "--server" not in words else []),
+                 *(given[2:] if "--model" not in words else [])]) == 2  # fmt: skip
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1

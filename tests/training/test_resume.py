@@ -1,0 +1,311 @@
+"""A run that is stopped, by whatever and whenever, ends as if it had never been stopped: to the last bit, on CPU."""
+
+import csv
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import resnet_keras as rk
+from resnet_keras.config.train import TrainConfig, differences
+from resnet_keras.errors import UsageError
+from resnet_keras.training.checkpoints import checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
+
+# Everything that has a state of its own: what is dropped, mixed, averaged, in parts, and a checkpoint within an epoch.
+FLAGS = {
+    "--epochs": "3",
+    "--batch-size": "128",
+    "--checkpoint-steps": "3",
+    "--model-options": "stochastic_depth 0.2 dropout 0.1",
+    "--ema": "0.99",
+    "--mixup": "0.2",
+    "--cutmix": "1.0",
+    "--accumulation": "2",
+    "--precise-bn": "200",
+}
+
+
+def command(folder: Path, data_dir: str, *more: str) -> list[str]:
+    flags = [word for flag, values in FLAGS.items() for word in (flag, *values.split())]
+    words = ["train", "digits", *flags, "--quiet", "--run-dir", str(folder), "--data-dir", data_dir, *more]
+    # A background job's children ignore Ctrl-C unless they say otherwise.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.argv = ['resnet-keras']; from resnet_keras.cli.main import main; sys.exit(main({words!r}))"
+    )
+    return [sys.executable, "-c", code]
+
+
+def run(folder: Path, data_dir: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, data_dir, *more), capture_output=True, text=True, check=False)
+
+
+def stop_after(folder: Path, data_dir: str, step: int, number: int, delay: float = 0.0) -> tuple[int, str]:
+    """Start the run and send it a signal some time after the checkpoint of a step, or a later one, is there."""
+    process = subprocess.Popen(command(folder, data_dir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None:
+        newest = checkpoints(folder)[:1]
+        if newest and int(newest[0].stem.split("-")[1]) >= step:
+            time.sleep(delay)
+            process.send_signal(number)
+            break
+        time.sleep(0.01)
+    return process.wait(), process.communicate()[1]
+
+
+def end_of(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray], list[dict[str, str]], dict[str, Any]]:
+    """Weights, those of the best epoch, the table and the metrics of a run, without its times."""
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    weights = rk.load_model(folder).get_weights()
+    best = rk.load_model(folder / "checkpoints" / "best.keras").get_weights()
+    untimed = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    return weights, best, untimed, {k: v for k, v in metrics.items() if k != "seconds"}
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    first, second = end_of(one), end_of(other)
+    for ours, theirs in zip(first[:2], second[:2], strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert first[2:] == second[2:]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
+    """The run, never stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    done = run(folder, data_dir)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_killed_and_started_again_it_ends_the_same(whole: Path, tmp_path: Path, data_dir: str) -> None:
+    """Within the first epoch, then at the end of the second, which is tested and written just then."""
+    folder = tmp_path / "run"
+    assert stop_after(folder, data_dir, 6, signal.SIGKILL, 0.05)[0] == -signal.SIGKILL
+    assert not (folder / "metrics.json").exists()
+    assert stop_after(folder, data_dir, 21, signal.SIGKILL, 0.2)[0] == -signal.SIGKILL
+    # The newest checkpoint is damaged besides: the one before it counts.
+    newest = checkpoints(folder)[0]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    done = run(folder, data_dir)
+    assert done.returncode == 0, done.stderr
+    assert_same_end(whole, folder)
+
+
+@pytest.mark.slow
+def test_twenty_kills(whole: Path, tmp_path: Path, data_dir: str) -> None:
+    folder, drawn, kills = tmp_path / "run", random.Random(0), 0
+    while kills < 20:
+        # Some before the first checkpoint, some far on; the last steps are left for the end.
+        there = checkpoints(folder)[:1]
+        step = int(there[0].stem.split("-")[1]) if there else 0
+        ahead = drawn.choice([0, 0, 3]) if step < 27 else 0
+        code, _ = stop_after(folder, data_dir, min(step + ahead, 30), signal.SIGKILL, drawn.uniform(0, 0.4))
+        if code == -signal.SIGKILL:
+            kills += 1
+        else:  # it came to its end before: begin a new one
+            assert_same_end(whole, folder)
+            folder = tmp_path / f"run-{kills}"
+    done = run(folder, data_dir)
+    assert done.returncode == 0, done.stderr
+    assert_same_end(whole, folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
+def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_later(
+    whole: Path, tmp_path: Path, data_dir: str, number: signal.Signals
+) -> None:
+    folder = tmp_path / "run"
+    code, said = stop_after(folder, data_dir, 12, number)
+    assert code == 130
+    assert said.splitlines()[-1].endswith(f"the run is saved in {folder}; resnet-keras train {folder} goes on")
+    assert "Traceback" not in said
+    if number == signal.SIGINT:
+        assert json.loads((folder / "metrics.json").read_text())["interrupted"]
+        assert rk.evaluate(folder, data_dir=data_dir).examples == 360
+    done = run(folder, data_dir)
+    assert done.returncode == 0, done.stderr
+    assert_same_end(whole, folder)
+
+
+def test_a_finished_run_is_read_and_a_changed_config_refused(whole: Path, data_dir: str) -> None:
+    before = (whole / "metrics.csv").read_bytes(), (whole / "model.keras").stat().st_mtime_ns
+    done = run(whole, data_dir, "--json")
+    assert json.loads(done.stdout)["accuracy"] == json.loads((whole / "metrics.json").read_text())["accuracy"]
+    changed = run(whole, data_dir, "--learning-rate", "0.2", "--epochs", "4")
+    assert changed.returncode == 2
+    assert "is a run of another config: " in changed.stderr
+    assert "learning_rate was 0.1, now 0.2" in changed.stderr
+    assert "epochs was 3, now 4" in changed.stderr
+    assert len(changed.stderr.splitlines()) == 1
+    assert before == ((whole / "metrics.csv").read_bytes(), (whole / "model.keras").stat().st_mtime_ns)
+
+
+def test_only_what_changes_the_result_is_compared() -> None:
+    config = TrainConfig()
+    assert not differences(config, dataclasses.replace(config, run_dir="x", checkpoint_steps=7, data_dir="y"))
+    other = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, momentum=0.5), seed=3)
+    assert differences(config, other) == {"momentum": (0.9, 0.5), "seed": (0, 3)}
+
+
+def test_a_folder_in_use_is_refused(quick: TrainConfig, tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another process trains in"):
+            rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "run")), quiet=True)
+
+
+ARRAYS = {"variable:a": np.arange(12.0).reshape(3, 4)}
+
+
+def write(folder: Path, step: int, keep: int = 9) -> Path:
+    return save_checkpoint(folder, step, {**ARRAYS, "step": np.array(step)}, {"rows": [step]}, keep)
+
+
+def test_the_newest_are_kept_and_the_newest_is_read(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path) == (None, {})
+    for step in (5, 10, 100, 15):
+        write(tmp_path, step, keep=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000100.npz", "step-000000015.npz"]
+    found, damaged = newest_checkpoint(tmp_path)
+    assert found
+    assert not damaged
+    assert found.notes == {"rows": [100]}
+    np.testing.assert_array_equal(found.arrays["variable:a"], ARRAYS["variable:a"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:100],
+        lambda data: data[:-1],
+        lambda data: data[: len(data) // 2],
+        lambda data: b"\0" * len(data),
+        lambda data: data[: len(data) // 2] + b"\0" * (len(data) - len(data) // 2),
+    ],
+)
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    write(tmp_path, 5)
+    newest = write(tmp_path, 10)
+    newest.write_bytes(damage(newest.read_bytes()))
+    found, damaged = newest_checkpoint(tmp_path)
+    assert found
+    assert found.notes == {"rows": [5]}
+    assert list(damaged) == [newest]
+    assert all(damaged.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_a_changed_byte_is_found_or_means_nothing(
+    tmp_path_factory: pytest.TempPathFactory, place: float, flip: int
+) -> None:
+    folder = tmp_path_factory.mktemp("flip")
+    path = write(folder, 5)
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= flip
+    path.write_bytes(bytes(data))
+    found, damaged = newest_checkpoint(folder)
+    if found:
+        assert found.notes == {"rows": [5]}
+        np.testing.assert_array_equal(found.arrays["variable:a"], ARRAYS["variable:a"])
+    else:
+        assert damaged
+
+
+def test_nothing_is_left_of_a_checkpoint_that_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 5)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path, 10)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000005.npz"]
+
+
+def test_a_checkpoint_of_another_network_is_refused_whole(quick: TrainConfig, tmp_path: Path) -> None:
+    from resnet_keras.training.building import prepare
+    from resnet_keras.training.devices import make_strategy
+
+    state = prepare(quick, make_strategy("none")).state
+    arrays = state.arrays()
+    changed = {**arrays, "variable:logits/kernel": np.zeros((3, 3)), "step": np.int64(5)}
+    with pytest.raises(UsageError, match="the checkpoint is of another network or version: it has no variable:logits"):
+        state.load(changed)
+    assert state.arrays()["step"] == 0
+
+
+def test_a_bad_loss_stops_with_step_rate_and_checkpoint(quick: TrainConfig, tmp_path: Path) -> None:
+    config = poisoned(quick, tmp_path / "run")
+    with pytest.raises(UsageError) as error:
+        rk.train(config, quiet=True)
+    message = str(error.value)
+    assert "no number at step" in message
+    assert "learning rate" in message
+    newest = read_checkpoint(checkpoints(tmp_path / "run")[0])
+    assert str(newest.path) in message
+    for name, value in newest.arrays.items():
+        assert np.isfinite(value).all(), name
+
+
+def test_a_bad_loss_rolls_back_to_half_the_rate(
+    quick: TrainConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = rk.train(dataclasses.replace(poisoned(quick, tmp_path / "run"), on_nan="rollback"))
+    assert "at half the learning rate" in capfd.readouterr().err
+    assert np.isfinite(result.metrics["loss"])
+    assert read_checkpoint(checkpoints(tmp_path / "run")[0]).arrays["rate_scale"] < 1
+
+
+def poisoned(quick: TrainConfig, folder: Path) -> TrainConfig:
+    """A run whose rate is too high for it, without a norm that would bear it."""
+    return dataclasses.replace(
+        quick,
+        model="vgg11",
+        image_size=32,
+        model_options={"hidden": 16, "dropout": 0.0},
+        optimizer=dataclasses.replace(quick.optimizer, learning_rate=3.0, momentum=0.5),
+        schedule=dataclasses.replace(quick.schedule, decay="constant", warmup=0.9),
+        run_dir=str(folder),
+        checkpoint_steps=1,
+        keep_checkpoints=9,
+        epochs=1,
+    )
+
+
+def test_on_another_thread_it_trains_without_signals(quick: TrainConfig, tmp_path: Path) -> None:
+    import threading
+
+    results: list[Any] = []
+    config = dataclasses.replace(quick, epochs=1, run_dir=str(tmp_path / "run"))
+    thread = threading.Thread(target=lambda: results.append(rk.train(config, quiet=True)))
+    thread.start()
+    thread.join()
+    assert results[0].metrics["epochs"] == 1
+    assert isinstance(results[0].model, keras.Model)
+    assert os.getpid()

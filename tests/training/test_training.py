@@ -1,0 +1,366 @@
+"""The step, the schedule, repeatability, MirroredStrategy, and the run folder."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import resnet_keras as rk
+from resnet_keras.config.train import Augmentation, Optimizer, Schedule, TrainConfig
+from resnet_keras.errors import UsageError
+from resnet_keras.inference.evaluate import Evaluator
+from resnet_keras.training.building import prepare
+from resnet_keras.training.devices import describe, make_strategy, use_xla
+from resnet_keras.training.optimization import rate_at
+from resnet_keras.training.record import COLUMNS
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+def without_seconds(folder: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in table(folder)]
+
+
+@pytest.mark.parametrize("total", [8, 1000])
+def test_schedules_are_fractions_of_the_run(total: int) -> None:
+    def rates(**fields: Any) -> np.ndarray:
+        return np.array([float(rate_at(step, 2.0, Schedule(**fields), total)) for step in range(total + 1)])
+
+    np.testing.assert_allclose(rates(decay="constant"), 2.0)
+    steps = rates(decay="step", milestones=(0.5, 0.75))
+    assert steps[total // 2 - 1] == 2.0
+    np.testing.assert_allclose(steps[[total // 2, total * 3 // 4, total]], [0.2, 0.02, 0.02], rtol=1e-5)
+    cosine = rates(decay="cosine", warmup=0.25)
+    assert cosine[0] == pytest.approx(2.0 / (total / 4))
+    assert cosine[total // 4] == pytest.approx(2.0)
+    assert cosine[total * 5 // 8] == pytest.approx(1.0, rel=1e-3)
+    assert cosine[total] == pytest.approx(0.0, abs=1e-6)
+    linear = rates(decay="linear", warmup=0.5)
+    assert linear[total * 3 // 4] == pytest.approx(1.0)
+    assert (np.diff(linear[total // 2 :]) < 0).all()
+    np.testing.assert_allclose(rates(decay="poly", power=1), rates(decay="linear"), rtol=1e-5, atol=1e-6)
+    assert rates(decay="poly", power=3)[total // 2] == pytest.approx(2.0 / 8)
+    assert rates(decay="cosine", floor=0.1)[total] == pytest.approx(0.2)
+    held = rates(decay="constant", warmup=0.25, warmup_from=0.1, warmup_shape="constant")
+    np.testing.assert_allclose(held, np.where(np.arange(total + 1) < total / 4, 0.2, 2.0), rtol=1e-6)
+    assert rates(decay="constant", warmup=0.5, warmup_from=0.5)[0] == pytest.approx(1 + 2 / total)
+
+
+def test_mirrored_with_ordinary_norm_trains_and_evaluates(quick: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(quick, strategy="mirrored", run_dir=str(tmp_path / "run"))
+    result = rk.train(config, quiet=True)
+    assert result.metrics["environment"]["devices"] == "MirroredStrategy on 2 CPUs"
+    rows = table(result.run_dir)
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    alone = rk.evaluate(result.run_dir, data_dir=quick.data_dir)
+    assert alone.loss == pytest.approx(result.metrics["loss"], rel=1e-5)
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_evaluated_whole(quick: TrainConfig) -> None:
+    strategy = make_strategy("mirrored")
+    network = prepare(quick, strategy).network
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), "uint8")
+    batches = tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype="float32")[:5])).batch(4)  # 4, then 1
+    labels = tuple("0123456789")
+    two = Evaluator(network, labels, strategy)(batches)
+    one = Evaluator(network, labels)(batches)
+    assert two.examples == 5
+    assert two.loss == pytest.approx(one.loss, rel=1e-5)
+
+
+def test_test_flip_is_the_mean_of_both_sides(quick: TrainConfig) -> None:
+    network = prepare(quick, make_strategy("none")).network
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), "uint8")
+    one_hot = np.eye(10, dtype="float32")[:6]
+    batches = tf.data.Dataset.from_tensor_slices((images, one_hot)).batch(6)
+    both = (network.predict(images, verbose=0) + network.predict(images[:, :, ::-1], verbose=0)) / 2
+    expected = -np.log(np.sum(both * one_hot, axis=1)).mean()
+    result = Evaluator(network, tuple("0123456789"), flip=True)(batches)
+    assert result.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_devices(quick: TrainConfig) -> None:
+    one, two = make_strategy("none"), make_strategy("mirrored")
+    assert make_strategy("auto") is one  # no GPU here
+    assert describe(one) == "1 CPU"
+    assert not use_xla(quick, one)
+    assert use_xla(dataclasses.replace(quick, xla="on"), one)
+    assert use_xla(dataclasses.replace(quick, xla="on"), two)
+    meets = dataclasses.replace(quick, xla="on", model_options={"norm": "sync_batch"})
+    assert use_xla(meets, one)
+    with pytest.raises(UsageError, match="xla on cannot compile norm sync_batch, in which replicas meet"):
+        use_xla(meets, two)
+
+
+def test_xla_trains(quick: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(quick, xla="on", epochs=1, model="cifar_resnet20", run_dir=str(tmp_path / "run"))
+    assert rk.train(config, quiet=True).metrics["environment"]["xla"] == "on"
+
+
+def test_one_seed_one_result_another_seed_another(quick: TrainConfig, digits_run: Path, tmp_path: Path) -> None:
+    same = rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "same")), quiet=True)
+    other = rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "other"), seed=1), quiet=True)
+    assert without_seconds(same.run_dir) == without_seconds(digits_run)
+    assert without_seconds(other.run_dir) != without_seconds(digits_run)
+    first = keras.models.load_model(digits_run / "model.keras")
+    for a, b in zip(first.get_weights(), same.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_run_folder(digits_run: Path, quick: TrainConfig) -> None:
+    names = {str(path.relative_to(digits_run)) for path in digits_run.rglob("*") if path.is_file()}
+    expected = {"config.json", "metrics.csv", "metrics.json", "model.keras", "checkpoints/best.keras", "report.html"}
+    assert expected <= names
+    assert any(name.startswith("tensorboard/") for name in names)
+    assert not [name for name in names if "part" in name]
+    rows = table(digits_run)
+    assert list(rows[0]) == list(COLUMNS)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    metrics = json.loads((digits_run / "metrics.json").read_text())
+    assert metrics["accuracy"] == float(rows[-1]["val_accuracy"])
+    assert metrics["examples"] == 360
+    assert metrics["environment"]["tensorflow"] == tf.__version__
+    assert not metrics["interrupted"]
+    card = next(layer.card for layer in rk.load_model(digits_run).layers if layer.name == "preprocessing")
+    assert card.metrics["accuracy"] == metrics["accuracy"]
+    assert (card.data, card.recipe, card.network) == ("digits", "digits", "cifar_resnet20")
+    page = (digits_run / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http" not in page
+
+
+def test_epochs_may_go_untested_but_the_last(quick: TrainConfig, tmp_path: Path) -> None:
+    """The weights do not depend on how often they are tested, and the best is the best of those that were."""
+    folders = [tmp_path / str(every) for every in (1, 2)]
+    results = []
+    for every, folder in zip((1, 2), folders, strict=True):
+        config = dataclasses.replace(quick, epochs=3, test_every=every, run_dir=str(folder))
+        results.append(rk.train(config, quiet=True))
+    seldom = table(folders[1])
+    assert [row["val_accuracy"] != "" for row in seldom] == [False, True, True]
+    often = table(folders[0])
+    assert [row["val_accuracy"] for row in seldom[1:]] == [row["val_accuracy"] for row in often[1:]]
+    assert [row["loss"] for row in seldom] == [row["loss"] for row in often]
+    assert results[1].metrics["accuracy"] == float(often[-1]["val_accuracy"])
+    assert (folders[1] / "checkpoints" / "best.keras").is_file()
+    assert "data:image/png;base64," in (folders[1] / "report.html").read_text()
+
+
+def test_tensorboard_has_the_scalars(digits_run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = set()
+    for part in ("train", "validation"):
+        events = EventAccumulator(str(digits_run / "tensorboard" / part))
+        events.Reload()
+        tags |= {f"{part}/{tag}" for tag in events.Tags()["tensors"]}
+    wanted = {"train/epoch_loss", "train/epoch_accuracy", "train/epoch_learning_rate"}
+    assert wanted | {"validation/epoch_loss", "validation/epoch_accuracy"} <= tags
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_exports(quick: TrainConfig, precision: str, tmp_path: Path) -> None:
+    before = keras.config.dtype_policy().name
+    config = dataclasses.replace(quick, precision=precision, run_dir=str(tmp_path / "run"))
+    result = rk.train(config, quiet=True)
+    assert keras.config.dtype_policy().name == before
+    rows = table(result.run_dir)
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+    assert result.model.get_layer("stage1_block1").dtype_policy.name == precision
+    assert rk.export_servable(result.run_dir, tmp_path / "servable").name == "1"
+
+
+def test_weights_start_a_run(quick: TrainConfig, digits_run: Path, tmp_path: Path) -> None:
+    tiny_rate = Optimizer(learning_rate=1e-9)
+    config = dataclasses.replace(quick, weights=str(digits_run), optimizer=tiny_rate, epochs=1)
+    result = rk.train(dataclasses.replace(config, run_dir=str(tmp_path / "run")), quiet=True)
+    trained = rk.load_model(digits_run).get_layer("logits").get_weights()
+    np.testing.assert_allclose(result.model.get_layer("logits").get_weights()[0], trained[0], atol=1e-6)
+    with pytest.raises(UsageError, match="do not fit cifar_resnet32"):
+        rk.train(dataclasses.replace(config, model="cifar_resnet32"), quiet=True)
+
+
+def test_weights_of_other_classes_keep_all_but_the_head(
+    quick: TrainConfig, digits_run: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    colour = rk.build_cifar_resnet(20, classes=10, input_shape=(16, 16, 3))
+    colour.save(tmp_path / "colour.keras")
+    config = dataclasses.replace(
+        quick,
+        data=str(picture_folder),
+        image_size=16,
+        weights=str(tmp_path / "colour.keras"),
+        batch_size=4,
+        epochs=1,
+        optimizer=Optimizer(learning_rate=1e-9),
+        run_dir=str(tmp_path / "run"),
+    )
+    model = rk.train(config, quiet=True).model
+    np.testing.assert_allclose(
+        model.get_layer("stage1_block1").get_weights()[0], colour.get_layer("stage1_block1").get_weights()[0], atol=1e-6
+    )
+    assert model.output_shape == (None, 2)
+
+
+def test_interruption_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnet_keras.training.progress import Progress
+
+    def interrupt(self: Progress, step: int, totals: Any) -> None:
+        if step == 14:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "steps", interrupt)
+    folder = tmp_path / "run"
+    config = dataclasses.replace(quick, run_dir=str(folder))
+    with pytest.raises(KeyboardInterrupt, match="run"):
+        rk.train(config)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["interrupted"]
+    assert metrics["epochs"] == 1
+    assert rk.evaluate(folder, data_dir=quick.data_dir).loss == pytest.approx(metrics["loss"], rel=1e-6)
+    assert "Interrupted before its end" in (folder / "report.html").read_text()
+
+
+def test_divergence_is_said_and_keeps_the_last_sound_model(quick: TrainConfig, tmp_path: Path) -> None:
+    wild = Optimizer(learning_rate=1e30)
+    config = dataclasses.replace(quick, optimizer=wild, schedule=Schedule("constant"), run_dir=str(tmp_path / "run"))
+    with pytest.raises(UsageError, match="training diverged; lower --learning-rate"):
+        rk.train(config, quiet=True)
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "resnet51"}, "unknown model"),
+        ({"data": "no_such_data"}, "no such folder and no TensorFlow data set"),
+        ({"batch_size": 1438}, "larger than the 1437 training pictures"),
+        ({"strategy": "mirrored", "batch_size": 63}, "cannot be divided over MirroredStrategy on 2 CPUs"),
+        ({"accumulation": 5, "batch_size": 64}, "cannot be divided over 1 CPU, in 5 parts each"),
+        ({"freeze": "stem", "unfreeze": {"stage9": 0.5}}, "unknown part of cifar_resnet20 'stage9'"),
+        ({"optimizer": Optimizer(no_decay=("head",))}, "unknown layer in no_decay 'head'"),
+        ({"augmentation": Augmentation(lighting=0.1)}, "lighting"),
+        ({"augmentation": Augmentation("pad", 9)}, "pad 9 is more than the 8 pixels"),
+        ({"augmentation": Augmentation(mixup=0.2), "batch_size": 63}, "odd|even"),
+        ({"model_options": {"shortcut": "Q"}}, "unknown shortcut"),
+        ({"model": "resnet50"}, "8x8 is too small"),
+        ({"weights": "/nowhere"}, "no file of weights or run folder at /nowhere"),
+        ({"weights": "imagenet"}, "there are no 'imagenet' weights for cifar_resnet20 as it is built"),
+        ({"freeze": "logits"}, "with freeze=logits nothing is left to learn"),
+        ({"freeze": "stage4"}, "unknown part of cifar_resnet20 'stage4'; did you mean|unknown part .* choose from"),
+        ({"model": "vgg11"}, "8x8 is too small"),
+        ({"model": "vgg11", "model_options": {"se_ratio": 0.1}}, "unknown field of --model-options 'se_ratio'"),
+    ],
+    ids=str,
+)
+def test_refusals_come_before_anything_is_written(
+    quick: TrainConfig, changes: dict, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "run"), **changes), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_something_else_is_refused(quick: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty; give another --run-dir"):
+        rk.train(dataclasses.replace(quick, run_dir=str(tmp_path)), quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_plain_nets_train_by_every_recipe(quick: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(quick, model="cifar_plain20", epochs=1, run_dir=str(tmp_path / "run"))
+    assert config.zero_init_gamma
+    rk.train(dataclasses.replace(config, augmentation=Augmentation(flip=True)), quiet=True)
+
+
+def test_resized_crops_of_pictures_in_memory(quick: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        quick, augmentation=Augmentation("resized"), image_size=12, epochs=1, run_dir=str(tmp_path / "run")
+    )
+    assert rk.train(config, quiet=True).model.input_shape == (None, 12, 12, 1)
+
+
+def test_a_run_takes_over_the_normalisation_it_starts_from(quick: TrainConfig, tmp_path: Path) -> None:
+    card = rk.ModelCard(mean=(0.1,), std=(0.7,))
+    model = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), include_preprocessing=card)
+    model.save(tmp_path / "start.keras")
+    config = dataclasses.replace(quick, weights=str(tmp_path / "start.keras"), epochs=1, run_dir=str(tmp_path / "run"))
+    layer = rk.train(config, quiet=True).model.get_layer("preprocessing")
+    assert (layer.card.mean, layer.card.std) == ((0.1,), (0.7,))
+
+
+def test_fine_tuning_leaves_what_is_frozen_and_makes_a_new_head(quick: TrainConfig, tmp_path: Path) -> None:
+    start = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), classes=7)
+    rk.save_weights(start, tmp_path / "start.npz")
+    config = dataclasses.replace(
+        quick, weights=str(tmp_path / "start.npz"), freeze="stage2", epochs=1, run_dir=str(tmp_path / "run")
+    )
+    config = dataclasses.replace(config, optimizer=Optimizer(0.05, layer_decay=0.7))
+    model = rk.train(config, quiet=True).model
+    assert model.output_shape == (None, 10)
+    for layer in start.layers:
+        if layer.name.startswith(("stem", "stage1", "stage2")):
+            for a, b in zip(layer.get_weights(), model.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(a, b)
+    moved = model.get_layer("stage3_block1").get_weights()[0] - start.get_layer("stage3_block1").get_weights()[0]
+    assert np.abs(moved).max() > 0
+
+
+@pytest.mark.parametrize("strategy", ["none", "mirrored"])
+def test_what_is_dropped_follows_the_seed(
+    strategy: Literal["none", "mirrored"], quick: TrainConfig, tmp_path: Path
+) -> None:
+    losses = []
+    for run in range(2):
+        config = dataclasses.replace(
+            quick,
+            model_options={"stochastic_depth": 0.3, "dropout": 0.2, "norm": "group", "antialias": True},
+            strategy=strategy,
+            epochs=1,
+            run_dir=str(tmp_path / str(run)),
+        )
+        losses.append(rk.train(config, quiet=True).metrics["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6 if strategy == "none" else 1e-3)
+    assert losses[0] < 2.3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"classes": 5},
+        {"name": "x"},
+        {"include_top": False},
+        {"se_ratio": "abc"},
+        {"blocks": 3},
+        {"widths": (0, 1, 2)},
+        {"activation": "foo"},
+        {"stem": "deep", "stem_width": 1},
+    ],
+    ids=str,
+)
+def test_model_options_are_fields_of_a_spec_with_their_types(quick: TrainConfig, options: dict, tmp_path: Path) -> None:
+    config = dataclasses.replace(quick, model_options=options, run_dir=str(tmp_path / "run"))
+    with pytest.raises(UsageError) as error:
+        rk.train(config, quiet=True)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_be_tested_on_pictures_held_out(quick: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(quick, validation=0.2, epochs=1, run_dir=str(tmp_path / "run"))
+    result = rk.train(config, quiet=True)
+    assert result.metrics["examples"] == round(0.2 * 1437)
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Held-out accuracy" in report
+    assert not rk.model_card(result.model).metrics
