@@ -35,6 +35,7 @@ from tyro.conf import Positional
 
 from resnet_keras.cli.flags import fill
 from resnet_keras.config.recipes import recipe
+from resnet_keras.config.run_folder import CONFIG, METRICS, check_run_folder, new_folder_name, run_folder
 from resnet_keras.config.train import Augmentation, Optimizer, Schedule, TrainConfig, differences
 from resnet_keras.data.pipeline import steps_per_epoch
 from resnet_keras.data.sources import open_source
@@ -42,7 +43,6 @@ from resnet_keras.data.splits import ArraySplit, Source, statistics
 from resnet_keras.errors import UsageError
 from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.models.registry import named
-from resnet_keras.models.saved import CONFIG, METRICS, check_run_folder, new_folder_name, run_folder
 from resnet_keras.training.record import Record, Row
 
 PROGRAM = "python -m benchmarks.cifar_torch"

@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from benchmarks.pairs import paired_ratio
 from resnet_keras.config.train import Augmentation
-from resnet_keras.data.pipeline import PictureFormat, training_batches
+from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.pipeline import training_batches
 from resnet_keras.data.splits import ArraySplit, Source
 
 COUNT, BATCH, PAIRS = 20_000, 128, 5

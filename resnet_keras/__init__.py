@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from resnet_keras.inference.predict import decode_predictions, predict, preprocess_input
     from resnet_keras.models.card import ModelCard
     from resnet_keras.models.complexity import Complexity, complexity, create_model
+    from resnet_keras.models.densenet import build_densenet
     from resnet_keras.models.features import feature_pyramid, freeze, freeze_norms, unfreeze
+    from resnet_keras.models.preprocessing import model_card
     from resnet_keras.models.registry import list_models
     from resnet_keras.models.resnet import build_cifar_resnet, build_resnet
-    from resnet_keras.models.saved import load_model, model_card
+    from resnet_keras.models.saved import load_model
     from resnet_keras.models.spec import ResNetSpec
-    from resnet_keras.models.vgg import build_densenet, build_vgg
+    from resnet_keras.models.vgg import build_vgg
     from resnet_keras.models.weights.loading import load_weights
     from resnet_keras.models.weights.saving import save_weights, torch_state_dict
     from resnet_keras.reports.run import draw_explanation
@@ -48,7 +50,7 @@ _HOMES = {
     "predict": "inference.predict",
     "build_cifar_resnet": "models.resnet",
     "build_resnet": "models.resnet",
-    "build_densenet": "models.vgg",
+    "build_densenet": "models.densenet",
     "build_vgg": "models.vgg",
     "feature_pyramid": "models.features",
     "freeze": "models.features",
@@ -56,7 +58,7 @@ _HOMES = {
     "unfreeze": "models.features",
     "decode_predictions": "inference.predict",
     "preprocess_input": "inference.predict",
-    "model_card": "models.saved",
+    "model_card": "models.preprocessing",
     "load_weights": "models.weights.loading",
     "save_weights": "models.weights.saving",
     "torch_state_dict": "models.weights.saving",

@@ -11,9 +11,9 @@ from typing import Any
 import keras_tuner
 
 from resnet_keras.config.recipes import RECIPES, recipe
+from resnet_keras.config.run_folder import HISTORY
 from resnet_keras.config.train import TrainConfig, config_from_json
 from resnet_keras.files import json_text, write_text
-from resnet_keras.models.saved import TABLE
 from resnet_keras.training.record import read_table
 from tuning.oracles import Status
 from tuning.report import Row, write_report
@@ -193,7 +193,7 @@ class Results:
 
 def _curve(run_folder: Path) -> list[tuple[int, float]]:
     """Epoch and held-out accuracy."""
-    if not (run_folder / TABLE).exists():
+    if not (run_folder / HISTORY).exists():
         return []
     return [(int(row["epoch"]), row["val_accuracy"]) for row in read_table(run_folder) if row["val_accuracy"]]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resnet_keras.config.run_folder import METRICS
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.files import write_text
-from resnet_keras.models.saved import METRICS
 
 CONFIG = "config.json"
 LOG = "log.txt"

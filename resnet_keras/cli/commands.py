@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError, require, unknown
 from resnet_keras.experiments.settings import Settings
+from resnet_keras.serving.options import ServerOptions
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -259,6 +260,15 @@ class Rollback:
             print(f"{self.name}: version {gone} is served no more, version {served} is")
 
 
+class Serve(ServerOptions):
+    """Serve models over TensorFlow Serving's API: gRPC, REST and a page to try them on."""
+
+    def run(self) -> None:
+        from resnet_keras.serving.server import serve
+
+        serve(self)
+
+
 @dataclass(frozen=True)
 class Experiment:
     """What a shortcut does, measured: gradients, responses, lesions, shortcuts, pre-activation, a thousand layers."""
@@ -268,8 +278,8 @@ class Experiment:
     settings: Settings
 
     def run(self) -> None:
+        from resnet_keras.config.run_folder import REPORT
         from resnet_keras.experiments.table import run_experiment
-        from resnet_keras.models.saved import REPORT
 
         finding, folder = run_experiment(self.name, self.settings)
         if self.settings.json:

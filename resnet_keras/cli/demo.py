@@ -10,12 +10,12 @@ from typing import Any
 import tensorflow as tf
 
 from resnet_keras.config.recipes import recipe
+from resnet_keras.config.run_folder import REPORT
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit
 from resnet_keras.export.servable import export_servable
 from resnet_keras.inference.evaluate import evaluate
 from resnet_keras.inference.predict import predict
-from resnet_keras.models.saved import REPORT
 from resnet_keras.serving.client import Answer, Client
 from resnet_keras.serving.process import server_process
 from resnet_keras.training.trainer import train

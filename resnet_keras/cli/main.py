@@ -21,6 +21,7 @@ from resnet_keras.cli.commands import (
     Models,
     Predict,
     Rollback,
+    Serve,
     Train,
 )
 from resnet_keras.cli.flags import fill
@@ -30,7 +31,7 @@ from resnet_keras.errors import HostLost, UsageError, reason, unknown
 from resnet_keras.experiments.settings import Settings
 from resnet_keras.experiments.table import EXPERIMENTS, named_experiment
 from resnet_keras.serving.client import Client
-from resnet_keras.serving.options import Serve, in_tyro_form
+from resnet_keras.serving.options import in_tyro_form
 from resnet_keras.startup import import_tensorflow
 from resnet_keras.version import __version__
 

@@ -27,29 +27,13 @@ from resnet_keras.data.augmentation import (
     random_scaled_crop,
     window_draws,
 )
-from resnet_keras.data.images import decode, resize_and_centre_crop
+from resnet_keras.data.format import PictureFormat
 from resnet_keras.data.policies import randaugment, trivialaugment
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, FileSplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError
-from resnet_keras.models.card import ModelCard
 
 SHUFFLE_WINDOW = 16_384
 """Encoded pictures of a streamed split that are shuffled at a time."""
-
-
-@dataclass(frozen=True)
-class PictureFormat:
-    """The size that a network takes, and how pictures are brought to it."""
-
-    size: tuple[int, int]
-    channels: int
-    card: ModelCard
-
-    def prepare(self, picture: tf.Tensor) -> tf.Tensor:
-        """An encoded picture, or `uint8[H, W, channels]`, to `float32[*size, channels]`: the evaluation transform."""
-        image = decode(picture, self.channels) if picture.dtype == tf.string else picture
-        image = resize_and_centre_crop(image, self.size, self.card.crop, self.card.interpolation)
-        return tf.ensure_shape(image, [*self.size, self.channels])
 
 
 def prepared(split: Split, shape: PictureFormat) -> ArraySplit | None:

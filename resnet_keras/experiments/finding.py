@@ -10,8 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from resnet_keras.config.run_folder import REPORT
 from resnet_keras.files import json_text, whole, write_text
-from resnet_keras.models.saved import REPORT
 from resnet_keras.reports.run import PAGE, image_tag, pairs_table, png_of
 
 SUMMARY = "summary.json"

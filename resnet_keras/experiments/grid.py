@@ -11,15 +11,17 @@ from typing import Any
 
 import keras
 
+from resnet_keras.config.run_folder import METRICS, new_folder_name
 from resnet_keras.config.train import flat
-from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, steps_per_epoch
+from resnet_keras.data.format import PictureFormat, picture_format
+from resnet_keras.data.pipeline import evaluation_batches, steps_per_epoch
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.experiments.settings import Net, Settings
 from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
-from resnet_keras.models.saved import METRICS, load_model, new_folder_name, picture_format
+from resnet_keras.models.saved import load_model
 from resnet_keras.training.building import Prepared
 from resnet_keras.training.loop import Watcher
 from resnet_keras.training.record import Row, read_table

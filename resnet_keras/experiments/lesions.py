@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from resnet_keras.data.format import picture_format
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import chain, error_of, lesionable, swapped, without
@@ -17,7 +18,6 @@ from resnet_keras.experiments.curves import MARKERS, means_table
 from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.settings import Settings, plain, residual
-from resnet_keras.models.saved import picture_format
 from resnet_keras.reports.run import COLOURS
 
 KINDS = ("plain", "residual")

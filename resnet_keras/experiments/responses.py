@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from resnet_keras.data.format import picture_format
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import branch_sizes, responses
 from resnet_keras.experiments.curves import as_rows, means_table
 from resnet_keras.experiments.finding import Finding, Picture
 from resnet_keras.experiments.grid import train_all, training_pictures
 from resnet_keras.experiments.settings import Settings, plain, residual
-from resnet_keras.models.saved import picture_format
 from resnet_keras.reports.run import COLOURS
 
 PICTURES = 512

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data.pipeline import PictureFormat, prepared
+from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.pipeline import prepared
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Split
 from resnet_keras.errors import UsageError

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data.pipeline import PictureFormat
+from resnet_keras.data.format import PictureFormat, picture_format
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.export.calibration import open_calibration, prove
 from resnet_keras.export.floating import emit_float
@@ -23,7 +23,7 @@ from resnet_keras.export.lowering import in_float32, lower
 from resnet_keras.export.operations import Operation
 from resnet_keras.files import whole, writing_to
 from resnet_keras.inference.predict import model_labels
-from resnet_keras.models.saved import classifier, picture_format
+from resnet_keras.models.saved import classifier
 from resnet_keras.startup import standard_error_held
 
 FORMATS = {"onnx": ".onnx", "litert": ".tflite"}

@@ -28,15 +28,9 @@ from resnet_keras.export.operations import (
     Subsample,
 )
 from resnet_keras.models.blocks import DenseLayer, ResidualBlock
-from resnet_keras.models.layers import (
-    Chain,
-    Preprocessing,
-    SqueezeExcitation,
-    StandardizedConv2D,
-    ZeroPaddedShortcut,
-)
+from resnet_keras.models.layers import Chain, SqueezeExcitation, StandardizedConv2D, ZeroPaddedShortcut
 from resnet_keras.models.pooling import StemMaxPooling
-from resnet_keras.models.saved import missing_normalisation
+from resnet_keras.models.preprocessing import Preprocessing, missing_normalisation
 
 
 def lower(model: keras.Model) -> tuple[Operation, Operation]:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from resnet_keras.data.format import from_pixels, picture_format
 from resnet_keras.errors import UsageError, require, unknown
 from resnet_keras.export.calibration import BATCH, CalibrationSet, batches, measure_ranges, open_calibration, prove
 from resnet_keras.export.floating import emit_float
@@ -22,7 +23,8 @@ from resnet_keras.export.signatures import Network, servable
 from resnet_keras.export.versions import publish
 from resnet_keras.export.warmup import write_warmup
 from resnet_keras.inference.predict import model_labels
-from resnet_keras.models.saved import card_layer, classifier, from_pixels, picture_format
+from resnet_keras.models.preprocessing import card_layer
+from resnet_keras.models.saved import classifier
 from resnet_keras.version import __version__
 
 MANIFEST = Path("assets.extra", "manifest.json")

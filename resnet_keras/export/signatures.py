@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from resnet_keras.data.pipeline import PictureFormat
+from resnet_keras.data.format import PictureFormat
 from resnet_keras.export.saved_model import Signature
 
 Network = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]

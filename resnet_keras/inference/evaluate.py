@@ -9,10 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.config.run_folder import run_config
+from resnet_keras.data.format import from_pixels, picture_format
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.sources import open_source
 from resnet_keras.errors import UsageError
-from resnet_keras.models.saved import card_layer, classifier, from_pixels, picture_format, run_config
+from resnet_keras.models.preprocessing import card_layer
+from resnet_keras.models.saved import classifier
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def evaluate(
     Raises:
         UsageError: nothing there, a damaged file, no data named, or data of other classes or channels.
     """
-    model, config = classifier(source), run_config(source)
+    model = classifier(source)
+    config = run_config(source) if isinstance(source, str | Path) else None
     layer = card_layer(model)
     if config and data in (None, config.data):
         data, data_dir = config.data, data_dir or config.data_dir

@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.data.format import picture_format
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.inference.predict import model_labels, read_picture, servable_folder
-from resnet_keras.models.saved import classifier, missing_normalisation, model_file, picture_format
+from resnet_keras.models.preprocessing import missing_normalisation
+from resnet_keras.models.saved import classifier, model_file
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.data.format import from_pixels, picture_format
 from resnet_keras.data.images import decode
 from resnet_keras.errors import UsageError, reason, require
-from resnet_keras.models.layers import normalised
-from resnet_keras.models.saved import card_layer, classifier, from_pixels, model_card, model_file, picture_format
+from resnet_keras.models.preprocessing import card_layer, model_card, normalised
+from resnet_keras.models.saved import classifier, model_file
 from resnet_keras.startup import standard_error_held
 
 BATCH = 32

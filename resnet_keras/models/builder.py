@@ -9,9 +9,8 @@ import keras
 
 from resnet_keras.errors import UsageError, is_whole, require, unknown
 from resnet_keras.models.card import ModelCard
-from resnet_keras.models.layers import Preprocessing
+from resnet_keras.models.preprocessing import Preprocessing, card_layer
 from resnet_keras.models.registry import hub_name, names_of
-from resnet_keras.models.saved import card_layer
 from resnet_keras.models.spec import DenseNetSpec, ResNetSpec, VGGSpec
 from resnet_keras.models.weights.loading import load_weights
 
@@ -114,3 +113,10 @@ def close(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, inpu
         weights = hub_name(spec, model.name) if weights == "imagenet" else weights
         load_weights(model, weights, set_card=not isinstance(options.include_preprocessing, ModelCard))
     return model
+
+
+def split_arguments(name: str, arguments: dict[str, Any]) -> tuple[ModelOptions, dict[str, Any]]:
+    """A builder's arguments, parted into the options that all builders share and the fields of a spec."""
+    shared = {key: value for key, value in arguments.items() if key in ModelOptions.__dataclass_fields__}
+    fields = {key: value for key, value in arguments.items() if key not in shared}
+    return ModelOptions(**{**shared, "name": shared.get("name") or name}), fields

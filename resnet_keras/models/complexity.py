@@ -12,10 +12,11 @@ from typing import Any
 import keras
 
 from resnet_keras.errors import UsageError
+from resnet_keras.models.densenet import build_densenet
 from resnet_keras.models.layers import leaves
-from resnet_keras.models.registry import NAMES, TABLE, named
+from resnet_keras.models.registry import NAMES, COMPLEXITY, named
 from resnet_keras.models.resnet import build_cifar_resnet, build_resnet
-from resnet_keras.models.vgg import build_densenet, build_vgg
+from resnet_keras.models.vgg import build_vgg
 from resnet_keras.models.weights.units import HEAD
 
 BUILDERS = {
@@ -93,4 +94,4 @@ def measure_all() -> dict[str, dict[str, int]]:
 
 if __name__ == "__main__":
     rows = (f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in measure_all().items())
-    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    COMPLEXITY.write_text("{\n" + ",\n".join(rows) + "\n}\n")

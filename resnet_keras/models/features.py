@@ -7,7 +7,7 @@ import keras
 
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.models.layers import leaves, sublayers_of
-from resnet_keras.models.saved import card_layer
+from resnet_keras.models.preprocessing import card_layer
 
 NORMS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
 

@@ -13,7 +13,6 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.python.eager import record
 
-from resnet_keras.models.card import ModelCard
 from resnet_keras.models.normalization import normalization
 from resnet_keras.models.pooling import BlurPool, Shape
 from resnet_keras.models.spec import Norm
@@ -352,39 +351,6 @@ class ZeroPaddedShortcut(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "strides": self.strides}
-
-
-@keras.saving.register_keras_serializable("resnet_keras")
-class Preprocessing(keras.layers.Layer):
-    """Raw pixels, 0 to 255, to the numbers the network was trained on: `(x / 255 - mean) / std`, in float32.
-
-    It carries the model's card. The layer computes in float32 whatever the policy is.
-
-    Args:
-        card: a `ModelCard`, or its dictionary.
-        normalise: False for a layer that only carries the card: it hands on what the caller has normalised.
-    """
-
-    def __init__(self, card: ModelCard | dict[str, Any] | None = None, normalise: bool = True, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "dtype": "float32"})
-        self.card = card if isinstance(card, ModelCard) else ModelCard(**(card or {}))
-        self.normalise = normalise
-
-    def call(self, x: Any) -> Any:
-        return normalised(x, self.card) if self.normalise else x
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "card": self.card.to_dict(), "normalise": self.normalise}
-
-
-def normalised(pixels: Any, card: ModelCard) -> Any:
-    """RGB pixels, 0 to 255, as a card's network takes them: float32, in the card's order of channels."""
-    mean, std = (ops.convert_to_tensor(v, "float32") for v in (card.mean, card.std))
-    x = (ops.cast(pixels, "float32") / 255.0 - mean) / std
-    return ops.flip(x, -1) if card.channels == "BGR" else x
 
 
 TRAINING_AWARE = (Chain, keras.layers.BatchNormalization, keras.layers.Dropout)

@@ -32,7 +32,7 @@ SPECS: Mapping[Family, Callable[..., ResNetSpec | VGGSpec | DenseNetSpec]] = {
     "vgg": vgg_spec,
     "densenet": densenet_spec,
 }
-TABLE = Path(__file__).with_name("complexity.json")
+COMPLEXITY = Path(__file__).with_name("complexity.json")
 PACKAGED: Mapping[str, Path] = {"cifar10-jpeg": Path(__file__).parent / "weights" / "cifar10-jpeg.keras"}
 """Trained networks that come with the package. The card in each file says of what, on what and how well."""
 OFFER = "cifar10-jpeg (a ResNet-20, right for 84.27 % of the test pictures of CIFAR-10 (JPEG Q75))"
@@ -176,5 +176,5 @@ def _core(spec: Any) -> dict[str, Any]:
 
 def model_table(names: list[str]) -> list[dict[str, Any]]:
     """Rows of `resnet-keras models`: name, input_size, parameters, macs, ..., source."""
-    table = json.loads(TABLE.read_text())
+    table = json.loads(COMPLEXITY.read_text())
     return [{"name": name, **table[name], "source": NAMES[name].source} for name in names]

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from resnet_keras.config.run_folder import REPORT
 from resnet_keras.config.train import TrainConfig, flat
 from resnet_keras.errors import UsageError
 from resnet_keras.files import whole, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.inference.explain import Explanation
-from resnet_keras.models.saved import REPORT
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, told apart by colour-blind readers too."""

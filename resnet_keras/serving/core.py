@@ -12,7 +12,7 @@ from resnet_keras.serving.batching import Batcher
 from resnet_keras.serving.loaded import Answer, LoadedVersion
 from resnet_keras.serving.manager import Manager
 from resnet_keras.serving.metrics import Metrics
-from resnet_keras.serving.options import Serve
+from resnet_keras.serving.options import ServerOptions
 from resnet_keras.serving.settings import Batching
 from resnet_keras.serving.status import Code, ServingError, invalid
 
@@ -32,7 +32,7 @@ class Core:
     """
 
     def __init__(
-        self, options: Serve, config: model_server_config_pb2.ModelServerConfig, batching: Batching | None
+        self, options: ServerOptions, config: model_server_config_pb2.ModelServerConfig, batching: Batching | None
     ) -> None:
         self.options, self.metrics = options, Metrics()
         self.manager = Manager(options, self.metrics, config)

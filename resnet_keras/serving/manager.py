@@ -18,7 +18,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from resnet_keras.serving.loaded import LoadedVersion
 from resnet_keras.serving.metrics import Metrics
-from resnet_keras.serving.options import Serve
+from resnet_keras.serving.options import ServerOptions
 from resnet_keras.serving.status import Code, ServingError, invalid
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Manager:
         config: the models to begin with.
     """
 
-    def __init__(self, options: Serve, metrics: Metrics, config: model_server_config_pb2.ModelServerConfig) -> None:
+    def __init__(self, options: ServerOptions, metrics: Metrics, config: model_server_config_pb2.ModelServerConfig) -> None:
         self._options, self._metrics = options, metrics
         self._session_config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism
@@ -114,7 +114,7 @@ class Manager:
                 log.exception("looking for versions failed; trying again")
 
     def configure(self, config: model_server_config_pb2.ModelServerConfig) -> None:
-        """Serve these models from now on; returns when their versions are loaded.
+        """ServerOptions these models from now on; returns when their versions are loaded.
 
         Raises:
             ServingError: a configuration that is not allowed (nothing has changed then), or a label of a version that

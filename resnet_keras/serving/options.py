@@ -1,4 +1,4 @@
-"""What the server is told: TensorFlow Serving's flags. Standard library only, so that help does not wait."""
+"""The server's flags: TensorFlow Serving's flags. Standard library only, so that help does not wait."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ from resnet_keras.errors import UsageError, require
 
 
 @dataclass(frozen=True)
-class Serve:
+class ServerOptions:
     """Serve models over TensorFlow Serving's API: gRPC, REST and a page to try them on."""
 
     port: int = 8500
@@ -110,15 +110,10 @@ class Serve:
             )
         return found
 
-    def run(self) -> None:
-        from resnet_keras.serving.server import serve
-
-        serve(self)
-
 
 def in_tyro_form(words: list[str]) -> list[str]:
     """TensorFlow Serving's `--flag=true` and `--flag=false` as flags that are there or not."""
-    switches = {field.name for field in dataclasses.fields(Serve) if field.type is bool}
+    switches = {field.name for field in dataclasses.fields(ServerOptions) if field.type is bool}
     formed = []
     for word in words:
         name, _, value = word.partition("=")

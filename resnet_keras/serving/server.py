@@ -14,7 +14,7 @@ import uvicorn
 
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.serving.core import Core
-from resnet_keras.serving.options import Serve
+from resnet_keras.serving.options import ServerOptions
 from resnet_keras.serving.rest import RestApi
 from resnet_keras.serving.rpc import RpcServer
 from resnet_keras.serving.settings import one_model, read_batching, read_models, read_monitoring, read_ssl
@@ -35,7 +35,7 @@ class Server:
         UsageError: flags or files that are wrong, a port that is taken, a model none of whose versions can be loaded.
     """
 
-    def __init__(self, options: Serve) -> None:
+    def __init__(self, options: ServerOptions) -> None:
         options.check()
         path = options.config_file()
         config = read_models(path) if path else one_model(options.model_name, str(options.model_base_path))
@@ -133,7 +133,7 @@ class _Rereading:
                 log.warning("%s cannot be followed: %s", self._path, error)
 
 
-def _core(options: Serve, config: Any, batching: Any, path: object) -> Core:
+def _core(options: ServerOptions, config: Any, batching: Any, path: object) -> Core:
     try:
         return Core(options, config, batching)
     except ServingError as error:
@@ -172,8 +172,8 @@ def _credentials(path: str | None) -> grpc.ServerCredentials | None:
         raise UsageError(f"cannot use the TLS configuration {path}: {error}") from error
 
 
-def serve(options: Serve) -> None:
-    """Serve until SIGTERM or Ctrl-C; requests under way are answered first.
+def serve(options: ServerOptions) -> None:
+    """ServerOptions until SIGTERM or Ctrl-C; requests under way are answered first.
 
     Raises:
         KeyboardInterrupt: after the end that Ctrl-C asked for.
@@ -213,7 +213,7 @@ def serve(options: Serve) -> None:
         raise KeyboardInterrupt
 
 
-def _say_where(options: Serve) -> None:
+def _say_where(options: ServerOptions) -> None:
     if options.rest_api_port:
         log.info("REST and the page at http://%s:%d", options.host, options.rest_api_port)
     if options.port:

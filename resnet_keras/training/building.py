@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.data.pipeline import PictureFormat, check_augmentation, steps_per_epoch
+from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.pipeline import check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import Source, hold_out, statistics
 from resnet_keras.errors import UsageError, unknown

@@ -6,7 +6,8 @@ from typing import Any
 import tensorflow as tf
 
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.data.pipeline import PictureFormat, training_batches
+from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.pipeline import training_batches
 from resnet_keras.data.splits import ArraySplit, FileSplit, Source
 from resnet_keras.errors import UsageError
 from resnet_keras.training.devices import describe

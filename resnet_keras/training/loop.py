@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.config.run_folder import LOGS
 from resnet_keras.errors import UsageError
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.models.saved import LOGS
 from resnet_keras.training.building import Prepared
 from resnet_keras.training.checkpoints import checkpoints, newest_checkpoint, save_checkpoint
 from resnet_keras.training.phases import Phase, phases_of, set_learning, view_of_size

@@ -9,8 +9,9 @@ from typing import Any
 
 import keras
 
+from resnet_keras.config.run_folder import BEST, HISTORY, MODEL
 from resnet_keras.files import whole, write_text
-from resnet_keras.models.saved import BEST, MODEL, TABLE, save_model
+from resnet_keras.models.saved import save_model
 
 COLUMNS: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 Row = dict[str, Any]
@@ -40,10 +41,10 @@ class Record:
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows({name: row[name] for name in COLUMNS} for row in self.rows)
-        write_text(self.folder / TABLE, text.getvalue())
+        write_text(self.folder / HISTORY, text.getvalue())
 
 
 def read_table(folder: Path) -> list[Row]:
     """The table of a run, a row an epoch."""
-    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+    with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
         return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]

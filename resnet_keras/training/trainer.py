@@ -14,23 +14,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from resnet_keras.config.run_folder import CONFIG, METRICS, MODEL, check_run_folder, new_folder_name, run_folder
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.errors import HostLost, UsageError, reason
 from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluation, Evaluator
 from resnet_keras.models.complexity import complexity
-from resnet_keras.models.saved import (
-    CONFIG,
-    METRICS,
-    MODEL,
-    card_layer,
-    check_run_folder,
-    load_model,
-    new_folder_name,
-    run_folder,
-    save_model,
-)
+from resnet_keras.models.preprocessing import card_layer
+from resnet_keras.models.saved import load_model, save_model
 from resnet_keras.reports.run import write_report
 from resnet_keras.training.building import Prepared, prepare
 from resnet_keras.training.devices import describe, host_of, make_strategy

@@ -16,7 +16,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from resnet_keras.config.train import Augmentation
 from resnet_keras.data import augmentation as changes
 from resnet_keras.data import pipeline
-from resnet_keras.data.pipeline import Order, PictureFormat, training_batches
+from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.pipeline import Order, training_batches
 from resnet_keras.data.policies import BINS, OPERATIONS, randaugment, trivialaugment
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, RecordSplit, Source

@@ -15,8 +15,9 @@ from resnet_keras.config.train import Augmentation
 from resnet_keras.data import folder as folder_module
 from resnet_keras.data import pipeline, tfds_source
 from resnet_keras.data.augmentation import pad_crop_flip, random_resized_crop, window_draws
+from resnet_keras.data.format import PictureFormat
 from resnet_keras.data.images import decode, resize_and_centre_crop
-from resnet_keras.data.pipeline import PictureFormat, evaluation_batches, training_batches
+from resnet_keras.data.pipeline import evaluation_batches, training_batches
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Source, hold_out, statistics
 from resnet_keras.errors import UsageError

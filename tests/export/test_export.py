@@ -23,6 +23,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import resnet_keras as rk
 from resnet_keras.config.train import TrainConfig
+from resnet_keras.data.format import from_pixels
 from resnet_keras.errors import UsageError
 from resnet_keras.export import quantized
 from resnet_keras.export.floating import emit_float
@@ -32,7 +33,6 @@ from resnet_keras.export.operations import Call, Convolution, Operation, Pixels,
 from resnet_keras.export.quantized import Int8Graph, quantized_kernel
 from resnet_keras.export.servable import ask, manifest_of
 from resnet_keras.export.versions import rollback
-from resnet_keras.models.saved import from_pixels
 
 RNG = np.random.default_rng(0)
 needs_int8 = pytest.mark.skipif(

@@ -13,8 +13,8 @@ from matplotlib.image import imread
 
 import resnet_keras as rk
 from resnet_keras.cli.main import main
+from resnet_keras.data.format import picture_format
 from resnet_keras.errors import UsageError
-from resnet_keras.models.saved import picture_format
 
 RNG = np.random.default_rng(0)
 SIDE = 32

@@ -15,12 +15,11 @@ import tensorflow as tf
 from conftest import randomise
 
 import resnet_keras as rk
-from resnet_keras.data.pipeline import PictureFormat
+from resnet_keras.data.format import PictureFormat, picture_format
 from resnet_keras.errors import UsageError
 from resnet_keras.export import ask_servable, servable
 from resnet_keras.files import json_text
 from resnet_keras.inference.evaluate import Evaluation, Evaluator
-from resnet_keras.models.saved import picture_format
 from resnet_keras.reports.run import draw_confusion, png_of
 
 RNG = np.random.default_rng(0)
@@ -30,7 +29,7 @@ def fixed_probabilities(rows: np.ndarray) -> keras.Model:
     """A model that answers picture i, all of brightness i, with row i."""
     inputs = keras.Input((1, 1, 3))
     card = rk.ModelCard(mean=(0.0,), std=(1 / 255,))
-    from resnet_keras.models.layers import Preprocessing
+    from resnet_keras.models.preprocessing import Preprocessing
 
     numbers = Preprocessing(card)(inputs)[:, 0, 0, 0]
     table = keras.layers.Embedding(*rows.shape, embeddings_initializer=keras.initializers.Constant(rows))

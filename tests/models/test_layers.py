@@ -9,13 +9,13 @@ from resnet_keras.models.card import ModelCard, imagenet_classes
 from resnet_keras.models.layers import (
     ConvNorm,
     NormActivation,
-    Preprocessing,
     SqueezeExcitation,
     StandardizedConv2D,
     ZeroPaddedShortcut,
 )
 from resnet_keras.models.normalization import BatchNormalization, normalization
 from resnet_keras.models.pooling import BlurPool, StemMaxPooling
+from resnet_keras.models.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(0)
 

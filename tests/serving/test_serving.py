@@ -36,7 +36,7 @@ from resnet_keras.cli.flags import fill
 from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import ask
 from resnet_keras.serving.client import Client, histogram, quantile
-from resnet_keras.serving.options import Serve, in_tyro_form
+from resnet_keras.serving.options import ServerOptions, in_tyro_form
 from resnet_keras.serving.process import free_ports
 from resnet_keras.serving.server import Server
 from resnet_keras.serving.settings import read_batching, read_models, read_monitoring
@@ -48,7 +48,7 @@ from resnet_keras.serving.tensors import to_array, to_proto
 def running(**options: Any) -> Iterator["Address"]:
     """A server in this process, on free ports."""
     rest, rpc = free_ports()
-    server = Server(Serve(**{"port": rpc, "rest_api_port": rest, "file_system_poll_wait_seconds": 0, **options}))
+    server = Server(ServerOptions(**{"port": rpc, "rest_api_port": rest, "file_system_poll_wait_seconds": 0, **options}))
     server.start()
     try:
         with grpc.insecure_channel(f"127.0.0.1:{rpc}") as channel:
@@ -419,7 +419,7 @@ def test_tls(models: Path, tmp_path: Path, key: str) -> None:
         assert response.outputs["y"].float_val[:] == [3.5]
     path.write_text("".join(f'{name}: "{text}"\n' for name, text in texts.items() if name != key))
     with pytest.raises(UsageError, match=f"{key} must be a PEM text"):
-        Server(Serve(**options, ssl_config_file=str(path)))
+        Server(ServerOptions(**options, ssl_config_file=str(path)))
 
 
 @pytest.mark.parametrize(
@@ -438,25 +438,25 @@ def test_tls(models: Path, tmp_path: Path, key: str) -> None:
 )
 def test_wrong_flags(flags: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        Server(Serve(**flags))
+        Server(ServerOptions(**flags))
 
 
 def test_a_model_that_cannot_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "m" / "1").mkdir(parents=True)
     with pytest.raises(UsageError, match="cannot serve m version 1: Could not find SavedModel"):
-        Server(Serve(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m")))
+        Server(ServerOptions(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m")))
     (tmp_path / "m" / "1" / "saved_model.pb").write_bytes(b"junk")
     with pytest.raises(UsageError, match="cannot serve m version 1"):
-        Server(Serve(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m")))
+        Server(ServerOptions(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m")))
 
 
 def test_a_taken_port_is_said(served: Address, models: Path) -> None:
     base: dict[str, Any] = {"model_name": "half_plus_two", "model_base_path": str(models / "half_plus_two")}
     rest, rpc = free_ports()
     with pytest.raises(UsageError, match="give another --rest_api_port"):
-        Server(Serve(port=rpc, rest_api_port=int(served.rest.split(":")[1]), **base))
+        Server(ServerOptions(port=rpc, rest_api_port=int(served.rest.split(":")[1]), **base))
     with pytest.raises(UsageError, match="give another --port"):
-        Server(Serve(port=int(served.grpc.split(":")[1]), rest_api_port=rest, **base))
+        Server(ServerOptions(port=int(served.grpc.split(":")[1]), rest_api_port=rest, **base))
 
 
 @pytest.mark.parametrize(
@@ -559,7 +559,7 @@ def test_histogram_and_quantiles() -> None:
 def test_what_runs_tensorflow_serving_runs_this_server_too(name: str) -> None:
     models = Path(__file__).parents[2] / "saved_models"
     flags = re.findall(r"- (--\S+)", (models / name).read_text().replace("${CORES:-2}", "2"))
-    options = fill(Serve, in_tyro_form(flags), "serve")
+    options = fill(ServerOptions, in_tyro_form(flags), "serve")
     assert options is not None
     options.check()
     assert options.enable_batching

@@ -15,8 +15,8 @@ import numpy as np
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.normalization import BN_EPSILON
-from resnet_keras.models.registry import NAMES, TABLE, hub_name
-from resnet_keras.models.saved import card_layer, model_card
+from resnet_keras.models.preprocessing import card_layer, model_card
+from resnet_keras.models.registry import NAMES, COMPLEXITY, hub_name
 from resnet_keras.models.weights.hub import fetch, is_hub_name
 from resnet_keras.models.weights.layouts import (
     HEAD_TENSORS,
@@ -219,7 +219,7 @@ def _some(names: list[str]) -> str:
 def _alike(weights: Weights) -> list[str]:
     """Named networks whose kernels have as many numbers, the head's left out."""
     count = sum(v.size for name, v in weights.tensors.items() if v.ndim > 1 and name not in HEAD_TENSORS)
-    table: Mapping[str, Mapping[str, int]] = json.loads(TABLE.read_text())
+    table: Mapping[str, Mapping[str, int]] = json.loads(COMPLEXITY.read_text())
     return [name for name, row in table.items() if row["kernel_parameters"] == count]
 
 

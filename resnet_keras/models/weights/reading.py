@@ -14,8 +14,9 @@ import numpy as np
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.layers import leaves
+from resnet_keras.models.preprocessing import card_layer
 from resnet_keras.models.registry import OFFER, packaged
-from resnet_keras.models.saved import card_layer, load_model
+from resnet_keras.models.saved import load_model
 from resnet_keras.models.weights.units import is_ours, meaning
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "resnet.")

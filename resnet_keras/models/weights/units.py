@@ -11,7 +11,8 @@ import keras
 
 from resnet_keras.errors import UsageError
 from resnet_keras.models.blocks import ResidualBlock
-from resnet_keras.models.layers import Composite, Preprocessing, leaves
+from resnet_keras.models.layers import Composite, leaves
+from resnet_keras.models.preprocessing import Preprocessing
 from resnet_keras.models.spec import VGG_GRID
 
 HEAD = "logits"

@@ -1,0 +1,69 @@
+"""Run folders: what is in them, opening one, and keeping it for one process. Standard library only."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from resnet_keras.config.train import TrainConfig, config_from_json, differences
+from resnet_keras.errors import UsageError
+from resnet_keras.files import writing_to
+
+CONFIG, MODEL, HISTORY, METRICS, REPORT = "config.json", "model.keras", "metrics.csv", "metrics.json", "report.html"
+BEST = Path("checkpoints", "best.keras")
+LOGS = "tensorboard"
+LOCK = ".lock"
+
+
+def new_folder_name(name: str) -> Path:
+    """A folder in `runs/` that is not there yet."""
+    wanted = folder = Path(f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    number = 2
+    while folder.exists():  # two runs in one second
+        folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    return folder
+
+
+def check_run_folder(folder: Path, config: TrainConfig) -> bool:
+    """Whether a folder holds a run of this config, finished or not, to go on with; False where nothing is there.
+
+    Raises `UsageError` where it holds anything else, or a run of another config.
+    """
+    with writing_to(folder):
+        there = [child for child in folder.iterdir() if not child.name.startswith(".")] if folder.exists() else []
+    if not there:
+        return False
+    began = run_config(folder)
+    if began is None:
+        raise UsageError(f"run folder {folder} is not empty; give another --run-dir, or remove it")
+    if changed := differences(began, config):
+        fields = ", ".join(f"{name} was {was!r}, now {now!r}" for name, (was, now) in changed.items())
+        raise UsageError(f"{folder} is a run of another config: {fields}; give another --run-dir, or the same fields")
+    return True
+
+
+@contextlib.contextmanager
+def run_folder(folder: Path) -> Iterator[None]:
+    """Make a run folder and keep it for this process. Raises `UsageError` where that cannot be."""
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write to {folder}: it is read-only; give another --run-dir")
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing keeps two processes apart there
+        yield
+        return
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which ends with the process, however it ends
+        except OSError as error:
+            raise UsageError(f"another process trains in {folder}; wait for it, or give another --run-dir") from error
+        yield
+
+
+def run_config(folder: str | Path) -> TrainConfig | None:
+    """The config of a run folder; None for anything else."""
+    path = Path(folder) / CONFIG
+    return config_from_json(path.read_text("utf-8"), str(path)) if path.is_file() else None
