@@ -1,8 +1,8 @@
 """Finished runs of ours and of benchmarks.cifar_torch beside one another: a table in Markdown, and error by epoch.
 
 Command: python -m benchmarks.cifar_results RUN_FOLDER ... [--output FILE.png]. Runs that differ in nothing but their
-seed are one line: test error as mean ± standard deviation (of n - 1), in the picture a band from least to greatest.
-Training errors are of augmented pictures, while the weights change.
+seed are one line: test error as mean ± standard deviation (of n - 1), in the image a band from least to greatest.
+Training errors are of augmented images, while the weights change.
 """
 
 import json
@@ -35,7 +35,7 @@ class Arguments:
 
     runs: Annotated[tuple[Path, ...], Positional]
     output: Path | None = None
-    """The picture; none when left out."""
+    """The image; none when left out."""
 
 
 class Group(NamedTuple):
@@ -83,7 +83,7 @@ def read_run(folder: Path) -> Run:
     if run.metrics["interrupted"]:
         raise UsageError(f"{folder} was interrupted; finish it, or leave it out")
     if run.config.validation:
-        raise UsageError(f"{folder} was tested on training pictures that were held out; leave it out")
+        raise UsageError(f"{folder} was tested on training images that were held out; leave it out")
     return run
 
 

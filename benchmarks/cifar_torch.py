@@ -162,7 +162,7 @@ def factor_at(schedule: Schedule, total_steps: int, step: int) -> float:
 
 
 def window_draws(count: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """For each picture the top and the left of its window, and whether it is mirrored: `int64[3, count]`."""
+    """For each image the top and the left of its window, and whether it is mirrored: `int64[3, count]`."""
     limit = 2 * augmentation.pad + 1 if augmentation.crop == "pad" else 1
     places = torch.randint(limit, (2, count), generator=generator)
     mirrored = torch.randint(1 + augmentation.flip, (1, count), generator=generator)
@@ -170,7 +170,7 @@ def window_draws(count: int, augmentation: Augmentation, generator: torch.Genera
 
 
 def windows(images: Tensor, draws: Tensor, pad: int, colour: Tensor) -> Tensor:
-    """Pad `uint8[N, H, W, C]` by a colour, cut each picture's `[H, W]` out, mirror some, as `draws` say."""
+    """Pad `uint8[N, H, W, C]` by a colour, cut each image's `[H, W]` out, mirror some, as `draws` say."""
     count, height, width, channels = images.shape
     padded = colour.expand(count, height + 2 * pad, width + 2 * pad, channels).clone()
     padded[:, pad : pad + height, pad : pad + width] = images
@@ -187,7 +187,7 @@ class Training:
     def __init__(self, config: TrainConfig, source: Source) -> None:
         train, test, card = source.train, source.test, statistics(source.train, source.channels)
         if card is None or not isinstance(train, ArraySplit) or not isinstance(test, ArraySplit):
-            raise UsageError(f"the pictures of {source.name} are not of one size and in memory, as this program wants")
+            raise UsageError(f"the images of {source.name} are not of one size and in memory, as this program wants")
         self.config, self.steps = config, steps_per_epoch(train, config.batch_size)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.seed)
@@ -228,7 +228,7 @@ class Training:
         return loss.detach(), (logits.argmax(1) == targets).float().sum()
 
     def epoch(self) -> tuple[float, float]:
-        """One epoch of steps on augmented pictures; their mean loss and accuracy."""
+        """One epoch of steps on augmented images; their mean loss and accuracy."""
         images, targets = self.train
         augmentation, batch = self.config.augmentation, self.config.batch_size
         pad = augmentation.pad if augmentation.crop == "pad" else 0
@@ -243,7 +243,7 @@ class Training:
 
     @torch.inference_mode()
     def tested(self) -> tuple[float, float]:
-        """Mean loss and accuracy on the test split, as its pictures are."""
+        """Mean loss and accuracy on the test split, as its images are."""
         self.net.eval()
         loss = right = 0.0
         for images, targets in zip(*(tensor.split(self.config.batch_size) for tensor in self.test), strict=True):
@@ -289,7 +289,7 @@ def train(config: TrainConfig, folder: Path, say: Callable[[str], None]) -> dict
     training = Training(config, source)
     parameters = sum(parameter.numel() for parameter in training.net.parameters())
     where = training.environment()
-    say(f"{config.model}: {parameters:,} parameters; {source.name}: {len(source.train):,} training pictures")
+    say(f"{config.model}: {parameters:,} parameters; {source.name}: {len(source.train):,} training images")
     say(f"{config.epochs} epochs in batches of {config.batch_size}; {where['devices']}, {where['threads']} threads")
     with run_folder(folder), writing_to(folder):
         write_text(folder / CONFIG, config.to_json() + "\n")

@@ -1,7 +1,7 @@
 """Servables of ResNet-50 beside `keras.applications.ResNet50(...).export()`, ONNX Runtime and OpenVINO, in one run.
 
 Command: make bench-export, or python -m benchmarks.export [--size N] [--batches 1 8 32] [--pairs N] [--skip PEER ...].
-Prints pictures a second, and for each servable of ours the median of paired ratios to each peer. All have the same
+Prints images/s, and for each servable of ours the median of paired ratios to each peer. All have the same
 random weights; ours read raw uint8 pixels and normalise them, the peers are handed float32 that is normalised already.
 Then, each in a process of its own: seconds to export, file size and peak memory of ResNet-50 and ResNet-152.
 """
@@ -108,9 +108,9 @@ def speeds(arguments: Arguments, folder: Path) -> None:
             for name, program in peers.items():
                 times = max(1, 16 // batch)
                 mine, theirs, ratio = paired_ratio(again(own, times), again(program, times), arguments.pairs, PAUSE)
-                pictures = batch * times
+                count = batch * times
                 print(
-                    f"batch {batch:3d}  {dtype:9} {pictures / mine:7.1f}/s   {name:22} {pictures / theirs:7.1f}/s"
+                    f"batch {batch:3d}  {dtype:9} {count / mine:7.1f}/s   {name:22} {count / theirs:7.1f}/s"
                     f"   ratio {ratio:5.2f}",
                     flush=True,
                 )
@@ -127,7 +127,7 @@ def again(program: Program, times: int) -> Callable[[], None]:
 
 
 def session(folder: Path, signature: str, images: np.ndarray) -> Program:
-    """A SavedModel's answer to some pictures, in a session, as TensorFlow Serving runs it."""
+    """A SavedModel's answer to some images, in a session, as TensorFlow Serving runs it."""
     running = tf.compat.v1.Session(graph=tf.Graph())
     with running.graph.as_default():
         meta = tf.compat.v1.saved_model.load(running, [tf.saved_model.SERVING], str(folder))

@@ -1,6 +1,6 @@
 """Training batches beside Keras's augmentation layers, as a CIFAR pipeline is often written with them.
 
-Command: python -m benchmarks.input. Random 32x32 pictures. Keras's layers take one picture at a time where each picture
+Command: python -m benchmarks.input. Random 32x32 images. Keras's layers take one image at a time where each image
 is to draw its own (RandAugment has no TrivialAugment to stand beside; ours stands beside its RandAugment), and a batch
 where they mix.
 """
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from benchmarks.pairs import paired_ratio
 from resnet_keras.config.train import Augmentation
-from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import training_batches
 from resnet_keras.data.splits import ArraySplit, Source
 
@@ -64,8 +64,8 @@ def peer_batches(data: ArraySplit, steps: int, policy: bool, mixes: bool) -> tf.
 
 
 def main() -> None:
-    pictures, shape = source(), PictureFormat((32, 32), 3, rk.ModelCard())
-    data = pictures.train
+    images, shape = source(), ImageFormat((32, 32), 3, rk.ModelCard())
+    data = images.train
     assert isinstance(data, ArraySplit)
     windows = {"crop": "pad", "flip": True}
     rows = [
@@ -74,9 +74,9 @@ def main() -> None:
         ("and randaugment", Augmentation(**windows, policy="randaugment"), 20),
         ("and trivialaugment", Augmentation(**windows, policy="trivialaugment"), 20),
     ]
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}; pictures/s")
+    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}; images/s")
     for name, augmentation, steps in rows:
-        ours = training_batches(pictures, shape, augmentation, batch_size=BATCH, seed=0, first_step=0, last_step=steps)
+        ours = training_batches(images, shape, augmentation, batch_size=BATCH, seed=0, first_step=0, last_step=steps)
         peer = peer_batches(data, steps, augmentation.policy != "none", augmentation.mixes)
         own, other, ratio = paired_ratio(lambda d=ours: drain(d), lambda d=peer: drain(d), PAIRS)
         count = steps * BATCH

@@ -1,6 +1,6 @@
 """ResNet-50 beside keras.applications.ResNet50, in one run: a training step and a prediction, 128x128.
 
-Command: python -m benchmarks.networks [--size N] [--pairs N]. Prints pictures a second and the paired ratio.
+Command: python -m benchmarks.networks [--size N] [--pairs N]. Prints images/s and the paired ratio.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def main(arguments: Arguments) -> None:
     ours = rk.build_resnet(50, "v1", input_shape=shape)
     peer = keras.applications.ResNet50(weights=None, input_shape=shape)
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {arguments.size}x{arguments.size}")
-    print("task            ours, pictures/s  keras.applications  ratio")
+    print("task            ours, images/s  keras.applications  ratio")
     for batch in arguments.batches:
         own, other = prediction(ours, batch, shape), prediction(peer, batch, shape)
         report(f"predict {batch:3d}", batch, paired_ratio(own, other, arguments.pairs))
@@ -55,9 +55,9 @@ def training_step(model: keras.Model, batch: int, shape: tuple[int, ...]) -> Any
     return lambda: model.train_on_batch(images, labels)
 
 
-def report(task: str, pictures: int, measured: tuple[float, float, float]) -> None:
+def report(task: str, images: int, measured: tuple[float, float, float]) -> None:
     ours, peer, ratio = measured
-    print(f"{task:14}  {pictures / ours:16.1f}  {pictures / peer:18.1f}  {ratio:5.2f}", flush=True)
+    print(f"{task:14}  {images / ours:16.1f}  {images / peer:18.1f}  {ratio:5.2f}", flush=True)
 
 
 if __name__ == "__main__":

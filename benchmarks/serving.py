@@ -63,8 +63,8 @@ def main(arguments: Arguments) -> None:
         plain = running.enter_context(server_process(flags))
         batched_flags = [*flags, "--enable_batching", "--batching_parameters_file", str(batching)]
         batched = running.enter_context(server_process(batched_flags))
-        picture = Path(folder) / "picture.jpg"
-        picture.write_bytes(jpeg)
+        image = Path(folder) / "image.jpg"
+        image.write_bytes(jpeg)
         ways: dict[str, Callable[[], Ask]] = {"direct": lambda: direct(version, jpeg)}
         for name, server in (("", plain), (", batching", batched)):
             ways[f"gRPC{name}"] = lambda server=server: over(Grpc, server.grpc, jpeg)  # type: ignore[misc]
@@ -76,7 +76,7 @@ def main(arguments: Arguments) -> None:
                 rates[name].append(rate(make, arguments.clients, arguments.seconds))
         for name, found in rates.items():
             ratio = statistics.median(own / base for own, base in zip(found, rates["direct"], strict=True))
-            print(f"{name:15} {statistics.median(found):7.1f} pictures/s, {ratio:.2f} of direct")
+            print(f"{name:15} {statistics.median(found):7.1f} images/s, {ratio:.2f} of direct")
     first_answers(version_of=arguments, jpeg=jpeg)
     parsing()
 
@@ -155,7 +155,7 @@ def _seconds_to_answer(server: ServerProcess, jpeg: bytes) -> float:
 
 
 def parsing() -> None:
-    """A picture of floats, from JSON to an array, as the server does it after its models are loaded."""
+    """An image of floats, from JSON to an array, as the server does it after its models are loaded."""
     settle()
     floats = np.random.default_rng(0).random((1, 224, 224, 3), "float32")
     specs = {"x": Spec("x:0", tf.float32, tf.TensorShape([None, 224, 224, 3]))}

@@ -1,6 +1,6 @@
 """A training step of ResNet-20 for CIFAR beside Keras's own: its layers, its SGD, its `train_on_batch`.
 
-Command: python -m benchmarks.step [--batch N] [--pairs N]. Prints pictures a second and the paired ratio, in float32
+Command: python -m benchmarks.step [--batch N] [--pairs N]. Prints images/s and the paired ratio, in float32
 and in mixed bfloat16, without XLA. Ours has coupled decay and gating of bad steps besides.
 """
 
@@ -41,10 +41,8 @@ def main(arguments: Arguments) -> None:
         keras.config.set_dtype_policy(policy)
         own, other = our_steps(arguments, images, labels), keras_steps(arguments, images, labels)
         ours, peer, ratio = paired_ratio(own, other, arguments.pairs)
-        pictures = arguments.batch * arguments.steps
-        print(
-            f"{policy:15} ours {pictures / ours:6.0f}/s  Keras {pictures / peer:6.0f}/s  ratio {ratio:4.2f}", flush=True
-        )
+        count = arguments.batch * arguments.steps
+        print(f"{policy:15} ours {count / ours:6.0f}/s  Keras {count / peer:6.0f}/s  ratio {ratio:4.2f}", flush=True)
 
 
 def our_steps(arguments: Arguments, images: np.ndarray, labels: np.ndarray) -> Any:

@@ -51,17 +51,17 @@ def servable(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="session")
 def digit_png(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An 8x8 grey picture."""
-    path = tmp_path_factory.mktemp("pictures") / "digit.png"
+    """An 8x8 grey image."""
+    path = tmp_path_factory.mktemp("images") / "digit.png"
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 1), "uint8")
     path.write_bytes(tf.io.encode_png(pixels).numpy())
     return path
 
 
 @pytest.fixture
-def picture_folder(tmp_path: Path) -> Path:
-    """A `class/file` folder of 12 JPEG pictures of different sizes in 2 classes, told apart by their colour."""
-    folder, rng = tmp_path / "pictures", np.random.default_rng(0)
+def image_folder(tmp_path: Path) -> Path:
+    """A `class/file` folder of 12 JPEG images of different sizes in 2 classes, told apart by their colour."""
+    folder, rng = tmp_path / "images", np.random.default_rng(0)
     for label, colour in (("blue", (30, 60, 200)), ("red", (200, 60, 30))):
         (folder / label).mkdir(parents=True)
         for i in range(6):

@@ -36,17 +36,17 @@ class Flags:
     budget: str | None = None
     """How long, with the test of the best at the end: 90s, 5m, 8h or 2d."""
     validation: float = 0.1
-    """Share of the training pictures on which trials are compared. The test split is looked at once, at the end."""
+    """Share of the training images on which trials are compared. The test split is looked at once, at the end."""
     retrain: int = 1
     """Seeds with which the best config is trained in full and tested at the end; 0 for none."""
     max_parameters: int | None = None
     """Trials with more trainable parameters are refused before they are built."""
     max_macs: float | None = None
-    """Those with more multiply-adds a picture."""
+    """Those with more multiply-adds an image."""
     max_memory_gb: float | None = None
     """Those that would take more memory to train, by an estimate."""
     max_latency_ms: float | None = None
-    """Those whose exported model takes longer for a picture, on this machine."""
+    """Those whose exported model takes longer for an image, on this machine."""
     measure_latency: bool = False
     """Measure that of each trial, for the report."""
     output: str | None = None

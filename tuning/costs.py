@@ -19,7 +19,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import export_servable
 from resnet_keras.models.complexity import complexity
 from resnet_keras.serving.loaded import LoadedVersion
-from resnet_keras.training.building import network_of, picture_format_for, source_of
+from resnet_keras.training.building import image_format_for, network_of, source_of
 
 COPIES = 4
 """Numbers that training keeps for each parameter: itself, its gradient, momentum, the running average."""
@@ -35,11 +35,11 @@ class Bounds:
     max_parameters: int | None = None
     """Trainable ones."""
     max_macs: float | None = None
-    """Multiply-adds of one picture."""
+    """Multiply-adds of one image."""
     max_memory_gb: float | None = None
-    """Of training, estimated: four numbers a parameter, three maps for each convolution and picture, float32."""
+    """Of training, estimated: four numbers a parameter, three maps for each convolution and image, float32."""
     max_latency_ms: float | None = None
-    """Of one picture, by the exported model in a session on this machine."""
+    """Of one image, by the exported model in a session on this machine."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Cost:
 
 def count(config: TrainConfig, source: Source) -> Cost:
     """The cost of a config, but its latency: no weight of the network is allocated."""
-    shape = picture_format_for(config, source)
+    shape = image_format_for(config, source)
     with keras.StatelessScope():
         network = network_of(config, source, shape)
     found = complexity(network)
@@ -68,7 +68,7 @@ def refusal(cost: Cost, bounds: Bounds) -> str | None:
         (cost.parameters, bounds.max_parameters, "parameters", "max_parameters"),
         (cost.macs, bounds.max_macs, "multiply-adds", "max_macs"),
         (cost.memory_gb, bounds.max_memory_gb, "GB of memory", "max_memory_gb"),
-        (cost.latency_ms, bounds.max_latency_ms, "ms a picture", "max_latency_ms"),
+        (cost.latency_ms, bounds.max_latency_ms, "ms an image", "max_latency_ms"),
     ]
     for value, most, what, name in pairs:
         if most is not None and value is not None and value > most:
@@ -77,7 +77,7 @@ def refusal(cost: Cost, bounds: Bounds) -> str | None:
 
 
 def latency_of(config_path: Path) -> float:
-    """Milliseconds of one picture by the export of a config's network, in a process of its own."""
+    """Milliseconds of one image by the export of a config's network, in a process of its own."""
     command = [sys.executable, "-m", "tuning.costs", str(config_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -88,21 +88,21 @@ def latency_of(config_path: Path) -> float:
 def _measure(config: TrainConfig) -> float:
     """The median of some runs, after as many to warm up; weights are random, which makes no difference."""
     source = source_of(config)
-    shape = picture_format_for(config, source)
+    shape = image_format_for(config, source)
     network = network_of(config, source, shape)
-    picture = np.zeros((1, *shape.size, shape.channels), "uint8")
+    image = np.zeros((1, *shape.size, shape.channels), "uint8")
     with tempfile.TemporaryDirectory() as folder:
         version = export_servable(network, Path(folder) / "net")
-        return 1e3 * statistics.median(timed(version, picture)[RUNS:])
+        return 1e3 * statistics.median(timed(version, image)[RUNS:])
 
 
-def timed(version: Path, picture: np.ndarray) -> list[float]:
+def timed(version: Path, image: np.ndarray) -> list[float]:
     """Seconds of one answer after the other."""
     loaded = LoadedVersion("net", 1, version, tf.compat.v1.ConfigProto())
     seconds = []
     for _ in range(2 * RUNS):
         started = time.perf_counter()
-        loaded.run("serving_default", {"image": picture}, ["probabilities"])
+        loaded.run("serving_default", {"image": image}, ["probabilities"])
         seconds.append(time.perf_counter() - started)
     return seconds
 

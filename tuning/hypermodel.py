@@ -14,7 +14,7 @@ from keras_tuner.errors import FailedTrialError
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.training.building import Prepared, network_of, picture_format_for, source_of
+from resnet_keras.training.building import Prepared, image_format_for, network_of, source_of
 from resnet_keras.training.record import Row
 from resnet_keras.training.trainer import train
 from tuning.spaces import Space, draw
@@ -27,11 +27,11 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         tuner.search()
 
     The data are the config's, so `search` needs none. Objectives are loss, accuracy, val_loss and val_accuracy; the
-    last two are of training pictures that are held out.
+    last two are of training images that are held out.
 
     Args:
         space: from hyperparameters to a config.
-        validation: share of the training pictures that is held out.
+        validation: share of the training images that is held out.
         directory: of the run folders; a temporary one, which is removed, when None.
         changes: fields of the config that are the same in every trial, such as data_dir.
     """
@@ -52,7 +52,7 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         config = self.config(hp)
         source = source_of(config)
         keras.utils.set_random_seed(config.seed)
-        model = network_of(config, source, picture_format_for(config, source))
+        model = network_of(config, source, image_format_for(config, source))
         model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         return model
 

@@ -1,4 +1,4 @@
-"""`report.html` of a search: the trials as a table that sorts, and what mattered, as pictures."""
+"""`report.html` of a search: the trials as a table that sorts, and what mattered, as images."""
 
 import dataclasses
 import html
@@ -76,8 +76,8 @@ def write_report(path: Path, search: "Search", rows: Sequence[Row], best: Row | 
         varying = varying_of(done)
         if len(varying) > 1:
             words = "Each line is a trial, from hyperparameter to hyperparameter, coloured by its score"
-            picture = image_tag(png_of(draw_parallel(done, varying, best, settings.objective)), words)
-            parts.append(f'<div class="wide">{picture}</div>')
+            image = image_tag(png_of(draw_parallel(done, varying, best, settings.objective)), words)
+            parts.append(f'<div class="wide">{image}</div>')
         if varying:
             words = "Score by the value of each hyperparameter"
             parts.append(image_tag(png_of(draw_effects(done, varying, best, settings.objective)), words))
@@ -159,7 +159,7 @@ def draw_parallel(rows: Sequence[Row], names: Sequence[str], best: Row, objectiv
 
 
 def draw_effects(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str) -> Figure:
-    """A picture a hyperparameter: scores by its value."""
+    """An image a hyperparameter: scores by its value."""
     columns = min(4, len(names))
     lines = -(-len(names) // columns)
     figure = Figure(figsize=(3.1 * columns, 2.5 * lines), layout="constrained")
@@ -192,8 +192,8 @@ def front(points: Sequence[tuple[float, float]], more_is_better: bool) -> list[t
 
 
 def draw_costs(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str, more_is_better: bool) -> Figure:
-    """A picture a cost: scores by it, and Pareto's front."""
-    titles = {"macs": "Multiply-adds a picture (M)", "parameters": "Parameters (k)", "latency_ms": "Latency (ms)"}
+    """An image a cost: scores by it, and Pareto's front."""
+    titles = {"macs": "Multiply-adds an image (M)", "parameters": "Parameters (k)", "latency_ms": "Latency (ms)"}
     scales = {"macs": 1e-6, "parameters": 1e-3}
     figure = Figure(figsize=(3.4 * len(names), 3.0), layout="constrained")
     grid = figure.subplots(1, len(names), squeeze=False, sharey=True).ravel()

@@ -42,7 +42,7 @@ class Results:
         return self.search.folder
 
     def run_baseline(self) -> None:
-        """Train the recipe that the space starts from, on the same pictures and as long as a full trial."""
+        """Train the recipe that the space starts from, on the same images and as long as a full trial."""
         base = self.search.config(keras_tuner.HyperParameters())
         if base.name not in RECIPES:
             return
@@ -156,10 +156,10 @@ class Results:
         if score is None or (found is None and best.figures["epochs"] != self.search.epochs):
             return f"not comparable: no trial had all {self.search.epochs} epochs"
         gain = score - own if OBJECTIVES[self.search.settings.objective] == "max" else own - score
-        pictures = len(self.search.source.test)
+        images = len(self.search.source.test)
         if gain > 0:
-            return f"beats the recipe by {gain:.4f} on {pictures} held-out pictures"
-        return f"does not beat the recipe: {gain:.4f} on {pictures} held-out pictures"
+            return f"beats the recipe by {gain:.4f} on {images} held-out images"
+        return f"does not beat the recipe: {gain:.4f} on {images} held-out images"
 
     def _confirmed(self, best: Row) -> Outcome | None:
         """The best config trained as long as the recipe, where its trial was shorter and that is done."""

@@ -132,7 +132,7 @@ class Search(base_tuner.BaseTuner):
             super().__init__(oracle, _Drawing(self), str(self.folder.parent), self.folder.name)
 
     def config(self, hp: keras_tuner.HyperParameters) -> TrainConfig:
-        """The config of some hyperparameters, with a share of the training pictures for a test split."""
+        """The config of some hyperparameters, with a share of the training images for a test split."""
         config = draw(self.space, hp)
         epochs = hp.values.get("tuner/epochs") or self.settings.epochs or config.epochs
         fixed: dict[str, Any] = {"epochs": int(epochs), "validation": self.settings.validation, "run_dir": None}

@@ -41,7 +41,7 @@ def cifar10(hp: keras_tuner.HyperParameters) -> TrainConfig:
 
 
 def folder(hp: keras_tuner.HyperParameters) -> TrainConfig:
-    """A folder of pictures (--data FOLDER): which ResNet, at which size, and how it is trained, from scratch."""
+    """A folder of images (--data FOLDER): which ResNet, at which size, and how it is trained, from scratch."""
     model = hp.Choice("model", ["resnet18", "resnet34", "resnet50", "resnet50d", "seresnet50"], default="resnet18")
     options: dict[str, Any] = {"stochastic_depth": hp.Float("stochastic_depth", 0.0, 0.2, step=0.05)}
     size = hp.Choice("image_size", [96, 128, 160, 224], default=128)

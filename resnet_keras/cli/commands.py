@@ -96,17 +96,17 @@ class Evaluate:
         for row, counts in zip(result.per_class, result.confusion, strict=True):
             wrong = [(n, result.labels[i]) for i, n in enumerate(counts) if n and result.labels[i] != row["label"]]
             taken_for = ", ".join(f"{label} ({n})" for n, label in sorted(wrong, reverse=True)[:3])
-            found = f"{row['recall']:.1%} found" if row["examples"] else "no pictures"
+            found = f"{row['recall']:.1%} found" if row["examples"] else "no images"
             print(f"{row['label']:{width}}  {found}{f', taken for {taken_for}' if taken_for else ''}")
         print(
             f"accuracy {result.accuracy:.4f}, top 5 {result.top5_accuracy:.4f}, loss {result.loss:.4f} "
-            f"on {result.examples:,} pictures"
+            f"on {result.examples:,} images"
         )
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Name what is in pictures."""
+    """Name what is in images."""
 
     model: Annotated[str, Positional, arg(metavar="MODEL")]
     """A run folder, a .keras file, a SavedModel folder or cifar10-jpeg, which comes with the package."""
@@ -121,7 +121,7 @@ class Predict:
         from resnet_keras.inference.predict import predict
 
         if not self.images:
-            raise UsageError("give at least one picture file after the model")
+            raise UsageError("give at least one image file after the model")
         predictions = predict(self.model, self.images, self.top_k)
         if self.json:
             _print_json({"predictions": [prediction.to_dict() for prediction in predictions]})
@@ -133,14 +133,14 @@ class Predict:
 
 @dataclass(frozen=True)
 class Explain:
-    """Show which parts of a picture speak for a class, by Grad-CAM."""
+    """Show which parts of an image speak for a class, by Grad-CAM."""
 
     model: Annotated[str, Positional, arg(metavar="MODEL")]
     """A run folder, a .keras file or cifar10-jpeg, which comes with the package."""
     image: Annotated[str, Positional, arg(metavar="IMAGE")]
     """A JPEG, PNG, GIF, BMP or WebP file."""
     output: str | None = None
-    """The .png file to write; the picture's name and -explained.png, in this folder, when left out."""
+    """The .png file to write; the image's name and -explained.png, in this folder, when left out."""
     label: str | None = None
     """The class to explain; the likeliest when left out."""
     json: bool = False
@@ -152,7 +152,7 @@ class Explain:
 
         output = Path(self.output or f"{Path(self.image).stem}-explained.png").expanduser()
         if output.resolve() == Path(self.image).expanduser().resolve():
-            raise UsageError(f"output {output} is the picture itself; give another --output")
+            raise UsageError(f"output {output} is the image itself; give another --output")
         explanation = explain(self.model, self.image, label=self.label)
         write_explanation(explanation, output)
         label, score, size = explanation.label, explanation.score, explanation.map_size
@@ -160,7 +160,7 @@ class Explain:
             told = {"image": self.image, "label": label, "score": score, "output": str(output)}
             _print_json({**told, "map_size": size, "empty": explanation.empty})
             return
-        found = "; no part of the picture speaks for it" if explanation.empty else ""
+        found = "; no part of the image speaks for it" if explanation.empty else ""
         print(f"{self.image}: {label} {score:.4f}{found}; {output}, from a map of {size[0]}x{size[1]}")
 
 
@@ -179,7 +179,7 @@ class Export:
     dtype: str = "float32"
     """float32, bfloat16 or int8."""
     calibration_data: str | None = None
-    """For int8: a folder of class/file or the name of a data set, 256 pictures or more."""
+    """For int8: a folder of class/file or the name of a data set, 256 images or more."""
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data."""
     max_accuracy_loss: float = 0.5
@@ -217,7 +217,7 @@ class Export:
             what = "accuracy" if "accuracy" in quantised else "agreement"
             before = f" (float32 {quantised['accuracy_float32']:.4f})" if what == "accuracy" else " with float32"
             share = f"{quantised['share_of_macs']:.0%} of the multiply-adds in int8"
-            print(f"{share}; {what} {quantised[what]:.4f}{before} on {quantised['pictures']:,} pictures")
+            print(f"{share}; {what} {quantised[what]:.4f}{before} on {quantised['images']:,} images")
 
     def _to_file(self) -> None:
         from resnet_keras.export.formats import export_file
@@ -286,7 +286,7 @@ class Experiment:
             _print_json({"folder": str(folder), **finding.to_dict()})
             return
         print("\n".join(finding.sentences))
-        print(f"pictures, tables and page in {folder / REPORT}")
+        print(f"images, tables and page in {folder / REPORT}")
 
 
 class Degradation(Experiment):

@@ -29,14 +29,14 @@ def demo(run_dir: str | None, output: str, data_dir: str | None, *, quiet: bool 
     folder = train(config, quiet=quiet).run_dir
     measured = evaluate(folder, data_dir=data_dir)
     version = export_servable(folder, output)
-    picture, label = _write_picture(folder, data_dir)
-    answer = ask_in_new_process(version, picture)
-    prediction = predict(folder, [picture])[0]
-    served = ask_server(version.parent, picture)
+    image, label = _write_image(folder, data_dir)
+    answer = ask_in_new_process(version, image)
+    prediction = predict(folder, [image])[0]
+    served = ask_server(version.parent, image)
     return {
         "test_accuracy": round(measured.accuracy, 4),
-        "test_pictures": measured.examples,
-        "picture": str(picture),
+        "test_images": measured.examples,
+        "image": str(image),
         "true_label": label,
         "model_says": f"{prediction.labels[0]} ({prediction.scores[0]:.4f})",
         "servable_says": f"{answer['labels'][0]} ({answer['scores'][0]:.4f})",
@@ -47,26 +47,26 @@ def demo(run_dir: str | None, output: str, data_dir: str | None, *, quiet: bool 
     }
 
 
-def ask_in_new_process(version: Path, picture: Path) -> dict[str, Any]:
-    """The answer of a SavedModel for a picture, from a process that does not import this package."""
-    program = [sys.executable, "-P", str(ASK), str(version), str(picture)]
+def ask_in_new_process(version: Path, image: Path) -> dict[str, Any]:
+    """The answer of a SavedModel for an image, from a process that does not import this package."""
+    program = [sys.executable, "-P", str(ASK), str(version), str(image)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{version} gave no answer in a new process:\n{done.stderr}")
     return json.loads(done.stdout)
 
 
-def ask_server(base: Path, picture: Path) -> Answer:
+def ask_server(base: Path, image: Path) -> Answer:
     """The answer that a server of a model's folder gives over REST; it runs for that long."""
     with server_process(["--model_name", base.name, "--model_base_path", str(base)]) as server:
-        (answer,) = Client((str(picture),), server=server.rest, model=base.name).ask()
+        (answer,) = Client((str(image),), server=server.rest, model=base.name).ask()
     if answer.error is not None:
         raise RuntimeError(f"the server gave no answer: {answer.error}")
     return answer
 
 
-def _write_picture(folder: Path, data_dir: str | None) -> tuple[Path, str]:
-    """The first test picture as a PNG file."""
+def _write_image(folder: Path, data_dir: str | None) -> tuple[Path, str]:
+    """The first test image as a PNG file."""
     source = open_source("digits", data_dir)
     assert isinstance(source.test, ArraySplit)
     path = folder / "digit.png"

@@ -11,7 +11,7 @@ from resnet_keras.errors import unknown
 def digits() -> TrainConfig:
     """ResNet-20 on the embedded handwritten digits (8x8, scikit-learn): the first thing to run.
 
-    Command: resnet-keras train digits. Source: ours. Expected: 98 to 99 % of the 360 test pictures (README says what a
+    Command: resnet-keras train digits. Source: ours. Expected: 98 to 99 % of the 360 test images (README says what a
     run gave). Cost: half a minute on two CPU cores.
     """
     return TrainConfig(
@@ -33,7 +33,7 @@ def cifar10_resnet20() -> TrainConfig:
     Source: He et al. 2015, section 4.2. Expected: 8.75 % error is published there (32: 7.51, 44: 7.17, 56: 6.97).
     Cost: the whole was not run by us. At a budget of a few epochs take cifar10-resnet20-short.
     Differs: Nesterov momentum, as in the authors' later code; a warm-up of a tenth of the run (the paper warms up its
-    110 layers only), without which short runs depend on the seed by points; all 50,000 training pictures instead of
+    110 layers only), without which short runs depend on the seed by points; all 50,000 training images instead of
     45,000; one mean a channel instead of one a pixel; no decay of norms and biases. Like the paper, it starts the last
     gamma at one.
     """
@@ -101,7 +101,7 @@ def cifar10_wrn() -> TrainConfig:
 
     Command: resnet-keras train cifar10-wrn. Source: Zagoruyko & Komodakis 2016, section 3, and the authors' code.
     Expected: 4.00 % error is published there. Cost: not run by us; it wants a GPU.
-    Differs: padded by the mean colour instead of the picture's mirror image; no decay of norms and biases.
+    Differs: padded by the mean colour instead of the image's mirror image; no decay of norms and biases.
     """
     return TrainConfig(
         name="cifar10-wrn",
@@ -117,13 +117,13 @@ def cifar10_wrn() -> TrainConfig:
 
 
 def cifar10_fast() -> TrainConfig:
-    """Eight wide layers on CIFAR-10 in 17 epochs: one cycle, growing pictures, averaged weights, both sides tested.
+    """Eight wide layers on CIFAR-10 in 17 epochs: one cycle, growing images, averaged weights, both sides tested.
 
     Command: resnet-keras train cifar10-fast. Source: ours, of known parts: one cycle (Smith 2018), progressive
-    resizing, label smoothing, a running average of the weights, the mean of a test picture's and its mirror image's
+    resizing, label smoothing, a running average of the weights, the mean of a test image's and its mirror image's
     scores; a max-pool behind the stem, so that wide convolutions see small maps.
     Expected: 88.0 % of CIFAR-10 (JPEG Q75) in one run. Cost: 15 to 16 minutes on two cores (docs/results/training.md).
-    Differs from cifar10-resnet20: everything but the data. The scores of test pictures are means of two, so they stand
+    Differs from cifar10-resnet20: everything but the data. The scores of test images are means of two, so they stand
     beside single-view figures only with that said.
     """
     return TrainConfig(
@@ -224,10 +224,10 @@ def imagenet_a1() -> TrainConfig:
     """ResNet-50 by "ResNet strikes back" A1: 600 epochs of LAMB, binary cross-entropy, MixUp and CutMix.
 
     Command: resnet-keras train imagenet-a1 --data-dir DIR --precision mixed_bfloat16 --accumulation N, for a batch of
-    2,048 pictures. Source: Wightman et al. 2021, Table 2, and timm's code for what the table leaves open (the gradient
+    2,048 images. Source: Wightman et al. 2021, Table 2, and timm's code for what the table leaves open (the gradient
     clipped at 1, mixed labels of more than 0.2 a yes). Expected: 80.4 % top-1 is published there. Cost: not run by us;
     the paper's took 110 hours on four V100.
-    Differs: the rate falls with each step, not each epoch; training pictures are resized bilinearly, where timm draws
+    Differs: the rate falls with each step, not each epoch; training images are resized bilinearly, where timm draws
     bilinear or bicubic; the operations are torchvision's fourteen, without Invert and SolarizeAdd.
     """
     config = _strikes_back("imagenet-a1", 600, 5e-3, 0.01, 0.2, 7)
@@ -312,10 +312,10 @@ def imagenet_rs50() -> TrainConfig:
 
 
 def finetune() -> TrainConfig:
-    """ResNet-18 on a folder of your own pictures, from --weights where you have some.
+    """ResNet-18 on a folder of your own images, from --weights where you have some.
 
     Command: resnet-keras train finetune --data FOLDER --weights RUN. Source: ours. Expected: that depends on the
-    pictures; docs/results has an example. Cost: the same. --freeze stage3 --unfreeze stage3 0.3 learns the head first,
+    images; docs/results has an example. Cost: the same. --freeze stage3 --unfreeze stage3 0.3 learns the head first,
     --layer-decay 0.8 the first layers more slowly, --class-weights balanced helps where classes are of unlike sizes.
     """
     return TrainConfig(

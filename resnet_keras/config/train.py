@@ -15,24 +15,24 @@ from resnet_keras.errors import UsageError, check_types, require, unknown
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training picture, in this order; each picture draws its own."""
+    """What happens to a training image, in this order; each image draws its own."""
 
     crop: Literal["none", "pad", "resized", "scale"] = "none"
-    """none: the evaluation crop; pad: pad and crop back (small pictures); resized: a random part, resized (large);
+    """none: the evaluation crop; pad: pad and crop back (small images); resized: a random part, resized (large);
     scale: resize the shorter side at random and cut out (He et al. 2015)."""
     pad: int = 4
     """Pixels of mean colour on each side, for crop=pad."""
     min_area: float = 0.08
-    """Least share of the picture's area that crop=resized keeps."""
+    """Least share of the image's area that crop=resized keeps."""
     scale_range: tuple[float, ...] = (256 / 224, 480 / 224)
     """For crop=scale: the shorter side, in sides of the network's input, least and most."""
     flip: bool = False
-    """Mirror every other picture, left to right."""
+    """Mirror every other image, left to right."""
     policy: Literal["none", "randaugment", "trivialaugment"] = "none"
     """randaugment: some operations of one strength (Cubuk et al. 2019); trivialaugment: one operation of any strength
     (Mueller & Hutter 2021)."""
     operations: int = 2
-    """For randaugment: operations a picture."""
+    """For randaugment: operations an image."""
     magnitude: float = 9.0
     """For randaugment: the strength, 0 to 10."""
     magnitude_std: float = 0.0
@@ -46,15 +46,15 @@ class Augmentation:
     erasing: float = 0.0
     """Chance that a rectangle becomes noise (Zhong et al. 2017)."""
     mixup: float = 0.0
-    """Alpha of MixUp's beta distribution, which blends pictures in pairs (Zhang et al. 2017); 0 for none."""
+    """Alpha of MixUp's beta distribution, which blends images in pairs (Zhang et al. 2017); 0 for none."""
     cutmix: float = 0.0
     """Alpha of CutMix's, which pastes a part of one into the other (Yun et al. 2019); 0 for none. With both, each batch
     takes one of them by the toss of a coin."""
     mix_probability: float = 1.0
     """Chance that a batch is mixed at all."""
     repeats: int = 1
-    """Times that a picture is in a batch, each time changed anew (Hoffer et al. 2019; Berman et al. 2019). An epoch has
-    as many steps as without, so it sees that much fewer pictures."""
+    """Times that an image is in a batch, each time changed anew (Hoffer et al. 2019; Berman et al. 2019). An epoch has
+    as many steps as without, so it sees that much fewer images."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -74,7 +74,7 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether a picture takes something of another one, labels too."""
+        """Whether an image takes something of another one, labels too."""
         return bool(self.mixup or self.cutmix) and self.mix_probability > 0
 
 
@@ -181,12 +181,12 @@ class TrainConfig:
     """Address of a tf.data service dispatcher, such as grpc://host:5000, whose workers prepare the batches. They come
     in the order in which they are ready: such a run does not repeat to the last bit."""
     validation: float = 0.0
-    """Share of the training pictures that are held out and tested on instead of the test split: to choose between
+    """Share of the training images that are held out and tested on instead of the test split: to choose between
     configs without a look at it. 0 for none."""
     image_size: int | None = None
-    """Side of the network's input; the data's own where all its pictures have one size."""
+    """Side of the network's input; the data's own where all its images have one size."""
     train_sizes: tuple[int, ...] = ()
-    """Sides of the training pictures, one after the other, each for an equal share of the epochs: 128 160 192 for
+    """Sides of the training images, one after the other, each for an equal share of the epochs: 128 160 192 for
     progressive resizing, 160 alone to train below image_size. Testing is at image_size."""
     eval_crop: float = 1.0
     """Share of the shorter side that evaluation's centre crop keeps."""
@@ -195,7 +195,7 @@ class TrainConfig:
     test_every: int = 1
     """Epochs from one test to the next; the last epoch is tested whatever it is."""
     test_flip: bool = False
-    """Evaluation takes the mean of a picture's scores and its mirror image's; predict and export do not."""
+    """Evaluation takes the mean of an image's scores and its mirror image's; predict and export do not."""
     augmentation: Augmentation = Augmentation()
     loss: Literal["softmax", "sigmoid"] = "softmax"
     """Cross-entropy of one choice among the classes, or of a yes or no for each class (Wightman et al. 2021)."""
@@ -204,12 +204,12 @@ class TrainConfig:
     """For loss=sigmoid: each class with more than this share of a mixed label is a yes, smoothed as any other; 0 leaves
     shares as they are."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: a class counts as its pictures are rare, so that all classes count the same."""
+    """balanced: a class counts as its images are rare, so that all classes count the same."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     epochs: int = 10
     batch_size: int = 128
-    """Pictures a step, over all devices together."""
+    """Images a step, over all devices together."""
     accumulation: int = 1
     """Parts that a device computes its share of a batch in, one after the other, to save memory. Batch norm sees the
     parts; rate, schedule and averages follow steps."""
@@ -219,7 +219,7 @@ class TrainConfig:
     """Decay of a running average of weights and batch norm statistics, which is what is tested and saved; 0 for none.
     Early on it is (1 + steps) / (10 + steps), where that is less."""
     precise_bn: int = 0
-    """Training pictures over which the statistics of batch norm are computed anew at the end; 0 for none."""
+    """Training images over which the statistics of batch norm are computed anew at the end; 0 for none."""
     seed: int = 0
     """Of the weights, the order and the augmentation: the same seed gives the same run."""
     run_dir: str | None = None

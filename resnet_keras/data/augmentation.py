@@ -1,4 +1,4 @@
-"""Random changes to training pictures, each a pure function of the picture and a seed.
+"""Random changes to training images, each a pure function of the image and a seed.
 
 A seed is `int64[2]`; a function draws all that it needs from its own. Pixels are 0 to 255 all the way.
 """
@@ -51,17 +51,17 @@ def along_rows(colour: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
 
 
 def window_draws(seed: tf.Tensor, count: int, pad: int, flip: bool) -> tf.Tensor:
-    """For each of `count` pictures the top and the left of its window, 0 to 2 pad, and whether it is mirrored:
+    """For each of `count` images the top and the left of its window, 0 to 2 pad, and whether it is mirrored:
     `int32[count, 3]`."""
     uniform = tf.random.stateless_uniform([count, 3], seed)
     return tf.cast(whole_below(uniform, tf.constant([2 * pad + 1, 2 * pad + 1, 1 + flip])), tf.int32)
 
 
 def pad_crop_flip(images: tf.Tensor, draws: tf.Tensor, pad: int, fill: tf.Tensor) -> tf.Tensor:
-    """Pad `uint8[N, H, W, C]` by `pad` pixels of colour `fill`, cut each picture's `[H, W]` out, mirror some.
+    """Pad `uint8[N, H, W, C]` by `pad` pixels of colour `fill`, cut each image's `[H, W]` out, mirror some.
 
     `draws` are `window_draws`. Rows and columns are picked by two batched gathers, which is several times faster than
-    one picture at a time.
+    one image at a time.
     """
     height, width = (tf.shape(images)[axis] for axis in (1, 2))
     top, left, mirrored = (draws[:, column, None] for column in range(3))
@@ -75,7 +75,7 @@ def pad_crop_flip(images: tf.Tensor, draws: tf.Tensor, pad: int, fill: tf.Tensor
 
 
 def pad_crop(image: tf.Tensor, seed: tf.Tensor, pad: int, fill: tf.Tensor) -> tf.Tensor:
-    """`pad_crop_flip` of one picture, not mirrored: slices are the faster way for one."""
+    """`pad_crop_flip` of one image, not mirrored: slices are the faster way for one."""
     height, width, channels = dimensions(image)
     top, left, _ = tf.unstack(window_draws(seed, 1, pad, flip=False)[0])
     padded = tf.pad(image - fill, [[pad, pad], [pad, pad], [0, 0]]) + fill
@@ -87,7 +87,7 @@ def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.random.stateless_uniform([], seed) < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
 
 
-def _cut(picture: tf.Tensor, channels: int, part_of: Callable[[tf.Tensor], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+def _cut(image: tf.Tensor, channels: int, part_of: Callable[[tf.Tensor], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """A part of `uint8[H, W, channels]` or of an encoded file, and the sides `int32[2]` of the whole.
 
     `part_of` goes from the sides to top, left, height and width, `int32[4]`. Of a JPEG that stands upright only the
@@ -95,26 +95,26 @@ def _cut(picture: tf.Tensor, channels: int, part_of: Callable[[tf.Tensor], tf.Te
     """
 
     def from_jpeg() -> tuple[tf.Tensor, tf.Tensor]:
-        sides = tf.io.extract_jpeg_shape(picture)[:2]
-        return tf.io.decode_and_crop_jpeg(picture, part_of(sides), channels=channels), sides
+        sides = tf.io.extract_jpeg_shape(image)[:2]
+        return tf.io.decode_and_crop_jpeg(image, part_of(sides), channels=channels), sides
 
     def from_pixels(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sides = tf.shape(image)[:2]
         top, left, height, width = tf.unstack(part_of(sides))
         return image[top : top + height, left : left + width], sides
 
-    if picture.dtype != tf.string:
-        return from_pixels(picture)
-    in_parts = tf.io.is_jpeg(picture) & tf.equal(orientation_of(picture), 1)
-    return tf.cond(in_parts, from_jpeg, lambda: from_pixels(decode(picture, channels)))
+    if image.dtype != tf.string:
+        return from_pixels(image)
+    in_parts = tf.io.is_jpeg(image) & tf.equal(orientation_of(image), 1)
+    return tf.cond(in_parts, from_jpeg, lambda: from_pixels(decode(image, channels)))
 
 
 def random_resized_crop(
-    picture: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], channels: int, min_area: float
+    image: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], channels: int, min_area: float
 ) -> tf.Tensor:
-    """A random part of a picture, resized to `float32[*size, channels]`, 0 to 255 (Szegedy et al. 2014).
+    """A random part of an image, resized to `float32[*size, channels]`, 0 to 255 (Szegedy et al. 2014).
 
-    The part has `min_area` to all of the area and sides of 3:4 to 4:3. The picture is `uint8[H, W, channels]`, or an
+    The part has `min_area` to all of the area and sides of 3:4 to 4:3. The image is `uint8[H, W, channels]`, or an
     encoded file; of a JPEG only that part is decoded.
     """
 
@@ -131,18 +131,18 @@ def random_resized_crop(
         )
         return tf.concat([begin[:2], extent[:2]], 0)
 
-    image, _ = _cut(picture, channels, part_of)
+    image, _ = _cut(image, channels, part_of)
     image = resize(tf.ensure_shape(image, [None, None, channels]), size, "bilinear")
     return tf.ensure_shape(image, [*size, channels])
 
 
 def random_scaled_crop(
-    picture: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], channels: int, scale_range: tuple[float, ...]
+    image: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], channels: int, scale_range: tuple[float, ...]
 ) -> tf.Tensor:
-    """Resize a picture to a random scale and cut `float32[*size, channels]` out at random (He et al. 2015, 3.4).
+    """Resize an image to a random scale and cut `float32[*size, channels]` out at random (He et al. 2015, 3.4).
 
     The shorter side becomes a whole number of pixels between `scale_range` times the side of `size`; where `size` is
-    not square, its shorter side is what counts, and the picture just covers as many times `size`. Only what is kept is
+    not square, its shorter side is what counts, and the image just covers as many times `size`. Only what is kept is
     computed, and of a JPEG decoded.
     """
     uniform, short, wanted = tf.random.stateless_uniform([3], seed), min(size), tf.constant(size, tf.float32)
@@ -150,7 +150,7 @@ def random_scaled_crop(
     drawn = least + whole_below(uniform[0], tf.constant(most - least + 1))
 
     def place(sides: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The scale, and what lies above and to the left of the cut in the resized picture."""
+        """The scale, and what lies above and to the left of the cut in the resized image."""
         scale = tf.reduce_max(drawn / short * wanted / tf.cast(sides, tf.float32))
         room = tf.floor(tf.cast(sides, tf.float32) * scale - wanted + 1e-3)  # a whole number in spite of rounding
         return scale, whole_below(uniform[1:], room + 1)
@@ -162,7 +162,7 @@ def random_scaled_crop(
         end = tf.minimum(tf.cast(tf.math.ceil((offset + wanted) / scale + margin), tf.int32), sides)
         return tf.concat([begin, end - begin], 0)
 
-    image, sides = _cut(picture, channels, part_of)
+    image, sides = _cut(image, channels, part_of)
     scale, offset = place(sides)
     image = tf.raw_ops.ScaleAndTranslate(
         images=tf.cast(image, tf.float32)[None],
@@ -204,7 +204,7 @@ def lighting(image: tf.Tensor, seed: tf.Tensor, deviation: float) -> tf.Tensor:
 def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
     """With that probability, a rectangle of `[H, W, C]` becomes uniform noise (Zhong et al. 2017).
 
-    It has 2 to 33 % of the area and sides of 0.3 to 3.3, on a log scale; one that is longer than the picture is cut to
+    It has 2 to 33 % of the area and sides of 0.3 to 3.3, on a log scale; one that is longer than the image is cut to
     it, where the paper draws again.
     """
     height, width, channels = dimensions(image)
@@ -226,22 +226,22 @@ def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
 
 
 def _box(height: int, width: int, top: tf.Tensor, left: tf.Tensor, bottom: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-    """Which pixels of a picture are inside: `bool[height, width, 1]`."""
+    """Which pixels of an image are inside: `bool[height, width, 1]`."""
     rows, columns = tf.range(float(height))[:, None], tf.range(float(width))
     return ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right))[..., None]
 
 
-# Pictures that mix
+# Images that mix
 
 
 def mix(
     images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mix each picture of a batch `[N, H, W, C]` with its neighbour, 2i with 2i + 1, and their targets `[N, classes]`.
+    """Mix each image of a batch `[N, H, W, C]` with its neighbour, 2i with 2i + 1, and their targets `[N, classes]`.
 
     MixUp (Zhang et al. 2017) keeps a share of every pixel and takes the rest from the neighbour, CutMix (Yun et al.
     2019) takes a box of pixels. One seed makes one share and one box, for a whole batch or for any part of it. Targets
-    are mixed in the proportion of the pixels that were really kept. The pictures come out as float32 where MixUp is
+    are mixed in the proportion of the pixels that were really kept. The images come out as float32 where MixUp is
     among the choices.
     """
     count, height, width, channels = dimensions(images)
@@ -256,7 +256,7 @@ def mix(
 
 
 def _kept(sides: list[int], seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    """How much of each pixel a picture keeps: `float32[H, W, 1]`."""
+    """How much of each pixel an image keeps: `float32[H, W, 1]`."""
     seeds = tf.random.split(seed, 3)
     chance, coin, *centre = tf.unstack(tf.random.stateless_uniform([4], seeds[0]))
     height, width = sides
@@ -265,7 +265,7 @@ def _kept(sides: list[int], seed: tf.Tensor, augmentation: Augmentation) -> tf.T
     if augmentation.mixup:
         choices.append(everything * _beta(seeds[1], augmentation.mixup))
     if augmentation.cutmix:
-        half = tf.sqrt(1 - _beta(seeds[2], augmentation.cutmix)) / 2  # of the box's sides, as a share of the picture's
+        half = tf.sqrt(1 - _beta(seeds[2], augmentation.cutmix)) / 2  # of the box's sides, as a share of the image's
         edges = [
             tf.round((centre[axis] + sign * half) * side)
             for sign in (-1, 1)

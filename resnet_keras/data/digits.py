@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as a TensorFlow data set: 1,797 pictures of 8x8, no download."""
+"""scikit-learn's handwritten digits as a TensorFlow data set: 1,797 images of 8x8, no download."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="8x8 grey pictures of handwritten digits, from scikit-learn.",
+            description="8x8 grey images of handwritten digits, from scikit-learn.",
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(8, 8, 1)),
@@ -33,8 +33,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        pictures, targets = load_digits(return_X_y=True)
-        images = np.round(pictures.reshape(-1, 8, 8, 1) * (255 / 16)).astype("uint8")
+        images, targets = load_digits(return_X_y=True)
+        images = np.round(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype("uint8")
         order = np.arange(len(targets))
         train, test = train_test_split(order, test_size=0.2, stratify=targets, random_state=0)
         return {

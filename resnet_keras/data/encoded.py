@@ -1,12 +1,12 @@
-"""What the first bytes of an encoded picture say, read in a TensorFlow graph before anything is decoded.
+"""What the first bytes of an encoded image say, read in a TensorFlow graph before anything is decoded.
 
 `tf.equal` and not `==`, which in the graph of a servable compares the tensors' identities.
 """
 
 import tensorflow as tf
 
-LARGEST_PICTURE = 2**25
-"""Pixels of the largest picture that is decoded. A file of 400 kB can say that it has 144 million, and they would take
+LARGEST_IMAGE = 2**25
+"""Pixels of the largest image that is decoded. A file of 400 kB can say that it has 144 million, and they would take
 half a gigabyte; 2**25 take 400 MB while they are resized."""
 EXIF_WINDOW = 2**14
 """Bytes at a JPEG's front in which its orientation is looked for."""
@@ -15,12 +15,12 @@ ORIENTATION = 0x0112
 
 
 def check_size(encoded: tf.Tensor) -> tf.Tensor:
-    """The same bytes; an InvalidArgument error where their header says more than `LARGEST_PICTURE` pixels."""
+    """The same bytes; an InvalidArgument error where their header says more than `LARGEST_IMAGE` pixels."""
     height, width = size_in_header(encoded)
     is_gif = tf.equal(tf.strings.substr(encoded, 0, 4), b"GIF8")
     frames = tf.cond(is_gif, lambda: _pixels_in_frames(encoded), lambda: tf.constant(0, tf.int64))
-    words = ["a picture of", height, "x", width, f"pixels is larger than the {LARGEST_PICTURE} that are decoded"]
-    check = tf.debugging.Assert(tf.maximum(height * width, frames) <= LARGEST_PICTURE, words)
+    words = ["an image of", height, "x", width, f"pixels is larger than the {LARGEST_IMAGE} that are decoded"]
+    check = tf.debugging.Assert(tf.maximum(height * width, frames) <= LARGEST_IMAGE, words)
     with tf.control_dependencies([check] if check is not None else []):
         return tf.identity(encoded)
 
@@ -100,7 +100,7 @@ def _pixels_in_frames(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def upright(image: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-    """A decoded picture `[H, W, C]`, turned as a JPEG's Exif orientation says."""
+    """A decoded image `[H, W, C]`, turned as a JPEG's Exif orientation says."""
     orientation = orientation_of(encoded)
     return tf.cond(tf.equal(orientation, 1), lambda: image, lambda: turned(image, orientation))
 
@@ -111,7 +111,7 @@ def orientation_of(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """A picture `[H, W, C]` as it stands, from one stored in an Exif orientation, 1 to 8."""
+    """An image `[H, W, C]` as it stands, from one stored in an Exif orientation, 1 to 8."""
 
     def among(*orientations: int) -> tf.Tensor:
         return tf.reduce_any(tf.equal(orientation, tf.constant(orientations, tf.int64)))

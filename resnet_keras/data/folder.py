@@ -1,4 +1,4 @@
-"""A folder of pictures as a source: `class/file` or `split/class/file`."""
+"""A folder of images as a source: `class/file` or `split/class/file`."""
 
 import concurrent.futures
 from pathlib import Path
@@ -17,9 +17,9 @@ TEST_SHARE = 0.2
 
 
 def open_folder(path: Path) -> Source:
-    """Open a folder of pictures. Where it has no splits, a stratified fifth, always the same, is kept for testing.
+    """Open a folder of images. Where it has no splits, a stratified fifth, always the same, is kept for testing.
 
-    Raises `UsageError` for fewer than two classes, an empty class, and files that are no pictures, naming them.
+    Raises `UsageError` for fewer than two classes, an empty class, and files that are no images, naming them.
     """
     children = _subfolders(path)
     # A class may be called train: only a folder of folders is a split.
@@ -29,7 +29,7 @@ def open_folder(path: Path) -> Source:
         _check_readable(paths)
         if min(np.bincount(targets)) < 2:
             rare = labels[int(np.argmin(np.bincount(targets)))]
-            raise UsageError(f"class {path / rare} has one picture; a class needs two, one of them to test with")
+            raise UsageError(f"class {path / rare} has one image; a class needs two, one of them to test with")
         tested = _test_places(targets)
         chosen = (np.setdiff1d(np.arange(len(paths)), tested), tested)
         splits = [FileSplit(tuple(paths[i] for i in part), targets[part]) for part in chosen]
@@ -48,7 +48,7 @@ def open_folder(path: Path) -> Source:
 
 
 def _test_places(targets: np.ndarray) -> np.ndarray:
-    """A fifth of each class, and at least one picture; always the same ones."""
+    """A fifth of each class, and at least one image; always the same ones."""
     rng, places = np.random.default_rng(0), []
     for target in range(targets.max() + 1):
         own = rng.permutation(np.flatnonzero(targets == target))
@@ -79,7 +79,7 @@ def _scan(path: Path) -> tuple[list[str], list[str], np.ndarray]:
         files = sorted(f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS and not f.name.startswith("."))
         if not files:
             kinds = ", ".join(sorted(EXTENSIONS))
-            raise UsageError(f"class {folder} is empty: it has no {kinds} file; add pictures or remove the folder")
+            raise UsageError(f"class {folder} is empty: it has no {kinds} file; add images or remove the folder")
         paths += map(str, files)
         targets += [target] * len(files)
     return [folder.name for folder in folders], paths, np.array(targets, "int64")
@@ -99,4 +99,4 @@ def _check_readable(paths: list[str]) -> None:
         faults = [(path, reason) for path, reason in zip(paths, pool.map(fault, paths), strict=True) if reason]
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise UsageError(f"{faults[0][0]} cannot be read as a picture{more}: {faults[0][1]}; mend or remove it")
+        raise UsageError(f"{faults[0][0]} cannot be read as an image{more}: {faults[0][1]}; mend or remove it")

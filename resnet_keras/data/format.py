@@ -13,26 +13,26 @@ DEFAULT_SIDE = 224
 
 
 @dataclass(frozen=True)
-class PictureFormat:
-    """The size that a network takes, and how pictures are brought to it."""
+class ImageFormat:
+    """The size that a network takes, and how images are brought to it."""
 
     size: tuple[int, int]
     channels: int
     card: ModelCard
 
-    def prepare(self, picture: tf.Tensor) -> tf.Tensor:
-        """An encoded picture, or `uint8[H, W, channels]`, to `float32[*size, channels]`: the evaluation transform."""
-        image = decode(picture, self.channels) if picture.dtype == tf.string else picture
+    def prepare(self, image: tf.Tensor) -> tf.Tensor:
+        """An encoded image, or `uint8[H, W, channels]`, to `float32[*size, channels]`: the evaluation transform."""
+        image = decode(image, self.channels) if image.dtype == tf.string else image
         image = resize_and_centre_crop(image, self.size, self.card.crop, self.card.interpolation)
         return tf.ensure_shape(image, [*self.size, self.channels])
 
 
-def picture_format(model: keras.Model) -> PictureFormat:
-    """The pictures that a model takes, of the size it was tested on, or 224x224, where its input has no fixed size."""
+def image_format(model: keras.Model) -> ImageFormat:
+    """The images that a model takes, of the size it was tested on, or 224x224, where its input has no fixed size."""
     height, width, channels = model.input_shape[1:]
     card = model_card(model)
     size = card.input_size or (DEFAULT_SIDE, DEFAULT_SIDE)
-    return PictureFormat((height or size[0], width or size[1]), channels, card)
+    return ImageFormat((height or size[0], width or size[1]), channels, card)
 
 
 def from_pixels(model: keras.Model) -> keras.Model:
@@ -40,6 +40,6 @@ def from_pixels(model: keras.Model) -> keras.Model:
     missing = missing_normalisation(model)
     if missing is None:
         return model
-    shape = picture_format(model)
+    shape = image_format(model)
     pixels = keras.Input((*shape.size, shape.channels), name="image")
     return keras.Model(pixels, model(missing(pixels)), name=model.name)

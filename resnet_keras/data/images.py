@@ -1,4 +1,4 @@
-"""Pictures in a TensorFlow graph: decode, resize, crop. Training, evaluation and the servable share these."""
+"""Images in a TensorFlow graph: decode, resize, crop. Training, evaluation and the servable share these."""
 
 import tensorflow as tf
 
@@ -13,7 +13,7 @@ def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     """A JPEG, PNG, GIF (first frame), BMP or WebP file to `uint8[H, W, channels]`; channels is 1 or 3.
 
     A JPEG's Exif orientation is followed. InvalidArgument errors: not such a file, a damaged one, or one whose header
-    says more than `LARGEST_PICTURE` pixels, before it is decoded.
+    says more than `LARGEST_IMAGE` pixels, before it is decoded.
     """
     # BMP files hold 3 or 4 channels and cannot be asked for another number, so the file says how many it has.
     image = tf.io.decode_image(check_size(encoded), channels=3, expand_animations=False)
@@ -30,9 +30,9 @@ def resize_and_centre_crop(
 ) -> tf.Tensor:
     """`[H, W, C]` of any size to `float32[*size, C]`: the evaluation transform.
 
-    As if the picture were resized, sides in proportion, until `size / crop` fits inside it, and the centre cut out; but
-    only that centre is ever computed, so that a long thin picture costs no more than another. Pixels are whole numbers,
-    as the uint8 pixels of a client's own picture would be.
+    As if the image were resized, sides in proportion, until `size / crop` fits inside it, and the centre cut out; but
+    only that centre is ever computed, so that a long thin image costs no more than another. Pixels are whole numbers,
+    as the uint8 pixels of a client's own image would be.
     """
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.reduce_max(tf.constant(size, tf.float32) / crop / sides)
@@ -48,6 +48,6 @@ def resize_and_centre_crop(
 
 
 def resize(image: tf.Tensor, size: tuple[int, int], interpolation: Interpolation) -> tf.Tensor:
-    """Resize with antialiasing, so that a large picture made small keeps what it shows; float32, 0 to 255."""
+    """Resize with antialiasing, so that a large image made small keeps what it shows; float32, 0 to 255."""
     image = tf.cast(tf.image.resize(image, size, interpolation, antialias=True), tf.float32)
     return tf.clip_by_value(image, 0.0, 255.0)

@@ -27,17 +27,17 @@ from resnet_keras.data.augmentation import (
     random_scaled_crop,
     window_draws,
 )
-from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.policies import randaugment, trivialaugment
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, FileSplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError
 
 SHUFFLE_WINDOW = 16_384
-"""Encoded pictures of a streamed split that are shuffled at a time."""
+"""Encoded images of a streamed split that are shuffled at a time."""
 
 
-def prepared(split: Split, shape: PictureFormat) -> ArraySplit | None:
-    """The split's pictures by the evaluation transform, as uint8, where they fit in memory; else None."""
+def prepared(split: Split, shape: ImageFormat) -> ArraySplit | None:
+    """The split's images by the evaluation transform, as uint8, where they fit in memory; else None."""
     if isinstance(split, ArraySplit) and split.images.shape[1:3] == shape.size and shape.card.crop == 1:
         return split
     if isinstance(split, RecordSplit) or len(split) * np.prod((*shape.size, shape.channels)) > FITS_IN_MEMORY:
@@ -45,8 +45,8 @@ def prepared(split: Split, shape: PictureFormat) -> ArraySplit | None:
     way = (shape.size, shape.channels, shape.card.crop, shape.card.interpolation)
     known = _PREPARED.get(split)
     if known is None or known[0] != way:
-        images = tf.data.Dataset.from_tensor_slices(_pictures(split)).map(
-            lambda picture: tf.cast(shape.prepare(_read(picture)), tf.uint8), tf.data.AUTOTUNE
+        images = tf.data.Dataset.from_tensor_slices(_images(split)).map(
+            lambda image: tf.cast(shape.prepare(_read(image)), tf.uint8), tf.data.AUTOTUNE
         )
         decoded = np.concatenate(list(images.batch(256).as_numpy_iterator()))
         known = _PREPARED[split] = (way, ArraySplit(decoded, split.targets))
@@ -57,28 +57,28 @@ _PREPARED: WeakKeyDictionary[Split, tuple[tuple, ArraySplit]] = WeakKeyDictionar
 """What each split was last prepared as, for as long as it lives: a run asks for it again in each phase."""
 
 
-def _pictures(split: ArraySplit | FileSplit) -> tf.Tensor:
-    """All the pictures of a split: their pixels, or the names of their files."""
+def _images(split: ArraySplit | FileSplit) -> tf.Tensor:
+    """All the images of a split: their pixels, or the names of their files."""
     return tf.constant(split.images if isinstance(split, ArraySplit) else split.paths)
 
 
-def _read(picture: tf.Tensor) -> tf.Tensor:
-    return tf.io.read_file(picture) if picture.dtype == tf.string else picture
+def _read(image: tf.Tensor) -> tf.Tensor:
+    return tf.io.read_file(image) if image.dtype == tf.string else image
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Whole batches in an epoch. Raises `UsageError` where there is not one."""
     if batch_size > len(split):
-        raise UsageError(f"batch_size {batch_size} is larger than the {len(split)} training pictures")
+        raise UsageError(f"batch_size {batch_size} is larger than the {len(split)} training images")
     return len(split) // batch_size
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which picture stands where in the batches of a run; steps and places are int64."""
+    """Which image stands where in the batches of a run; steps and places are int64."""
 
     count: int
-    """Pictures in the split."""
+    """Images in the split."""
     steps: int
     """In an epoch."""
     batch_size: int
@@ -87,11 +87,11 @@ class Order:
 
     @property
     def distinct(self) -> int:
-        """Different pictures in a batch: place p holds the one of place p mod so many."""
+        """Different images in a batch: place p holds the one of place p mod so many."""
         return -(-self.batch_size // self.repeats)
 
     def positions(self, step: tf.Tensor, places: np.ndarray) -> tf.Tensor:
-        """Places of a step's batch as places in the whole run: what the randomness of a picture follows."""
+        """Places of a step's batch as places in the whole run: what the randomness of an image follows."""
         return step * self.batch_size + places
 
     def indices(self, step: tf.Tensor, places: np.ndarray) -> tf.Tensor:
@@ -104,7 +104,7 @@ class Order:
 
 def training_batches(
     source: Source,
-    shape: PictureFormat,
+    shape: ImageFormat,
     augmentation: Augmentation,
     *,
     batch_size: int,
@@ -119,12 +119,12 @@ def training_batches(
     Steps are counted over the whole run; an epoch is `steps_per_epoch` of them, and drops its incomplete last batch.
 
     Args:
-        batch_size: pictures a step, over all shards together.
+        batch_size: images a step, over all shards together.
         shard: (index, count): only that one of `count` equal parts of each batch; the parts, one after the other, are
             the whole batch to the last bit.
 
     Raises:
-        UsageError: a batch that cannot be divided, or an augmentation that does not suit the pictures.
+        UsageError: a batch that cannot be divided, or an augmentation that does not suit the images.
     """
     index, parts = shard
     share, classes = batch_size // parts, len(source.labels)
@@ -154,24 +154,24 @@ def training_batches(
     return batches.map(finished, tf.data.AUTOTUNE).with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
-def check_augmentation(augmentation: Augmentation, shape: PictureFormat, share: int) -> None:
-    """Raise `UsageError` where an augmentation does not suit the pictures, or the `share` of a batch read at once."""
+def check_augmentation(augmentation: Augmentation, shape: ImageFormat, share: int) -> None:
+    """Raise `UsageError` where an augmentation does not suit the images, or the `share` of a batch read at once."""
     if augmentation.crop == "pad" and augmentation.pad > min(shape.size):
-        raise UsageError(f"pad {augmentation.pad} is more than the {min(shape.size)} pixels of the picture's side")
+        raise UsageError(f"pad {augmentation.pad} is more than the {min(shape.size)} pixels of the image's side")
     if augmentation.lighting and shape.channels != 3:
-        raise UsageError(f"lighting shifts the colours of RGB; it must be 0 for pictures of {shape.channels} channel")
+        raise UsageError(f"lighting shifts the colours of RGB; it must be 0 for images of {shape.channels} channel")
     colours = augmentation.policy != "none" or augmentation.jitter
     if colours and shape.channels not in (1, 3):
-        raise UsageError(f"policy and jitter are for grey or RGB pictures, not for {shape.channels} channels")
+        raise UsageError(f"policy and jitter are for grey or RGB images, not for {shape.channels} channels")
     if augmentation.mixes and share % 2:
         raise UsageError(
-            f"mixup and cutmix mix pictures in pairs: batch_size must be even for each part that is read on its own, "
+            f"mixup and cutmix mix images in pairs: batch_size must be even for each part that is read on its own, "
             f"not {share}"
         )
 
 
 def _windows_only(augmentation: Augmentation) -> bool:
-    """Whether there is nothing but pad, crop and flip to do to each picture."""
+    """Whether there is nothing but pad, crop and flip to do to each image."""
     others = (augmentation.jitter, augmentation.lighting, augmentation.erasing)
     return augmentation.crop in ("none", "pad") and augmentation.policy == "none" and not any(others)
 
@@ -185,12 +185,12 @@ def _whole_batches(
     steps: range,
 ) -> tf.data.Dataset:
     """(positions, images, targets) of whole batches, where windows are all there is to draw: several times faster."""
-    pictures, targets = _pictures(split), tf.constant(split.targets)
+    every, targets = _images(split), tf.constant(split.targets)
     pad = augmentation.pad if augmentation.crop == "pad" else 0
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         chosen = order.indices(step, places)
-        images = tf.gather(pictures, chosen)
+        images = tf.gather(every, chosen)
         if pad or augmentation.flip:
             # Drawn for the batch of all shards, of which this one takes its own.
             draws = window_draws(_key(order.seed, "crop", step), order.batch_size, pad, augmentation.flip)
@@ -202,20 +202,20 @@ def _whole_batches(
 
 
 Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""A picture (pixels or a file's bytes) and its position in the run to the picture that is trained on."""
+"""An image (pixels or a file's bytes) and its position in the run to the image that is trained on."""
 
 
-def _changes(shape: PictureFormat, augmentation: Augmentation, seed: int, ready: bool) -> Change:
-    """All that happens to one picture; `ready` where it comes by the evaluation transform."""
+def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: bool) -> Change:
+    """All that happens to one image; `ready` where it comes by the evaluation transform."""
     fill, a = _fill(shape), augmentation
     pad = a.pad if a.crop == "pad" else 0
 
-    def cropped(picture: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    def cropped(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         if a.crop == "resized":
-            return random_resized_crop(picture, key, shape.size, shape.channels, a.min_area)
+            return random_resized_crop(image, key, shape.size, shape.channels, a.min_area)
         if a.crop == "scale":
-            return random_scaled_crop(picture, key, shape.size, shape.channels, a.scale_range)
-        image = picture if ready else tf.cast(shape.prepare(picture), tf.uint8)
+            return random_scaled_crop(image, key, shape.size, shape.channels, a.scale_range)
+        image = image if ready else tf.cast(shape.prepare(image), tf.uint8)
         return pad_crop(image, key, pad, fill) if pad else image
 
     def by_policy(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -232,10 +232,10 @@ def _changes(shape: PictureFormat, augmentation: Augmentation, seed: int, ready:
             probability=a.operation_probability,
         )
 
-    def change(picture: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    def change(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         # A key for each thing, whether it is done or not: one more does not change what the others draw.
-        keys = tf.unstack(tf.random.split(_key(seed, "picture", position), 6))
-        image = tf.ensure_shape(cropped(picture, keys[0]), [*shape.size, shape.channels])
+        keys = tf.unstack(tf.random.split(_key(seed, "image", position), 6))
+        image = tf.ensure_shape(cropped(image, keys[0]), [*shape.size, shape.channels])
         if a.flip:
             image = random_flip(image, keys[1])
         if a.policy != "none":
@@ -254,11 +254,11 @@ def _changes(shape: PictureFormat, augmentation: Augmentation, seed: int, ready:
 def _indexed(
     split: ArraySplit | FileSplit, order: Order, places: np.ndarray, change: Change, steps: range
 ) -> tf.data.Dataset:
-    """(position, image, target) of the wanted places of each step, one picture at a time."""
-    pictures, targets = _pictures(split), tf.constant(split.targets)
+    """(position, image, target) of the wanted places of each step, one image at a time."""
+    images, targets = _images(split), tf.constant(split.targets)
 
     def example(position: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return position, change(_read(tf.gather(pictures, index)), position), tf.gather(targets, index)
+        return position, change(_read(tf.gather(images, index)), position), tf.gather(targets, index)
 
     wanted = tf.data.Dataset.range(steps.start, steps.stop).map(
         lambda step: (order.positions(step, places), order.indices(step, places))
@@ -287,15 +287,15 @@ def _records(split: RecordSplit, order: Order, places: np.ndarray, change: Chang
         return order.positions(step, places), tf.gather(records, places % order.distinct)
 
     def example(position: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        picture, target = split.parse(record)
-        return position, change(picture, position), target
+        image, target = split.parse(record)
+        return position, change(image, position), target
 
     epochs = tf.data.Dataset.range(steps.start // order.steps, -(-steps.stop // order.steps))
     return epochs.flat_map(steps_of_an_epoch).map(own).unbatch().map(example, tf.data.AUTOTUNE)
 
 
-def evaluation_batches(source: Source, shape: PictureFormat, batch_size: int) -> tf.data.Dataset:
-    """Every picture of the test split once, in order; the last batch may be smaller."""
+def evaluation_batches(source: Source, shape: ImageFormat, batch_size: int) -> tf.data.Dataset:
+    """Every image of the test split once, in order; the last batch may be smaller."""
     split, classes = prepared(source.test, shape), len(source.labels)
     if split is not None:
         dataset = tf.data.Dataset.from_tensor_slices((split.images, split.targets))
@@ -304,14 +304,14 @@ def evaluation_batches(source: Source, shape: PictureFormat, batch_size: int) ->
         if isinstance(split, RecordSplit):
             examples = tf.data.TFRecordDataset(list(split.files)).map(split.parse, tf.data.AUTOTUNE)
         else:
-            examples = tf.data.Dataset.from_tensor_slices((_pictures(split), tf.constant(split.targets)))
-            examples = examples.map(lambda picture, target: (_read(picture), target), tf.data.AUTOTUNE)
-        dataset = examples.map(lambda picture, target: (shape.prepare(picture), target), tf.data.AUTOTUNE)
+            examples = tf.data.Dataset.from_tensor_slices((_images(split), tf.constant(split.targets)))
+            examples = examples.map(lambda image, target: (_read(image), target), tf.data.AUTOTUNE)
+        dataset = examples.map(lambda image, target: (shape.prepare(image), target), tf.data.AUTOTUNE)
     batches = dataset.batch(batch_size).map(lambda images, targets: (images, tf.one_hot(targets, classes)))
     return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
-def _fill(shape: PictureFormat) -> tf.Tensor:
+def _fill(shape: ImageFormat) -> tf.Tensor:
     """The card's mean colour, for what a change lays bare; uint8, one a channel or one for all."""
     return tf.constant(np.round(np.array(shape.card.mean) * 255), tf.uint8)
 
@@ -320,9 +320,9 @@ def _stateless_shuffle(values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.stateless_shuffle(values, key)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _key(seed: int, purpose: Literal["files", "window", "crop", "picture", "mix"], number: tf.Tensor) -> tf.Tensor:
+def _key(seed: int, purpose: Literal["files", "window", "crop", "image", "mix"], number: tf.Tensor) -> tf.Tensor:
     """A seed for stateless operations, `int64[2]`: no two purposes share one, since a run's seed is below 2**31."""
-    purposes = ("files", "window", "crop", "picture", "mix")
+    purposes = ("files", "window", "crop", "image", "mix")
     return tf.stack([tf.constant(seed + (purposes.index(purpose) << 32), tf.int64), tf.cast(number, tf.int64)])
 
 

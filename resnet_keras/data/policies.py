@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment: operations drawn for each picture, as pure functions of the picture and a seed.
+"""RandAugment and TrivialAugment: operations drawn for each image, as pure functions of the image and a seed.
 
 An operation takes `uint8[H, W, C]`, C 1 or 3, an amount (scalar float32) and the colour that fills what is bared
 (`uint8[C]` or `[1]`), and gives `uint8[H, W, C]`. They are those of PIL, which the papers used, with bilinear warps.
@@ -140,11 +140,11 @@ def _translate_y(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Ten
 
 @dataclass(frozen=True)
 class Operation:
-    """One way to change a picture, and its amounts at no strength and at full strength."""
+    """One way to change an image, and its amounts at no strength and at full strength."""
 
     apply: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
     rand: tuple[float, float] = (0.0, 0.0)
-    """For randaugment: as AutoAugment's, but rising from the picture as it is."""
+    """For randaugment: as AutoAugment's, but rising from the image as it is."""
     trivial: tuple[float, float] = (0.0, 0.0)
     """For trivialaugment: the paper's wide ranges."""
     signed: bool = False
@@ -164,7 +164,7 @@ OPERATIONS = {
     "sharpness": Operation(_sharpness, (0, 0.9), (0, 0.99), signed=True),
     "shear_x": Operation(_shear_x, (0, 0.3), (0, 0.99), signed=True),
     "shear_y": Operation(_shear_y, (0, 0.3), (0, 0.99), signed=True),
-    # The paper's 32 pixels, of 224: as a share, so that a small picture does not leave its frame.
+    # The paper's 32 pixels, of 224: as a share, so that a small image does not leave its frame.
     "translate_x": Operation(_translate_x, (0, 0.45), (0, 32 / 224), signed=True),
     "translate_y": Operation(_translate_y, (0, 0.45), (0, 32 / 224), signed=True),
 }
@@ -184,7 +184,7 @@ def randaugment(
     """Some operations, one after the other, drawn with replacement from all but the identity (Cubuk et al. 2019).
 
     Each has the strength `magnitude` of 10, or one drawn around it, and is left out with 1 - `probability`. The
-    stronger, the farther from the picture as it is, for every operation that has a strength.
+    stronger, the farther from the image as it is, for every operation that has a strength.
     """
     seeds = tf.random.split(seed, 2)
     uniform = tf.random.stateless_uniform([operations, 3], seeds[0])

@@ -1,4 +1,4 @@
-"""`open_source`: a name or a folder to labelled splits of pictures."""
+"""`open_source`: a name or a folder to labelled splits of images."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from resnet_keras.errors import UsageError
 
 
 def open_source(data: str, data_dir: str | None = None) -> Source:
-    """Open `data`: "digits", the name of a TensorFlow data set, or a folder of pictures.
+    """Open `data`: "digits", the name of a TensorFlow data set, or a folder of images.
 
     Args:
         data: a bare name is looked up in TensorFlow Datasets first, a path with a separator among the folders.
         data_dir: where TensorFlow Datasets keeps prepared data; its own default when None.
 
     Raises:
-        UsageError: no such folder or name, nothing prepared and no network, unreadable pictures; it says which.
+        UsageError: no such folder or name, nothing prepared and no network, unreadable images; it says which.
     """
     path = Path(data).expanduser()
     if data and path.is_dir() and ("/" in data or not is_known(data)):

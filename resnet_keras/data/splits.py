@@ -1,4 +1,4 @@
-"""What a source is: class names and two splits of labelled pictures, each in memory, in files or in records."""
+"""What a source is: class names and two splits of labelled images, each in memory, in files or in records."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,12 +10,12 @@ import tensorflow as tf
 from resnet_keras.errors import UsageError
 
 FITS_IN_MEMORY = 2 * 2**30
-"""Bytes of decoded pictures that are kept in memory instead of being decoded in each epoch."""
+"""Bytes of decoded images that are kept in memory instead of being decoded in each epoch."""
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """Pictures of one size, in memory."""
+    """Images of one size, in memory."""
 
     images: np.ndarray
     """uint8 [N, H, W, C]"""
@@ -28,7 +28,7 @@ class ArraySplit:
 
 @dataclass(frozen=True, eq=False)
 class FileSplit:
-    """Picture files, read when they are needed."""
+    """Image files, read when they are needed."""
 
     paths: tuple[str, ...]
     targets: np.ndarray
@@ -45,7 +45,7 @@ class RecordSplit:
     lengths: tuple[int, ...]
     """Records of each file."""
     parse: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-    """A serialized record to (encoded picture, int64 target)."""
+    """A serialized record to (encoded image, int64 target)."""
 
     def __len__(self) -> int:
         return sum(self.lengths)
@@ -56,30 +56,30 @@ Split = ArraySplit | FileSplit | RecordSplit
 
 @dataclass(frozen=True)
 class Source:
-    """A labelled data set of pictures with a training and a test split."""
+    """A labelled data set of images with a training and a test split."""
 
     name: str
     labels: tuple[str, ...]
     channels: int
     image_size: tuple[int, int] | None
-    """(height, width) where all pictures have the same, else None."""
+    """(height, width) where all images have the same, else None."""
     train: Split
     test: Split
 
 
 def hold_out(source: Source, share: float) -> Source:
-    """A source whose test split is a share of its training pictures, which do not train; its own test split is gone.
+    """A source whose test split is a share of its training images, which do not train; its own test split is gone.
 
-    The same pictures for every seed, so that configs can be compared; of records, whole files.
+    The same images for every seed, so that configs can be compared; of records, whole files.
 
     Raises:
-        UsageError: there are too few pictures, or files of them.
+        UsageError: there are too few images, or files of them.
     """
     split = source.train
     total = len(split.files if isinstance(split, RecordSplit) else split)
     held = max(1, round(total * share))
     if held >= total:
-        what = "record files" if isinstance(split, RecordSplit) else "training pictures"
+        what = "record files" if isinstance(split, RecordSplit) else "training images"
         raise UsageError(f"validation {share:g} of {total} {what} of {source.name} leaves none to train on")
     order = np.random.default_rng(0).permutation(total)
     kept, tested = (_part(split, np.sort(chosen)) for chosen in (order[held:], order[:held]))
@@ -98,7 +98,7 @@ def statistics(split: Split, channels: int) -> tuple[tuple[float, ...], tuple[fl
     """Mean and deviation of each channel, pixels in [0, 1], of a split in memory; None for the others."""
     if not isinstance(split, ArraySplit):
         return None
-    # A histogram of 256 values is exact and needs no float copy of the pictures.
+    # A histogram of 256 values is exact and needs no float copy of the images.
     counts = [np.bincount(split.images[..., c].ravel(), minlength=256) for c in range(channels)]
     values = np.arange(256) / 255
     means = [float(np.average(values, weights=count)) for count in counts]

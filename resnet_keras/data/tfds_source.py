@@ -39,7 +39,7 @@ def _bare(name: str) -> str:
 
 
 def open_tfds(name: str, data_dir: str | None) -> Source:
-    """Open a data set by name. Raises `UsageError` when it cannot be had, or has no pictures with labels."""
+    """Open a data set by name. Raises `UsageError` when it cannot be had, or has no images with labels."""
     tfds.disable_progress_bar()
     data_dir = str(Path(data_dir).expanduser()) if data_dir else None
     absl.logging.set_verbosity(absl.logging.ERROR)  # it warns of a folder that it is about to fill
@@ -76,7 +76,7 @@ def _keys(builder: Any) -> tuple[str, str]:
         image, label = (features[key] for key in keys)
         if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
             return keys
-    raise UsageError(f"--data {builder.name} is not a data set of pictures with one class each")
+    raise UsageError(f"--data {builder.name} is not a data set of images with one class each")
 
 
 def _prepare(builder: Any) -> None:

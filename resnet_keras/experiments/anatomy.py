@@ -1,6 +1,6 @@
 """Instruments: what goes through a network's blocks, forward and backward, and what it does without one of them.
 
-A ResNet is a chain of layers, each of which reads the one before; a net is taken as that chain. Pictures are raw
+A ResNet is a chain of layers, each of which reads the one before; a net is taken as that chain. Images are raw
 pixels, `[N, H, W, C]`, 0 to 255; labels are one-hot, float32 `[N, classes]`.
 """
 
@@ -106,7 +106,7 @@ def lesionable(network: keras.Model) -> list[str]:
 
 
 def error_of(layers: Sequence[keras.layers.Layer], batches: Batches) -> float:
-    """The share of pictures that a chain of layers names wrongly, in inference mode."""
+    """The share of images that a chain of layers names wrongly, in inference mode."""
     wrong = total = 0
     for images, labels in batches:
         answers = np.argmax(run(layers, images, False), axis=-1)

@@ -81,5 +81,5 @@ def _errors(runs: Sequence[Trained]) -> list[float]:
 
 def _finding(title: str, name: str, runs: Sequence[Trained], sentences: Sequence[str]) -> Finding:
     words = "Error by step: training (thin) and test (thick); bands are seeds"
-    picture = error_curves(name, words, runs, panels="depth", colours="kind")
-    return Finding(title, tuple(sentences), (picture,), as_rows(runs), means_table(runs))
+    plot = error_curves(name, words, runs, panels="depth", colours="kind")
+    return Finding(title, tuple(sentences), (plot,), as_rows(runs), means_table(runs))

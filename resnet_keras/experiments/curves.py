@@ -1,4 +1,4 @@
-"""Pictures and sentences of trained nets: error by step, final loss by depth, means and deviations over seeds."""
+"""Images and sentences of trained nets: error by step, final loss by depth, means and deviations over seeds."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from resnet_keras.experiments.finding import Picture, Table
+from resnet_keras.experiments.finding import Plot, Table
 from resnet_keras.experiments.grid import Trained
 from resnet_keras.reports.run import COLOURS
 
@@ -24,11 +24,11 @@ def grouped(runs: Iterable[Trained], *names: str) -> dict[tuple, list[Trained]]:
     return groups
 
 
-def error_curves(name: str, words: str, runs: Sequence[Trained], panels: str, colours: str) -> Picture:
+def error_curves(name: str, words: str, runs: Sequence[Trained], panels: str, colours: str) -> Plot:
     """Error by step, as Figure 6 of He et al. 2015: training thin, test thick; a band from seed to seed.
 
     Args:
-        name, words: of the picture.
+        name, words: of the image.
         runs: at least one.
         panels: the field whose values have a panel each.
         colours: the field whose values have a colour each.
@@ -65,7 +65,7 @@ def error_curves(name: str, words: str, runs: Sequence[Trained], panels: str, co
                     "test_error": "" if tested is None else 1 - tested,
                 }
             )
-    return Picture(name, words, figure, numbers)
+    return Plot(name, words, figure, numbers)
 
 
 def _step(run: Trained, epoch: float) -> int:
@@ -86,7 +86,7 @@ def _told(field: str, value: object) -> str:
     return f"{value} layers" if field == "depth" else str(value)
 
 
-def loss_by_depth(name: str, words: str, runs: Sequence[Trained]) -> Picture:
+def loss_by_depth(name: str, words: str, runs: Sequence[Trained]) -> Plot:
     """Training loss at the end by depth: a point a run, a line through the means, a colour a kind."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -102,12 +102,12 @@ def loss_by_depth(name: str, words: str, runs: Sequence[Trained]) -> Picture:
             alpha=0.8,
             label=kind,
         )
-    axes.set(xlabel="Layers", ylabel="Training loss at the end (nats a picture)", yscale="log")
+    axes.set(xlabel="Layers", ylabel="Training loss at the end (nats an image)", yscale="log")
     axes.set_xticks(sorted({run.depth for run in runs}))
     axes.grid(alpha=0.3)
     axes.legend()
     numbers = [{k: getattr(run, k) for k in ("kind", "depth", "seed", "train_loss")} for run in runs]
-    return Picture(name, words, figure, numbers)
+    return Plot(name, words, figure, numbers)
 
 
 def as_rows(runs: Sequence[Trained]) -> Table:

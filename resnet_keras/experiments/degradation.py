@@ -1,4 +1,4 @@
-"""Degradation: deeper plain nets have more error on the pictures they train on, residual nets do not.
+"""Degradation: deeper plain nets have more error on the images they train on, residual nets do not.
 
 He et al. 2015, section 1, Figure 1, and section 4.2, Figure 6.
 """
@@ -22,12 +22,12 @@ def degradation(settings: Settings, source: Source, folder: Path) -> Finding:
     nets = settings.nets(plain, residual)
     runs = sorted(train_all(nets, settings, source, folder), key=lambda run: (run.kind, run.depth, run.seed))
     words = "Error by step, plain and residual nets: training (thin) and test (thick); bands are seeds"
-    pictures = (
+    plots = (
         error_curves("degradation", words, runs, panels="kind", colours="depth"),
         loss_by_depth("training-loss", "Training loss at the end, by depth", runs),
     )
     title = f"Degradation on {settings.data}: plain against residual nets"
-    return Finding(title, tuple(told(runs, settings.data)), pictures, as_rows(runs), means_table(runs))
+    return Finding(title, tuple(told(runs, settings.data)), plots, as_rows(runs), means_table(runs))
 
 
 def told(runs: Sequence[Trained], data: str) -> list[str]:
@@ -53,9 +53,9 @@ def told(runs: Sequence[Trained], data: str) -> list[str]:
             f"{losses['residual']}: far above in {worse['residual']} of {seeds}."
         )
         if (worse["plain"], worse["residual"], behind) == (seeds, 0, seeds):
-            verdict = "Degradation was seen: more layers fit the training pictures worse, and shortcuts undo it."
+            verdict = "Degradation was seen: more layers fit the training images worse, and shortcuts undo it."
         elif not worse["plain"]:
-            verdict = "Degradation was not seen: the deepest plain net learns its training pictures as the shallowest."
+            verdict = "Degradation was not seen: the deepest plain net learns its training images as the shallowest."
         else:
             verdict = (
                 f"Degradation was seen in part: of {_seeds(seeds)}, deeper is worse in {worse['plain']} for plain nets "

@@ -1,4 +1,4 @@
-"""What an experiment found, and how it is left: sentences, pictures, tables, and a page that stands on its own."""
+"""What an experiment found, and how it is left: sentences, images, tables, and a page that stands on its own."""
 
 import csv
 import html
@@ -20,7 +20,7 @@ Table = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Picture:
+class Plot:
     """A figure, the name of its files, what it shows in words, and the numbers in it."""
 
     name: str
@@ -36,7 +36,7 @@ class Finding:
     title: str
     sentences: tuple[str, ...]
     """Drawn from the numbers, whatever they say."""
-    pictures: tuple[Picture, ...]
+    plots: tuple[Plot, ...]
     table: Table
     """A row a run or a case; `summary.json` and `--json` have it as `runs`."""
     means: Table = ()
@@ -49,14 +49,14 @@ class Finding:
 
 
 def write_finding(folder: Path, finding: Finding) -> None:
-    """Write `report.html`, `summary.json`, `runs.csv`, and a PNG and a CSV file for each picture."""
+    """Write `report.html`, `summary.json`, `runs.csv`, and a PNG and a CSV file for each image."""
     parts = [f"<p>{html.escape(sentence)}</p>" for sentence in finding.sentences[1:]]
-    for picture in finding.pictures:
-        png = png_of(picture.figure)
-        with whole(folder / f"{picture.name}.png") as beside:
+    for plot in finding.plots:
+        png = png_of(plot.figure)
+        with whole(folder / f"{plot.name}.png") as beside:
             beside.write_bytes(png)
-        write_text(folder / f"{picture.name}.csv", csv_text(picture.numbers))
-        parts += [f"<h2>{html.escape(picture.words)}</h2>", image_tag(png, picture.words)]
+        write_text(folder / f"{plot.name}.csv", csv_text(plot.numbers))
+        parts += [f"<h2>{html.escape(plot.words)}</h2>", image_tag(png, plot.words)]
     if finding.means:
         parts += ["<h2>Nets</h2>", html_table(finding.means)]
     parts += ["<h2>Runs</h2>", html_table(finding.table), "<h2>Protocol</h2>", pairs_table(finding.protocol)]

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import gradient_norms
-from resnet_keras.experiments.finding import Finding, Picture
-from resnet_keras.experiments.grid import train_all, training_pictures
+from resnet_keras.experiments.finding import Finding, Plot
+from resnet_keras.experiments.grid import train_all, training_images
 from resnet_keras.experiments.settings import Net, Settings, from_identity, plain, residual
 from resnet_keras.files import json_text, write_text
 from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.reports.run import COLOURS
-from resnet_keras.training.building import Prepared, network_of, picture_format_for
+from resnet_keras.training.building import Prepared, image_format_for, network_of
 from resnet_keras.training.record import Row
 
 KEPT = "gradients.json"
@@ -47,21 +47,21 @@ def gradients(settings: Settings, source: Source, folder: Path) -> Finding:
     for net, run in zip(trained, train_all(trained, once, source, folder, [Along]), strict=True):
         kept = json.loads((run.folder / KEPT).read_text("utf-8"))
         along += [row for step, norms in kept.items() for row in _rows(net, run.seed, int(step), norms)]
-    pictures = (
-        _picture("gradients-start", "Gradient behind each block at initialisation, by depth", rows, "depth"),
-        _picture("gradients-training", f"The same along training, {middle} layers", along, "step"),
+    plots = (
+        _plot("gradients-start", "Gradient behind each block at initialisation, by depth", rows, "depth"),
+        _plot("gradients-training", f"The same along training, {middle} layers", along, "step"),
     )
     title = f"Gradients on {settings.data}: plain against residual nets"
-    return Finding(title, tuple(told(rows)), pictures, _ends(rows + along))
+    return Finding(title, tuple(told(rows)), plots, _ends(rows + along))
 
 
 def at_start(net: Net, settings: Settings, source: Source, seed: int) -> list[float]:
-    """The gradient norms of a net that has learnt nothing yet, for the first batch of training pictures."""
+    """The gradient norms of a net that has learnt nothing yet, for the first batch of training images."""
     config = net.config(settings, seed, "unused")
-    shape = picture_format_for(config, source)
+    shape = image_format_for(config, source)
     keras.utils.set_random_seed(seed)
     network = network_of(config, source, shape)
-    return gradient_norms(network, *training_pictures(source, shape, config.batch_size))
+    return gradient_norms(network, *training_images(source, shape, config.batch_size))
 
 
 class Along:
@@ -70,7 +70,7 @@ class Along:
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
         self._path = Path(str(prepared.config.run_dir)) / KEPT
-        self._batch = training_pictures(prepared.source, prepared.shape, prepared.config.batch_size)
+        self._batch = training_images(prepared.source, prepared.shape, prepared.config.batch_size)
 
     def begin(self, step: int) -> None:
         if step == 0:  # a run that goes on was measured at its start
@@ -148,7 +148,7 @@ def _way(value: float) -> str:
     return f"grows {value:.2g} times" if value > 1 else f"shrinks {1 / value:.2g} times"
 
 
-def _picture(name: str, words: str, rows: Sequence[dict[str, Any]], colours: str) -> Picture:
+def _plot(name: str, words: str, rows: Sequence[dict[str, Any]], colours: str) -> Plot:
     kinds = [make(8).kind for make in KINDS]
     values = sorted({row[colours] for row in rows})
     shown = values if len(values) <= len(COLOURS) else [values[i * (len(values) - 1) // 5] for i in range(6)]
@@ -166,4 +166,4 @@ def _picture(name: str, words: str, rows: Sequence[dict[str, Any]], colours: str
         if kind == kinds[0]:
             axes.set(ylabel="Norm of the gradient of the loss")
             axes.legend()
-    return Picture(name, words, figure, rows)
+    return Plot(name, words, figure, rows)

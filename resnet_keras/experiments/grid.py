@@ -13,7 +13,7 @@ import keras
 
 from resnet_keras.config.run_folder import METRICS, new_folder_name
 from resnet_keras.config.train import flat
-from resnet_keras.data.format import PictureFormat, picture_format
+from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.data.pipeline import evaluation_batches, steps_per_epoch
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError, reason
@@ -32,13 +32,13 @@ MARK, MEASURED = "experiment.json", "measured.json"
 
 @dataclass(frozen=True)
 class Trained:
-    """A net after its training. Losses are cross-entropy in nats a picture, accuracies fractions."""
+    """A net after its training. Losses are cross-entropy in nats an image, accuracies fractions."""
 
     kind: str
     depth: int
     seed: int
     train_loss: float
-    """Of the finished net in inference mode, over the training pictures as they are."""
+    """Of the finished net in inference mode, over the training images as they are."""
     train_accuracy: float
     test_loss: float
     test_accuracy: float
@@ -157,18 +157,18 @@ def _train(net: Net, seed: int, settings: Settings, source: Source, run: Path, w
     )
 
 
-def training_pictures(source: Source, shape: PictureFormat, count: int) -> tuple[Any, Any]:
-    """The first training pictures as they are, `[N, H, W, C]`, 0 to 255, and their labels, one-hot."""
+def training_images(source: Source, shape: ImageFormat, count: int) -> tuple[Any, Any]:
+    """The first training images as they are, `[N, H, W, C]`, 0 to 255, and their labels, one-hot."""
     return next(iter(evaluation_batches(_on_training(source), shape, count)))
 
 
 def _on_training(source: Source) -> Source:
-    """A source to evaluate on the pictures that train."""
+    """A source to evaluate on the images that train."""
     return dataclasses.replace(source, test=source.train)
 
 
 def _measure(model: keras.Model, source: Source, batch_size: int) -> dict[str, float]:
-    batches = evaluation_batches(_on_training(source), picture_format(model), batch_size)
+    batches = evaluation_batches(_on_training(source), image_format(model), batch_size)
     found = Evaluator(model, source.labels)(batches)
     parameters = complexity(model).trainable_parameters
     return {"train_loss": found.loss, "train_accuracy": found.accuracy, "parameters": parameters}

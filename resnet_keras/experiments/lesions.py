@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnet_keras.data.format import picture_format
+from resnet_keras.data.format import image_format
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import chain, error_of, lesionable, swapped, without
 from resnet_keras.experiments.curves import MARKERS, means_table
-from resnet_keras.experiments.finding import Finding, Picture
+from resnet_keras.experiments.finding import Finding, Plot
 from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.settings import Settings, plain, residual
 from resnet_keras.reports.run import COLOURS
@@ -31,11 +31,11 @@ def lesion(settings: Settings, source: Source, folder: Path) -> Finding:
     runs, cases = [], []
     for run in train_all(settings.nets(plain, residual), settings, source, folder):
         model = run.model()
-        batches = list(evaluation_batches(source, picture_format(model), 512))
+        batches = list(evaluation_batches(source, image_format(model), 512))
         cases += operate(model, batches, run)
         runs.append(run)
     title = f"Lesions on {settings.data}: nets without some of their blocks"
-    return Finding(title, tuple(told(cases)), (_picture(cases),), cases, means_table(runs))
+    return Finding(title, tuple(told(cases)), (_plot(cases),), cases, means_table(runs))
 
 
 def operate(model: Any, batches: list[tuple[Any, Any]], run: Trained) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def _error(case: dict[str, Any]) -> float:
     return case["test_error"]
 
 
-def _picture(cases: Sequence[dict[str, Any]]) -> Picture:
+def _plot(cases: Sequence[dict[str, Any]]) -> Plot:
     deep = max(case["depth"] for case in cases)
     deepest = [case for case in cases if case["depth"] == deep]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -123,4 +123,4 @@ def _picture(cases: Sequence[dict[str, Any]]) -> Picture:
         axes.grid(alpha=0.3)
     all_axes[0].set(ylabel="Test error (%)", ylim=(0, 100))
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    return Picture("lesions", f"Test error of trained nets of {deep} layers after a lesion", figure, cases)
+    return Plot("lesions", f"Test error of trained nets of {deep} layers after a lesion", figure, cases)

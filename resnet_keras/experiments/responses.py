@@ -11,16 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnet_keras.data.format import picture_format
+from resnet_keras.data.format import image_format
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import branch_sizes, responses
 from resnet_keras.experiments.curves import as_rows, means_table
-from resnet_keras.experiments.finding import Finding, Picture
-from resnet_keras.experiments.grid import train_all, training_pictures
+from resnet_keras.experiments.finding import Finding, Plot
+from resnet_keras.experiments.grid import train_all, training_images
 from resnet_keras.experiments.settings import Settings, plain, residual
 from resnet_keras.reports.run import COLOURS
 
-PICTURES = 512
+IMAGES = 512
 CLEARLY = 0.9
 """Below this share of another, a deviation is clearly smaller."""
 Profile = tuple[str, int, int, list[float]]
@@ -32,14 +32,14 @@ def respond(settings: Settings, source: Source, folder: Path) -> Finding:
     runs, layers, sizes = [], [], []
     for run in train_all(settings.nets(plain, residual), settings, source, folder):
         model = run.model()
-        images, _ = training_pictures(source, picture_format(model), PICTURES)
+        images, _ = training_images(source, image_format(model), IMAGES)
         layers.append((run.kind, run.depth, run.seed, responses(model, images)))
         if run.kind == "residual":
             sizes.append((run.kind, run.depth, run.seed, branch_sizes(model, images)))
         runs.append(run)
-    pictures = (_picture_of_layers(layers), _picture_of_branches(sizes))
+    plots = (_plot_of_layers(layers), _plot_of_branches(sizes))
     title = f"Responses of layers on {settings.data}"
-    return Finding(title, tuple(told(layers, sizes)), pictures, as_rows(runs), means_table(runs))
+    return Finding(title, tuple(told(layers, sizes)), plots, as_rows(runs), means_table(runs))
 
 
 def told(layers: Sequence[Profile], sizes: Sequence[Profile]) -> list[str]:
@@ -75,7 +75,7 @@ def told(layers: Sequence[Profile], sizes: Sequence[Profile]) -> list[str]:
     return sentences
 
 
-def _picture_of_layers(profiles: Sequence[Profile]) -> Picture:
+def _plot_of_layers(profiles: Sequence[Profile]) -> Plot:
     figure = Figure(figsize=(9.2, 4.2), layout="constrained")
     in_order, by_size = figure.subplots(1, 2, sharey=True)
     _lines(in_order, profiles, sort=False)
@@ -84,17 +84,17 @@ def _picture_of_layers(profiles: Sequence[Profile]) -> Picture:
     by_size.set(title="Sorted by size", xlabel="Layer, largest first")
     in_order.legend()
     words = "Response of each 3x3 layer behind its batch norm, trained nets"
-    return Picture("responses", words, figure, _numbers(profiles, "layer", "deviation"))
+    return Plot("responses", words, figure, _numbers(profiles, "layer", "deviation"))
 
 
-def _picture_of_branches(profiles: Sequence[Profile]) -> Picture:
+def _plot_of_branches(profiles: Sequence[Profile]) -> Plot:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     _lines(axes, profiles, sort=False)
     axes.set(xlabel="Block", ylabel="Branch / shortcut, standard deviations", ylim=(0, None))
     axes.legend()
     words = "How much each block adds to what goes through it, trained residual nets"
-    return Picture("branches", words, figure, _numbers(profiles, "block", "share"))
+    return Plot("branches", words, figure, _numbers(profiles, "block", "share"))
 
 
 def _lines(axes: Axes, profiles: Sequence[Profile], *, sort: bool) -> None:

@@ -21,7 +21,7 @@ DIGITS = TrainConfig(
     schedule=Schedule(decay="cosine"),
 )
 """For the embedded digits, with eight filters in the first stage: no augmentation, for the question is how well a net
-learns its training pictures."""
+learns its training images."""
 NARROW, PAPERS = 8, 16
 
 
@@ -40,7 +40,7 @@ class Settings:
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data."""
     image_size: int | None = None
-    """Side of the nets' input; the data's own where all its pictures have one size."""
+    """Side of the nets' input; the data's own where all its images have one size."""
     epochs: int | None = None
     """6 for digits, else those of the recipe cifar10-resnet20, when left out."""
     width: int | None = None

@@ -81,7 +81,7 @@ def run_experiment(name: str, settings: Settings) -> tuple["Finding", Path]:
     """
     from resnet_keras.experiments.finding import write_finding
     from resnet_keras.experiments.grid import open_folder, protocol_of
-    from resnet_keras.training.building import picture_format_for, source_of
+    from resnet_keras.training.building import image_format_for, source_of
 
     module, _, function = named_experiment(name).function.partition(":")
     run: Callable[[Settings, Source, Path], Any] = getattr(
@@ -89,7 +89,7 @@ def run_experiment(name: str, settings: Settings) -> tuple["Finding", Path]:
     )
     protocol = settings.protocol()
     source = source_of(protocol)
-    picture_format_for(protocol, source)  # which says what a source lacks, before there is a folder
+    image_format_for(protocol, source)  # which says what a source lacks, before there is a folder
     folder = open_folder(settings, name)
     if not settings.quiet:
         print(f"{name} in {folder}", file=sys.stderr)

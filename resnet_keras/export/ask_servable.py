@@ -1,6 +1,6 @@
-"""Ask a SavedModel about one picture, as a server would: a program of its own that knows nothing of resnet_keras.
+"""Ask a SavedModel about one image, as a server would: a program of its own that knows nothing of resnet_keras.
 
-Usage: python -P ask_servable.py VERSION_FOLDER PICTURE
+Usage: python -P ask_servable.py VERSION_FOLDER IMAGE
 Prints one JSON object: labels, scores and seconds of the answer.
 """
 
@@ -14,11 +14,11 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 import tensorflow as tf
 
 
-def main(folder: str, picture: str) -> None:
+def main(folder: str, image: str) -> None:
     tags, signature = [tf.saved_model.SERVING], "image_bytes"
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         graph = tf.compat.v1.saved_model.load(session, tags, folder).signature_def[signature]
-        with open(picture, "rb") as file:
+        with open(image, "rb") as file:
             feed = {graph.inputs["image_bytes"].name: [file.read()]}
         fetch = {name: graph.outputs[name].name for name in ("labels", "scores")}
         session.run(fetch, feed)

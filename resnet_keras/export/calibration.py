@@ -1,4 +1,4 @@
-"""The ranges of a network's maps on real pictures, and what int8 costs in accuracy on others."""
+"""The ranges of a network's maps on real images, and what int8 costs in accuracy on others."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import prepared
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Split
@@ -17,7 +17,7 @@ from resnet_keras.export.floating import emit_float
 from resnet_keras.export.operations import Operation, in_order
 
 LEAST, MOST = 256, 4096
-"""Pictures: fewer say too little of the ranges, more take time and change nothing."""
+"""Images: fewer say too little of the ranges, more take time and change nothing."""
 BATCH = 32
 BINS = 4096
 PERCENTILES = (100.0, 99.99, 99.9)
@@ -26,7 +26,7 @@ PERCENTILES = (100.0, 99.99, 99.9)
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Pictures of the network's size, in two halves: one to measure ranges with, one to prove the result."""
+    """Images of the network's size, in two halves: one to measure ranges with, one to prove the result."""
 
     images: np.ndarray
     """uint8 [N, H, W, C]"""
@@ -35,25 +35,25 @@ class CalibrationSet:
 
     @property
     def halves(self) -> tuple["CalibrationSet", "CalibrationSet"]:
-        """Every other picture."""
+        """Every other image."""
         first, second = (
             CalibrationSet(self.images[i::2], None if self.targets is None else self.targets[i::2]) for i in (0, 1)
         )
         return first, second
 
 
-def open_calibration(data: Any, shape: PictureFormat, labels: Sequence[str], data_dir: str | None) -> CalibrationSet:
-    """Pictures to calibrate on, by the evaluation transform.
+def open_calibration(data: Any, shape: ImageFormat, labels: Sequence[str], data_dir: str | None) -> CalibrationSet:
+    """Images to calibrate on, by the evaluation transform.
 
     Args:
-        data: a folder of class/file, the name of a data set, of which the training pictures count, or an array
+        data: a folder of class/file, the name of a data set, of which the training images count, or an array
             `uint8[N, H, W, C]` of the network's size.
-        shape: the network's pictures.
+        shape: the network's images.
         labels: the model's.
         data_dir: where TensorFlow Datasets keeps prepared data.
 
     Raises:
-        UsageError: for anything else, or fewer than 256 pictures.
+        UsageError: for anything else, or fewer than 256 images.
     """
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.shape[1:] != (*shape.size, shape.channels):
@@ -66,20 +66,20 @@ def open_calibration(data: Any, shape: PictureFormat, labels: Sequence[str], dat
             raise UsageError(f"{data} has {source.channels} channels, and the network takes {shape.channels}")
         split = prepared(_some_of(source.train), shape)
         if split is None:
-            raise UsageError(f"{MOST} pictures of {shape.size} do not fit in memory; give a folder of fewer")
+            raise UsageError(f"{MOST} images of {shape.size} do not fit in memory; give a folder of fewer")
         same = tuple(source.labels) == tuple(labels)
         found = CalibrationSet(split.images, split.targets if same else None)
     else:
         raise UsageError(f"calibration_data is a folder, a data set's name or an array, not {type(data).__name__}")
     if len(found.images) < LEAST:
-        raise UsageError(f"{len(found.images)} pictures are too few to calibrate with; give {LEAST} or more")
+        raise UsageError(f"{len(found.images)} images are too few to calibrate with; give {LEAST} or more")
     return found
 
 
 def _some_of(split: Split) -> ArraySplit | FileSplit:
-    """At most `MOST` pictures, from all over the split."""
+    """At most `MOST` images, from all over the split."""
     if isinstance(split, RecordSplit):
-        raise UsageError("calibration on a data set that is streamed is not possible; give a folder of some pictures")
+        raise UsageError("calibration on a data set that is streamed is not possible; give a folder of some images")
     chosen = _chosen(len(split))
     if isinstance(split, ArraySplit):
         return ArraySplit(split.images[chosen], split.targets[chosen])
@@ -91,7 +91,7 @@ def _chosen(count: int) -> np.ndarray:
 
 
 def prove(expected: np.ndarray, got: np.ndarray, targets: np.ndarray | None, most: float) -> dict[str, Any]:
-    """What int8 lost on pictures that had no part in its making.
+    """What int8 lost on images that had no part in its making.
 
     Args:
         expected, got: probabilities `[N, classes]` of float32 and of int8.
@@ -102,21 +102,21 @@ def prove(expected: np.ndarray, got: np.ndarray, targets: np.ndarray | None, mos
         UsageError: where more is lost.
     """
     before, after = expected.argmax(-1), got.argmax(-1)
-    told: dict[str, Any] = {"agreement": float((before == after).mean()), "pictures": len(got)}
+    told: dict[str, Any] = {"agreement": float((before == after).mean()), "images": len(got)}
     loss, what = 1 - told["agreement"], "agreement with float32"
     if targets is not None:
         told |= {"accuracy_float32": float((before == targets).mean()), "accuracy": float((after == targets).mean())}
         loss, what = told["accuracy_float32"] - told["accuracy"], "accuracy"
     if not loss * 100 <= most:
         raise UsageError(
-            f"int8 loses {loss * 100:.2f} points of {what} on {len(got)} pictures, more than {most:g}; "
+            f"int8 loses {loss * 100:.2f} points of {what} on {len(got)} images, more than {most:g}; "
             "use dtype bfloat16 or float32, other calibration data, or allow more with max_accuracy_loss"
         )
     return told
 
 
 def batches(images: np.ndarray) -> Iterable[np.ndarray]:
-    """The pictures, some at a time."""
+    """The images, some at a time."""
     return (images[i : i + BATCH] for i in range(0, len(images), BATCH))
 
 

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data.format import PictureFormat, picture_format
+from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.export.calibration import open_calibration, prove
 from resnet_keras.export.floating import emit_float
@@ -31,7 +31,7 @@ OPSET = 17
 TOLERANCE = 1e-3
 """Largest difference of a probability in float32, as a share of the largest probability."""
 PROVED_ON = 256
-"""Pictures that LiteRT's int8 is compared on: one at a time, it takes its time."""
+"""Images that LiteRT's int8 is compared on: one at a time, it takes its time."""
 
 
 def export_file(
@@ -46,8 +46,8 @@ def export_file(
 ) -> Path:
     """Write a file whose one input is `image`, uint8 raw pixels, and whose one output is `probabilities`, float32.
 
-    They are `[N, H, W, C]` and `[N, classes]`; LiteRT's take one picture at a time. Class names and the preprocessing
-    of encoded pictures are not in the file.
+    They are `[N, H, W, C]` and `[N, classes]`; LiteRT's take one image at a time. Class names and the preprocessing
+    of encoded images are not in the file.
 
     Args:
         model_or_run: a model of ours with its classifier, a run folder, a `.keras` file or a packaged name.
@@ -71,7 +71,7 @@ def export_file(
     if (dtype == "int8") != (calibration_data is not None):
         raise UsageError("int8 needs calibration_data, and nothing else has a use for it")
     given = classifier(model_or_run)
-    shape, ends = picture_format(given), lower(in_float32(given))
+    shape, ends = image_format(given), lower(in_float32(given))
     file = Path(path).expanduser()
     if file.is_dir():
         file = file / f"{given.name}{FORMATS[format]}"
@@ -109,7 +109,7 @@ def _module(name: str) -> Any:
         raise UsageError(f"{name} is not installed; pip install 'resnet-keras[onnx]'") from error
 
 
-def _onnx(end: Operation, shape: PictureFormat) -> bytes:
+def _onnx(end: Operation, shape: ImageFormat) -> bytes:
     convert = _module("tf2onnx.convert")
     with tf.Graph().as_default() as graph:
         pixels = tf.compat.v1.placeholder(tf.uint8, [None, *shape.size, shape.channels], "image")
@@ -127,7 +127,7 @@ def _ask_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
     return session.run(["probabilities"], {"image": images})[0]
 
 
-def _litert(end: Operation, shape: PictureFormat, calibration: np.ndarray | None = None) -> bytes:
+def _litert(end: Operation, shape: ImageFormat, calibration: np.ndarray | None = None) -> bytes:
     spec = tf.TensorSpec([1, *shape.size, shape.channels], tf.uint8 if calibration is None else tf.float32, "image")
     function = tf.function(lambda image: {"probabilities": _probabilities(end, image)}, autograph=False)
     concrete = function.get_concrete_function(spec)

@@ -46,7 +46,7 @@ class Int8Graph:
     """Operations as tensors, in int8 where they can be; each is turned into the other form when something asks for it.
 
     Args:
-        ranges: the largest absolute value that each operation's output is to hold, measured on real pictures.
+        ranges: the largest absolute value that each operation's output is to hold, measured on real images.
         pixels: `uint8[N, H, W, C]`.
     """
 
@@ -56,7 +56,7 @@ class Int8Graph:
     quantized: dict[Operation, Quantized] = field(default_factory=dict)
     users: dict[Operation, list[Operation]] = field(default_factory=lambda: defaultdict(list))
     macs: int = 0
-    """Multiply-adds a picture."""
+    """Multiply-adds an image."""
     int8_macs: int = 0
 
     def emit(self, ends: Sequence[Operation]) -> list[tf.Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from resnet_keras.data.format import from_pixels, picture_format
+from resnet_keras.data.format import from_pixels, image_format
 from resnet_keras.errors import UsageError, require, unknown
 from resnet_keras.export.calibration import BATCH, CalibrationSet, batches, measure_ranges, open_calibration, prove
 from resnet_keras.export.floating import emit_float
@@ -53,7 +53,7 @@ def export_servable(
     """Write a SavedModel with preprocessing, class names and three signatures, for TensorFlow Serving.
 
     Signatures: `serving_default` (`image` uint8 `[N, H, W, C]`, raw pixels, to `probabilities` float32 `[N, classes]`),
-    `image_bytes` (encoded pictures, string `[N]`, to `labels` string and `scores` float32 `[N, k]`, and
+    `image_bytes` (encoded images, string `[N]`, to `labels` string and `scores` float32 `[N, k]`, and
     `probabilities`; one that cannot be read has no labels and NaN for numbers, and takes nothing from the others),
     `features` (`image` to `features` float32 `[N, channels]`).
 
@@ -68,7 +68,7 @@ def export_servable(
         dtype: "float32"; "bfloat16", for processors that compute in it; "int8", quantised by `calibration_data`.
         labels: class names; those of the model's card, or "0", "1", ..., when None.
         top_k: classes that `image_bytes` names.
-        calibration_data: for int8: a folder of class/file, the name of a data set, or `uint8[N, H, W, C]`; 256 pictures
+        calibration_data: for int8: a folder of class/file, the name of a data set, or `uint8[N, H, W, C]`; 256 images
             or more. Every other one is for measuring ranges, the rest for proving what came of it.
         data_dir: where TensorFlow Datasets keeps prepared data.
         max_accuracy_loss: for int8: percentage points of accuracy (of agreement with float32, where the calibration
@@ -87,7 +87,7 @@ def export_servable(
     if dtype != "int8" and calibration_data is not None:
         raise UsageError(f"calibration_data is for int8; leave it out with dtype {dtype}")
     if dtype == "int8" and calibration_data is None:
-        raise UsageError("int8 needs calibration_data: a folder, a data set's name or an array of pictures")
+        raise UsageError("int8 needs calibration_data: a folder, a data set's name or an array of images")
     if dtype == "int8" and not available():
         raise UsageError("this TensorFlow has no quantised convolution (it wants oneDNN, on x86); use dtype bfloat16")
     require(top_k >= 1, "top_k", "at least 1", top_k)
@@ -109,14 +109,14 @@ class _Export:
 
     def __init__(self, given: keras.Model, labels: tuple[str, ...], top_k: int, dtype: str) -> None:
         self.given, self.labels, self.top_k, self.dtype = given, labels, top_k, dtype
-        self.shape = picture_format(given)
+        self.shape = image_format(given)
         self.plain = in_float32(given)
         self.ends = lower(self.plain)
         self.network: Network = self._in_float(tf.bfloat16 if dtype == "bfloat16" else tf.float32)
         self.facts: dict[str, Any] = {}
         self.share_in_int8 = 0.0
         self.proven: tuple[np.ndarray, np.ndarray] | None = None
-        """Pictures, and what int8 answered when it was tried."""
+        """Images, and what int8 answered when it was tried."""
 
     def _in_float(self, dtype: tf.DType) -> Network:
         def network(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -135,13 +135,13 @@ class _Export:
 
         return network
 
-    def calibrate(self, pictures: CalibrationSet, max_loss: float) -> None:
-        """Choose the ranges that stay closest to float32, and prove them on pictures that had no part in that."""
-        seen, unseen = pictures.halves
+    def calibrate(self, images: CalibrationSet, max_loss: float) -> None:
+        """Choose the ranges that stay closest to float32, and prove them on images that had no part in that."""
+        seen, unseen = images.halves
         plain = self._in_float(tf.float32)
         wanted = _answers(plain, seen.images)
         if not np.isfinite(wanted).all():
-            raise UsageError(f"{self.given.name} itself answers pictures with NaN; its weights are no good to export")
+            raise UsageError(f"{self.given.name} itself answers images with NaN; its weights are no good to export")
         candidates = {p: self._in_int8(r) for p, r in measure_ranges(self.ends, seen.images).items()}
         errors = {p: float(np.square(_answers(n, seen.images) - wanted).mean()) for p, n in candidates.items()}
         percentile = min(errors, key=lambda p: errors[p])
@@ -159,9 +159,9 @@ class _Export:
         for path in (MANIFEST, LABELS):
             (folder / path).parent.mkdir(exist_ok=True)
         (folder / LABELS).write_text("".join(f"{label}\n" for label in self.labels), "utf-8")
-        picture = np.random.default_rng(0).integers(0, 256, (*self.shape.size, self.shape.channels)).astype("uint8")
-        encoded = tf.io.encode_png(picture).numpy()
-        requests = {key: {"image": picture[None]} for key in ("serving_default", "features")}
+        image = np.random.default_rng(0).integers(0, 256, (*self.shape.size, self.shape.channels)).astype("uint8")
+        encoded = tf.io.encode_png(image).numpy()
+        requests = {key: {"image": image[None]} for key in ("serving_default", "features")}
         write_warmup(folder, name, {**requests, "image_bytes": {"image_bytes": [encoded]}})
         layer = card_layer(self.given)
         manifest = {
@@ -187,7 +187,7 @@ class _Export:
         expected, logits, probabilities = (np.asarray(x, "float64") for x in answers)
         if not np.isfinite(probabilities).all():
             name = self.given.name
-            raise UsageError(f"{name} itself answers random pictures with NaN; its weights are no good to export")
+            raise UsageError(f"{name} itself answers random images with NaN; its weights are no good to export")
         answered = ask(folder, {"features": {"image": images}, "serving_default": {"image": images}})
         got = answered["features"]["features"].astype("float64")
         difference = float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30))

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.config.run_folder import run_config
-from resnet_keras.data.format import from_pixels, picture_format
+from resnet_keras.data.format import from_pixels, image_format
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.sources import open_source
 from resnet_keras.errors import UsageError
@@ -20,7 +20,7 @@ from resnet_keras.models.saved import classifier
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on a test split. Accuracies are fractions, the loss is cross-entropy in nats a picture."""
+    """What a model does on a test split. Accuracies are fractions, the loss is cross-entropy in nats an image."""
 
     loss: float
     accuracy: float
@@ -37,7 +37,7 @@ class Evaluation:
 
     @property
     def per_class(self) -> list[dict[str, Any]]:
-        """A row a class: label, examples, recall (its pictures found), precision (its predictions right)."""
+        """A row a class: label, examples, recall (its images found), precision (its predictions right)."""
         right, true, said = np.diag(self.confusion), self.confusion.sum(1), self.confusion.sum(0)
         return [
             {
@@ -66,7 +66,7 @@ def evaluate(
         source: what to evaluate; it takes raw pixels, or is normalised as its card or ImageNet says.
         data: as `open_source` takes it; the run's, or what the model's card names, when None.
         data_dir: where TensorFlow Datasets keeps its data; the run's when None.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
 
     A model that is not ours is given pixels normalised as ImageNet's.
 
@@ -81,7 +81,7 @@ def evaluate(
     data = data or (layer.card.data if layer else None)
     if not data:
         raise UsageError(f"{model.name} does not say which data it is for; give --data")
-    opened, shape = open_source(data, data_dir), picture_format(model)
+    opened, shape = open_source(data, data_dir), image_format(model)
     if model.output_shape[-1] != len(opened.labels):
         raise UsageError(f"{model.name} knows {model.output_shape[-1]} classes, {data} has {len(opened.labels)}")
     known = set(layer.card.labels) if layer else set()
@@ -105,7 +105,7 @@ class Evaluator:
         labels: class names, as the batches number them.
         strategy: the one the model was made under; its devices share each batch.
         columns: the model's output for each of the labels, where it has another order.
-        flip: take the mean of the answers for a picture and its mirror image.
+        flip: take the mean of the answers for an image and its mirror image.
         host: which of the hosts this is and how many there are; each takes its share of the batches, and all have the
             sum.
     """
@@ -165,7 +165,7 @@ class Evaluator:
         replicas, count = self._local_replicas, len(images)
         if self.strategy.num_replicas_in_sync == 1:
             return self._forward(images).numpy()
-        # Every replica needs a picture: an empty batch is an error in TensorFlow's own kernels.
+        # Every replica needs an image: an empty batch is an error in TensorFlow's own kernels.
         share = -(-count // replicas)
         padded = tf.concat([images, tf.repeat(images[:1], share * replicas - count, axis=0)], 0)
         each = self.strategy.experimental_distribute_values_from_function(

@@ -1,4 +1,4 @@
-"""`explain`: which parts of a picture speak for a class, by Grad-CAM."""
+"""`explain`: which parts of an image speak for a class, by Grad-CAM."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +8,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data.format import picture_format
+from resnet_keras.data.format import image_format
 from resnet_keras.errors import UsageError, unknown
-from resnet_keras.inference.predict import model_labels, read_picture, servable_folder
+from resnet_keras.inference.predict import model_labels, read_image, servable_folder
 from resnet_keras.models.preprocessing import missing_normalisation
 from resnet_keras.models.saved import classifier, model_file
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The parts of one picture that speak for one class."""
+    """The parts of one image that speak for one class."""
 
     label: str
     score: float
@@ -27,19 +27,19 @@ class Explanation:
     map_size: tuple[int, int]
     """Height and width of the map that the heat comes from: it knows nothing finer."""
     pixels: np.ndarray
-    """uint8 [H, W, C]: the picture as it was prepared for the network."""
+    """uint8 [H, W, C]: the image as it was prepared for the network."""
 
     @property
     def empty(self) -> bool:
-        """Whether no part of the picture speaks for the class."""
+        """Whether no part of the image speaks for the class."""
         return not self.heat.any()
 
 
 def explain(source: str | Path | keras.Model, image: str | Path, *, label: str | None = None) -> Explanation:
-    """Grad-CAM (Selvaraju et al. 2017, section 3) of one picture and one class.
+    """Grad-CAM (Selvaraju et al. 2017, section 3) of one image and one class.
 
     The last map before the head is weighted by the gradient of the class's logit, averaged over the positions; what is
-    positive of the sum over the channels is enlarged to the picture, bilinearly, and scaled by its maximum. The last
+    positive of the sum over the channels is enlarged to the image, bilinearly, and scaled by its maximum. The last
     map is that of the last stage, before its pool and behind a final norm. Where it is a single pixel, which has no
     places to tell of, the one before it is taken.
 
@@ -50,15 +50,15 @@ def explain(source: str | Path | keras.Model, image: str | Path, *, label: str |
 
     Raises:
         UsageError: nothing there, a damaged file, a SavedModel, a model without a map before its head, a file that is
-            no picture, or a label that the model does not have.
+            no image, or a label that the model does not have.
     """
     if isinstance(source, str | Path):
         if servable_folder(source):
             raise UsageError(f"{source} is a SavedModel, which has no gradients; give its run folder or .keras file")
-        model_file(source)  # a wrong model is said before a wrong picture
-    encoded = read_picture(image)
+        model_file(source)  # a wrong model is said before a wrong image
+    encoded = read_image(image)
     model = classifier(source)
-    shape, names = picture_format(model), model_labels(model)
+    shape, names = image_format(model), model_labels(model)
     if label is not None and label not in names:
         raise unknown(f"label of {model.name}", label, names)
     logits = _logits(model)

@@ -1,4 +1,4 @@
-"""`predict`: labels and scores for picture files, from a run, a `.keras` file or a SavedModel."""
+"""`predict`: labels and scores for image files, from a run, a `.keras` file or a SavedModel."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data.format import from_pixels, picture_format
+from resnet_keras.data.format import from_pixels, image_format
 from resnet_keras.data.images import decode
 from resnet_keras.errors import UsageError, reason, require
 from resnet_keras.models.preprocessing import card_layer, model_card, normalised
@@ -17,13 +17,13 @@ from resnet_keras.models.saved import classifier, model_file
 from resnet_keras.startup import standard_error_held
 
 BATCH = 32
-"""Pictures that are answered at a time."""
+"""Images that are answered at a time."""
 Top = list[tuple[list[str], np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of one picture, best first."""
+    """The likeliest classes of one image, best first."""
 
     image: str
     labels: tuple[str, ...]
@@ -34,7 +34,7 @@ class Prediction:
 
 
 def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_k: int = 5) -> list[Prediction]:
-    """Classify picture files.
+    """Classify image files.
 
     Args:
         source: a model, a run folder, a `.keras` file, a packaged name, a SavedModel's version folder, or the folder
@@ -43,13 +43,13 @@ def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_
         top_k: classes to name for each, where there are as many.
 
     Raises:
-        UsageError: nothing there, a damaged file, or a file that is no picture; it names the file.
+        UsageError: nothing there, a damaged file, or a file that is no image; it names the file.
     """
     require(top_k >= 1, "top_k", "at least 1", top_k)
     servable = servable_folder(source) if isinstance(source, str | Path) else None
     if isinstance(source, str | Path) and not servable:
-        model_file(source)  # a wrong model is said before a wrong picture
-    encoded = [read_picture(path) for path in images]
+        model_file(source)  # a wrong model is said before a wrong image
+    encoded = [read_image(path) for path in images]
     top = _ask_servable(servable, encoded) if servable else _ask_model(classifier(source), encoded)
     return [
         Prediction(str(path), tuple(labels[:top_k]), tuple(map(float, scores[:top_k])))
@@ -57,18 +57,18 @@ def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_
     ]
 
 
-def read_picture(path: str | Path) -> bytes:
-    """The bytes of a picture file. Raises `UsageError` where it cannot be read or decoded."""
+def read_image(path: str | Path) -> bytes:
+    """The bytes of an image file. Raises `UsageError` where it cannot be read or decoded."""
     try:
         encoded = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {reason(error)}") from error
-    if not _is_picture(encoded):
-        raise UsageError(f"{path} is not a picture, a damaged one or too large; give a JPEG, PNG, GIF, BMP or WebP")
+    if not _is_image(encoded):
+        raise UsageError(f"{path} is not an image, a damaged one or too large; give a JPEG, PNG, GIF, BMP or WebP")
     return encoded
 
 
-def _is_picture(encoded: bytes) -> bool:
+def _is_image(encoded: bytes) -> bool:
     with standard_error_held():  # libjpeg speaks for itself
         try:
             decode(tf.constant(encoded), 3)
@@ -102,10 +102,10 @@ def _ask_servable(folder: Path, encoded: list[bytes]) -> Top:
 
 
 def _ask_model(model: keras.Model, encoded: list[bytes]) -> Top:
-    shape, names, answer = picture_format(model), model_labels(model), from_pixels(model)
+    shape, names, answer = image_format(model), model_labels(model), from_pixels(model)
     top = []
     for batch in _batches(encoded):
-        pixels = tf.stack([shape.prepare(tf.constant(picture)) for picture in batch])
+        pixels = tf.stack([shape.prepare(tf.constant(image)) for image in batch])
         for row in np.asarray(answer(pixels, training=False)):
             order = np.argsort(-row, kind="stable")
             top.append(([names[i] for i in order], row[order]))
@@ -122,7 +122,7 @@ def model_labels(model: keras.Model) -> tuple[str, ...]:
 
 
 def preprocess_input(images: Any, model: keras.Model) -> Any:
-    """Pictures as a model takes them.
+    """Images as a model takes them.
 
     Args:
         images: RGB, 0 to 255, `[N, H, W, C]` or `[H, W, C]`, of any number type.
@@ -133,25 +133,25 @@ def preprocess_input(images: Any, model: keras.Model) -> Any:
     """
     layer = card_layer(model)
     if layer is None:
-        raise UsageError(f"{model.name} does not say how its pictures are normalised; it is not one of our networks")
+        raise UsageError(f"{model.name} does not say how its images are normalised; it is not one of our networks")
     card = layer.card
     if layer.normalise:
         return keras.ops.cast(images, "float32")
     channels = keras.ops.shape(images)[-1]
     if not card.fits(channels):
         raise UsageError(
-            f"the pictures have {channels} channels, and the card of {model.name} has {len(card.mean)} means"
+            f"the images have {channels} channels, and the card of {model.name} has {len(card.mean)} means"
         )
     return normalised(images, card)
 
 
 def decode_predictions(scores: Any, model: keras.Model, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """The likeliest classes of each picture, best first: (identifier, name, score).
+    """The likeliest classes of each image, best first: (identifier, name, score).
 
     Args:
         scores: `[N, classes]`, what the model gave.
         model: a network of ours; its card names the classes, else their numbers do.
-        top: classes to name for each picture, where there are as many.
+        top: classes to name for each image, where there are as many.
 
     Raises:
         UsageError: scores of another shape.

@@ -46,7 +46,7 @@ class ResidualBlock(Recomputable):
         strides: 1, or 2 where a stage begins.
         dilation: of the 3x3 convolutions before the stride.
         stride_as_dilation: keep every pixel, and double the dilation of what follows the stride instead.
-        drop_rate: chance that training drops the branch for a picture.
+        drop_rate: chance that training drops the branch for an image.
         shortcut, preactivation, stride_in_1x1, cardinality, base_width, se_ratio, norm, weight_standardization,
             zero_init_gamma, activation, antialias: as the fields of `ResNetSpec`.
     """
@@ -273,8 +273,8 @@ class DenseLayer(Recomputable, Chain):
         return ops.concatenate([x, run(self.layers, x, training)], axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        *picture, channels = input_shape
-        return (*picture, (channels or 0) + self.growth_rate)
+        *image, channels = input_shape
+        return (*image, (channels or 0) + self.growth_rate)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{name: getattr(self, name) for name in self.options}}

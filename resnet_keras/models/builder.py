@@ -67,7 +67,7 @@ def open_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions,
         raise UsageError(f"input_shape is (height, width, channels) with the channels known, not {shape}")
     least = spec.total_stride
     if any(length is not None and length < least for length in shape[:2]):
-        small = ", or stem='cifar' for small pictures" if getattr(spec, "stem", "cifar") != "cifar" else ""
+        small = ", or stem='cifar' for small images" if getattr(spec, "stem", "cifar") != "cifar" else ""
         raise UsageError(
             f"input {shape[0]}x{shape[1]} is too small: this net divides each side by {least}, "
             f"so give it {least}x{least} or more{small}"

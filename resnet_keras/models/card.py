@@ -14,7 +14,7 @@ Channels = Literal["RGB", "BGR"]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """How a model's pictures are prepared, what its outputs mean, and where it comes from.
+    """How a model's images are prepared, what its outputs mean, and where it comes from.
 
     It lives in the configuration of the model's `Preprocessing` layer, so a `.keras` file carries it however it was
     saved. Means and deviations are of pixels scaled to [0, 1], one a channel; the defaults are ImageNet's RGB.
@@ -23,10 +23,10 @@ class ModelCard:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     crop: float = 0.875
-    """Share of the shorter side that the centre crop keeps: the picture is resized to `size / crop`, then cropped."""
+    """Share of the shorter side that the centre crop keeps: the image is resized to `size / crop`, then cropped."""
     interpolation: Interpolation = "bilinear"
     input_size: tuple[int, ...] = ()
-    """Height and width of the pictures that the weights are for; empty where nothing says so."""
+    """Height and width of the images that the weights are for; empty where nothing says so."""
     channels: Channels = "RGB"
     """The order in which the network takes the colours; means and deviations are in the order of RGB all the same."""
     labels: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class ModelCard:
     claims: Mapping[str, float] = field(default_factory=dict)
     """Accuracies that the source of the weights states; nothing here has measured them."""
     test_flip: bool = False
-    """The metrics are of the mean of a picture's scores and its mirror image's."""
+    """The metrics are of the mean of an image's scores and its mirror image's."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Measured on the test split of `data` when training ended: loss, accuracy, top5_accuracy, examples."""
 
@@ -61,7 +61,7 @@ class ModelCard:
             raise UsageError(f"crop must be above 0 and at most 1, not {self.crop}")
 
     def fits(self, channels: int | None) -> bool:
-        """Whether pictures of so many channels can be normalised by this card: one mean for all, or one for each."""
+        """Whether images of so many channels can be normalised by this card: one mean for all, or one for each."""
         return len(self.mean) in (1, channels)
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import keras
 from resnet_keras.errors import UsageError
 from resnet_keras.models.densenet import build_densenet
 from resnet_keras.models.layers import leaves
-from resnet_keras.models.registry import NAMES, COMPLEXITY, named
+from resnet_keras.models.registry import COMPLEXITY, NAMES, named
 from resnet_keras.models.resnet import build_cifar_resnet, build_resnet
 from resnet_keras.models.vgg import build_vgg
 from resnet_keras.models.weights.units import HEAD
@@ -49,13 +49,13 @@ def create_model(name: str, /, **arguments: Any) -> keras.Model:
 
 @dataclass(frozen=True)
 class Complexity:
-    """What one picture costs a network."""
+    """What one image costs a network."""
 
     parameters: int
     """All of them, BN statistics included."""
     trainable_parameters: int
     macs: int
-    """Multiply-accumulates of convolutions and dense layers, for one picture of the model's input size."""
+    """Multiply-accumulates of convolutions and dense layers, for one image of the model's input size."""
     activations: int
     """Numbers that the convolutions put out (Radosavovic et al. 2020, section 3.1)."""
 
@@ -66,7 +66,7 @@ def complexity(model: keras.Model) -> Complexity:
     Raises `UsageError` where a side of the input is None.
     """
     if not model.built:
-        raise UsageError(f"{model.name} is not built yet; call it on a picture, or give it an input")
+        raise UsageError(f"{model.name} is not built yet; call it on an image, or give it an input")
     macs = activations = 0
     for _, layer in leaves(model):
         if not isinstance(layer, COUNTED):

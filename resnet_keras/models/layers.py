@@ -24,7 +24,7 @@ def he_normal_fan_out() -> keras.initializers.Initializer:
 
 
 def dropped_branch(rate: float, dtype: Any) -> keras.layers.Layer:
-    """Stochastic depth: training drops a picture's whole branch at this rate (Huang et al. 2016)."""
+    """Stochastic depth: training drops an image's whole branch at this rate (Huang et al. 2016)."""
     return keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name="stochastic_depth", dtype=dtype)
 
 

@@ -53,7 +53,7 @@ def card_layer(model: keras.Model) -> Preprocessing | None:
 
 
 def model_card(model: keras.Model) -> ModelCard:
-    """How a model's pictures are prepared, what its outputs mean, and where its weights are from.
+    """How a model's images are prepared, what its outputs mean, and where its weights are from.
 
     It survives `model.save` and goes with an export. A model of others has ImageNet's normalisation and no labels.
     """

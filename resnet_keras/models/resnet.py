@@ -28,7 +28,7 @@ def build_resnet(
     name: str | None = None,
     **spec: Any,
 ) -> keras.Model:
-    """A residual network for ImageNet-sized pictures.
+    """A residual network for ImageNet-sized images.
 
     The arguments that keras.applications has too mean the same. Layers: `stem`, `stem_pool`, `stage1_block1` ...,
     `avg_pool`, `logits`, `predictions`.
@@ -41,7 +41,7 @@ def build_resnet(
         include_top: with the classifier; without it the output is the last stage, `[N, H/32, W/32, C]`.
         weights: None; "imagenet", for published weights of this very network; a name on the Hugging Face Hub, such
             as "timm/resnet50.a1_in1k"; "cifar10-jpeg" (see `build_cifar_resnet`); or a file that `load_weights` reads.
-            The model's card says how their pictures were prepared.
+            The model's card says how their images were prepared.
         input_tensor: a Keras tensor to build on, instead of a new input.
         input_shape: `(height, width, channels)`, (224, 224, 3) by default (sides None without the top); sides may be
             None, and must be 32 or more. Float pixels, normalised by the caller unless `include_preprocessing`.
@@ -87,7 +87,7 @@ def build_cifar_resnet(
     name: str | None = None,
     **spec: Any,
 ) -> keras.Model:
-    """A residual network for 32x32 pictures, in three stages of 16, 32 and 64 filters (He et al. 2015, section 4.2).
+    """A residual network for 32x32 images, in three stages of 16, 32 and 64 filters (He et al. 2015, section 4.2).
 
     Args:
         depth: 6n+2 for "v1" (20, 32, 44, 56, 110, 1202 in the paper), 9n+2 for "v2" (164, 1001).
@@ -96,8 +96,8 @@ def build_cifar_resnet(
         shortcut: "A" (no parameters, the paper's choice), "B", "C", "D" or "none" for the plain net.
         input_shape: `(height, width, channels)`; sides may be None, and must be 4 or more.
         weights: as in `build_resnet`. "cifar10-jpeg", for depth 20, comes with the package: trained by
-            `cifar10-resnet20-short` on CIFAR-10 whose pictures went through JPEG (quality 75). It is right for 84.27 %
-            of such test pictures (`model_card(model).metrics`), which cannot be compared with accuracies on CIFAR-10.
+            `cifar10-resnet20-short` on CIFAR-10 whose images went through JPEG (quality 75). It is right for 84.27 %
+            of such test images (`model_card(model).metrics`), which cannot be compared with accuracies on CIFAR-10.
         classes, include_top, input_tensor, pooling, classifier_activation, include_preprocessing, name, **spec: as in
             `build_resnet`.
 

@@ -49,13 +49,13 @@ def load_model(source: str | Path) -> keras.Model:
 
 
 def classifier(source: str | Path | keras.Model) -> keras.Model:
-    """A model, or the one that `load_model` finds, from pictures to the probabilities of classes.
+    """A model, or the one that `load_model` finds, from images to the probabilities of classes.
 
     Raises `UsageError` for a model of another kind. A softmax is put behind a network of ours that ends in logits.
     """
     model = load_model(source) if isinstance(source, str | Path) else source
     if not model.built or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
-        raise UsageError(f"{model.name} is no classifier of pictures: it does not take [N, H, W, C] alone")
+        raise UsageError(f"{model.name} is no classifier of images: it does not take [N, H, W, C] alone")
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise UsageError(
             f"{model.name} is no classifier: it does not give [N, classes]; build it with include_top=True"

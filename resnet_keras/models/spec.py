@@ -55,7 +55,7 @@ class ResNetSpec:
     se_ratio: float = 0.0
     """Squeeze-and-excitation with this share of the channels (Hu et al. 2017: 1/16); 0 for none."""
     norm: Norm = "batch"
-    """Batch normalisation over one replica's batch, or over all replicas' (`sync_batch`); normalisation of each picture
+    """Batch normalisation over one replica's batch, or over all replicas' (`sync_batch`); normalisation of each image
     over groups of channels (`group`, Wu & He 2018: 32 where they divide) or over all of them (`layer`)."""
     weight_standardization: bool = False
     """Each filter has mean 0 and variance 1 (Qiao et al. 2019), which makes group norm as good as batch norm."""
@@ -64,7 +64,7 @@ class ResNetSpec:
     (Goyal et al. 2017, section 5.1)."""
     activation: str = "relu"
     stochastic_depth: float = 0.0
-    """Chance that training drops the last block's branch for a picture; it rises along a line from the first block
+    """Chance that training drops the last block's branch for an image; it rises along a line from the first block
     (Huang et al. 2016)."""
     antialias: bool = False
     """Blur where pixels are left out: in blocks, shortcuts and the stem's pool (Zhang 2019)."""

@@ -1,4 +1,4 @@
-"""What matplotlib draws: `report.html`, a run on one page that needs nothing beside it, and explained pictures."""
+"""What matplotlib draws: `report.html`, a run on one page that needs nothing beside it, and explained images."""
 
 import base64
 import html
@@ -52,7 +52,7 @@ def write_report(
         curves = png_of(draw_curves(rows))
         (folder / "curves.png").write_bytes(curves)
         parts += ["<h2>Training</h2>", image_tag(curves, "Loss, accuracy and learning rate by epoch")]
-    parts += [f"<h2>Classes on the {'held-out pictures' if config.validation else 'test split'}</h2>"]
+    parts += [f"<h2>Classes on the {'held-out images' if config.validation else 'test split'}</h2>"]
     if len(result.labels) <= LARGEST_CONFUSION:
         parts += [image_tag(png_of(draw_confusion(result)), "Confusion matrix")]
     parts += [_class_table(result), "<h2>Configuration</h2>", pairs_table(flat(config))]
@@ -61,7 +61,7 @@ def write_report(
     summary = (
         f"{'Held-out' if config.validation else 'Test'} accuracy {result.accuracy:.2%}, top 5 "
         f"{result.top5_accuracy:.2%}, loss {result.loss:.4f}, on {result.examples:,} "
-        f"{'training ' if config.validation else ''}pictures of {config.data}, after {metrics['epochs']} epochs.{end}"
+        f"{'training ' if config.validation else ''}images of {config.data}, after {metrics['epochs']} epochs.{end}"
     )
     title = f"{config.name}: {config.model} on {config.data}"
     page = PAGE.format(title=html.escape(title), summary=html.escape(summary), body="\n".join(parts))
@@ -105,12 +105,12 @@ def draw_confusion(result: Evaluation) -> Figure:
     # A class may be called $x$: no formulas.
     axes.set_xticks(range(count), result.labels, rotation=45, ha="right", parse_math=False)
     axes.set_yticks(range(count), result.labels, parse_math=False)
-    axes.set(xlabel="Predicted", ylabel="True", title="Pictures by true and predicted class")
+    axes.set(xlabel="Predicted", ylabel="True", title="Images by true and predicted class")
     return figure
 
 
 def draw_explanation(explanation: Explanation) -> Figure:
-    """A picture, and beside it the same one in grey under the colours of its heat."""
+    """An image, and beside it the same one in grey under the colours of its heat."""
     pixels = explanation.pixels
     figure = Figure(figsize=(10, max(2.5, 0.7 + 4.3 * len(pixels) / pixels.shape[1])), layout="constrained")
     plain, heated = figure.subplots(1, 2)
@@ -121,7 +121,7 @@ def draw_explanation(explanation: Explanation) -> Figure:
     figure.colorbar(heat, ax=heated, shrink=0.8, label="Share of the largest").ax.set_facecolor("0.5")
     height, width = explanation.map_size
     said = "no part speaks for it" if explanation.empty else f"from a map of {height}x{width}"
-    for axes, title in ((plain, "Picture"), (heated, f"Grad-CAM, {said}")):
+    for axes, title in ((plain, "Image"), (heated, f"Grad-CAM, {said}")):
         axes.set(title=title, xticks=[], yticks=[])
     figure.suptitle(f"{explanation.label} {explanation.score:.4f}", parse_math=False)
     return figure
@@ -145,12 +145,12 @@ def png_of(figure: Figure) -> bytes:
 
 
 def image_tag(png: bytes, text: str) -> str:
-    """A picture inside a page, and what it shows in words."""
+    """An image inside a page, and what it shows in words."""
     return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _class_table(result: Evaluation) -> str:
-    head = "<tr><th>Class</th><th>Pictures</th><th>Recall</th><th>Precision</th></tr>"
+    head = "<tr><th>Class</th><th>Images</th><th>Recall</th><th>Precision</th></tr>"
     lines = [
         f"<tr><td>{html.escape(row['label'])}</td><td class=number>{row['examples']}</td>"
         f"<td class=number>{_percent(row['recall'])}</td><td class=number>{_percent(row['precision'])}</td></tr>"

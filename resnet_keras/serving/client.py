@@ -1,4 +1,4 @@
-"""`resnet-keras client`: pictures to a server, ours or TensorFlow Serving, and how long the answers took."""
+"""`resnet-keras client`: images to a server, ours or TensorFlow Serving, and how long the answers took."""
 
 import base64
 import math
@@ -24,7 +24,7 @@ WIDTH = 40
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server said of one picture."""
+    """What a server said of one image."""
 
     image: str
     labels: tuple[str, ...] = ()
@@ -43,14 +43,14 @@ class Answer:
 class Connection(Protocol):
     """One way to a server."""
 
-    def ask(self, picture: bytes) -> tuple[list[str], list[float], int | None]: ...
+    def ask(self, image: bytes) -> tuple[list[str], list[float], int | None]: ...
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Client:
-    """Send pictures to a server, ours or TensorFlow Serving, and time its answers."""
+    """Send images to a server, ours or TensorFlow Serving, and time its answers."""
 
     images: Annotated[tuple[str, ...], Positional, arg(metavar="IMAGE ...")]
     """JPEG, PNG, GIF, BMP or WebP files, or folders of them."""
@@ -67,7 +67,7 @@ class Client:
     concurrency: int = 1
     """Requests under way at a time."""
     repeat: int = 1
-    """Times each picture is sent."""
+    """Times each image is sent."""
     timeout: float = 60.0
     """Seconds to wait for an answer."""
     json: bool = False
@@ -83,7 +83,7 @@ class Client:
             raise UsageError(f"{len(failed)} of {len(answers)} requests failed; the first: {failed[0].error}")
 
     def ask(self) -> list[Answer]:
-        """Send every picture, as often as `repeat` says; the answers are in their order.
+        """Send every image, as often as `repeat` says; the answers are in their order.
 
         Raises:
             UsageError: a field or a file that is wrong. What a server refuses is in the answers.
@@ -95,27 +95,27 @@ class Client:
         require(0 < self.timeout < math.inf, "timeout", "more than 0 seconds", self.timeout)
         if self.version is not None and self.label is not None:
             raise UsageError("give --version or --label, not both")
-        pictures = list(_pictures(self.images))
+        images = list(_images(self.images))
         host, _, port = self.server.rpartition(":") if ":" in self.server else (self.server, "", "")
         address = f"{host}:{port or PORTS[self.protocol]}"
         kind: Callable[[str, Client], Connection] = Rest if self.protocol == "rest" else Grpc
         mine = threading.local()
         made: list[Connection] = []
 
-        def ask(picture: tuple[str, bytes]) -> Answer:
+        def ask(image: tuple[str, bytes]) -> Answer:
             if not hasattr(mine, "connection"):
                 mine.connection = kind(address, self)
                 made.append(mine.connection)
             began = time.perf_counter()
             try:
-                labels, scores, version = mine.connection.ask(picture[1])
+                labels, scores, version = mine.connection.ask(image[1])
             except UsageError as error:
-                return Answer(picture[0], seconds=time.perf_counter() - began, error=str(error))
-            return Answer(picture[0], tuple(labels), tuple(scores), version, time.perf_counter() - began)
+                return Answer(image[0], seconds=time.perf_counter() - began, error=str(error))
+            return Answer(image[0], tuple(labels), tuple(scores), version, time.perf_counter() - began)
 
         try:
             with ThreadPoolExecutor(self.concurrency) as pool:
-                return list(pool.map(ask, pictures * self.repeat))
+                return list(pool.map(ask, images * self.repeat))
         finally:
             for connection in made:
                 connection.close()
@@ -161,15 +161,15 @@ def histogram(times: list[float]) -> list[dict[str, Any]]:
     ]
 
 
-def _pictures(paths: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """Each picture's path and bytes."""
+def _images(paths: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    """Each image's path and bytes."""
     if not paths:
-        raise UsageError("give at least one picture file or folder")
+        raise UsageError("give at least one image file or folder")
     for given in paths:
         path = Path(given).expanduser()
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS) if path.is_dir() else [path]
         if not files:
-            raise UsageError(f"there is no picture in {path}; files end in {', '.join(sorted(ENDINGS))}")
+            raise UsageError(f"there is no image in {path}; files end in {', '.join(sorted(ENDINGS))}")
         for file in files:
             try:
                 yield str(file), file.read_bytes()
@@ -190,10 +190,10 @@ class Rest:
         self._address = address
         self._url = f"http://{address}/v1/models/{quote(asked.model, safe='')}{which}:predict"
 
-    def ask(self, picture: bytes) -> tuple[list[str], list[float], int | None]:
+    def ask(self, image: bytes) -> tuple[list[str], list[float], int | None]:
         import requests
 
-        body = {"signature_name": SIGNATURE, "instances": [{"b64": base64.b64encode(picture).decode()}]}
+        body = {"signature_name": SIGNATURE, "instances": [{"b64": base64.b64encode(image).decode()}]}
         try:
             response = self._session.post(self._url, json=body, timeout=self._timeout)
             answer = response.json()
@@ -236,11 +236,11 @@ class Grpc:
             self._request.model_spec.version_label = asked.label
         self._request.output_filter.extend(["labels", "scores"])
 
-    def ask(self, picture: bytes) -> tuple[list[str], list[float], int | None]:
+    def ask(self, image: bytes) -> tuple[list[str], list[float], int | None]:
         import grpc
         import tensorflow as tf
 
-        self._request.inputs[SIGNATURE].CopyFrom(tf.make_tensor_proto([picture]))
+        self._request.inputs[SIGNATURE].CopyFrom(tf.make_tensor_proto([image]))
         try:
             response = self._stub.Predict(self._request, timeout=self._timeout)
         except grpc.RpcError as error:

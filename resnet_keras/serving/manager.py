@@ -84,7 +84,9 @@ class Manager:
         config: the models to begin with.
     """
 
-    def __init__(self, options: ServerOptions, metrics: Metrics, config: model_server_config_pb2.ModelServerConfig) -> None:
+    def __init__(
+        self, options: ServerOptions, metrics: Metrics, config: model_server_config_pb2.ModelServerConfig
+    ) -> None:
         self._options, self._metrics = options, metrics
         self._session_config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism

@@ -1,4 +1,4 @@
-"""The page at `/`: a picture in, its classes out. One file, no outside request."""
+"""The page at `/`: an image in, its classes out. One file, no outside request."""
 
 import html
 from functools import cache

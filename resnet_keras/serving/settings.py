@@ -97,7 +97,7 @@ def read_batching(path: str | Path | None) -> Batching:
         return Batching()
     message = _read(path, TYPES["BatchingParameters"](), "the batching parameters")
     if message.pad_variable_length_inputs:
-        raise UsageError(f"{path}: pad_variable_length_inputs is not done here; pictures of one size need no padding")
+        raise UsageError(f"{path}: pad_variable_length_inputs is not done here; images of one size need no padding")
     wrapped = [key for key, (_, kind) in BATCHING.items() if isinstance(kind, str) and message.HasField(key)]
     given = {key: getattr(message, key).value for key in wrapped}
     batching = Batching(**given, allowed_batch_sizes=tuple(message.allowed_batch_sizes))

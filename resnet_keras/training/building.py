@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import Source, hold_out, statistics
@@ -50,19 +50,19 @@ def _starting_weights(config: TrainConfig) -> Weights | None:
 
 
 def source_of(config: TrainConfig) -> Source:
-    """The data of a config, with training pictures held out for its test split where it says so."""
+    """The data of a config, with training images held out for its test split where it says so."""
     source = open_source(config.data, config.data_dir)
     return hold_out(source, config.validation) if config.validation else source
 
 
-def picture_format_for(config: TrainConfig, source: Source, start: Weights | None = None) -> PictureFormat:
-    """The pictures of a run; normalised as the model it starts from was, else as the data are, else as ImageNet."""
+def image_format_for(config: TrainConfig, source: Source, start: Weights | None = None) -> ImageFormat:
+    """The images of a run; normalised as the model it starts from was, else as the data are, else as ImageNet."""
     if config.image_size:
         size = (config.image_size, config.image_size)
     elif source.image_size:
         size = source.image_size
     else:
-        raise UsageError(f"the pictures of {config.data} have no common size; give --image-size")
+        raise UsageError(f"the images of {config.data} have no common size; give --image-size")
     card = ModelCard(
         crop=config.eval_crop,
         interpolation=config.interpolation,
@@ -78,7 +78,7 @@ def picture_format_for(config: TrainConfig, source: Source, start: Weights | Non
         card = dataclasses.replace(card, **{name: getattr(known, name) for name in kept})
     elif measured := statistics(source.train, source.channels):
         card = dataclasses.replace(card, mean=measured[0], std=measured[1])
-    return PictureFormat(size, source.channels, card)
+    return ImageFormat(size, source.channels, card)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Prepared:
     config: TrainConfig
     strategy: tf.distribute.Strategy
     source: Source
-    shape: PictureFormat
+    shape: ImageFormat
     network: keras.Model
     """From raw pixels to probabilities."""
     trained: keras.Model
@@ -101,8 +101,8 @@ class Prepared:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.epochs
 
-    def shape_in(self, phase: Phase) -> PictureFormat:
-        """The training pictures of a phase."""
+    def shape_in(self, phase: Phase) -> ImageFormat:
+        """The training images of a phase."""
         size = (phase.size, phase.size) if phase.size else self.shape.size
         return dataclasses.replace(self.shape, size=size)
 
@@ -118,7 +118,7 @@ def prepare(config: TrainConfig, strategy: tf.distribute.Strategy) -> Prepared:
     xla = use_xla(config, strategy)
     start = _starting_weights(config)
     source = source_of(config)
-    shape = picture_format_for(config, source, start)
+    shape = image_format_for(config, source, start)
     steps = steps_per_epoch(source.train, config.batch_size)
     class_weights = balanced_weights(source) if config.class_weights == "balanced" else None
     keras.utils.set_random_seed(config.seed)
@@ -149,8 +149,8 @@ def _precision(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def network_of(config: TrainConfig, source: Source, shape: PictureFormat, start: Weights | None = None) -> keras.Model:
-    """The network that a config trains on pictures of a format, from raw pixels to probabilities.
+def network_of(config: TrainConfig, source: Source, shape: ImageFormat, start: Weights | None = None) -> keras.Model:
+    """The network that a config trains on images of a format, from raw pixels to probabilities.
 
     `start` are published or converted weights to begin with.
     """

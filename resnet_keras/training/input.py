@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import training_batches
 from resnet_keras.data.splits import ArraySplit, FileSplit, Source
 from resnet_keras.errors import UsageError
@@ -26,7 +26,7 @@ def check_batch(config: TrainConfig, strategy: tf.distribute.Strategy) -> None:
 def steps_of(
     config: TrainConfig,
     source: Source,
-    shape: PictureFormat,
+    shape: ImageFormat,
     strategy: tf.distribute.Strategy,
     first_step: int,
     last_step: int,
@@ -70,7 +70,7 @@ def steps_of(
 
 
 def balanced_weights(source: Source) -> list[float]:
-    """How much each class counts so that all count the same: 1 on average over the training pictures."""
+    """How much each class counts so that all count the same: 1 on average over the training images."""
     if not isinstance(source.train, ArraySplit | FileSplit):
         raise UsageError(
             f"class_weights balanced must count the classes first, and {source.name} is streamed; use none"

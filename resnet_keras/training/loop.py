@@ -33,7 +33,7 @@ class Watcher(Protocol):
         """The run starts, or goes on, with this step."""
 
     def steps(self, step: int, totals: np.ndarray | None) -> None:
-        """So many steps are done; the sums of the epoch so far (loss, right answers, pictures), where looked up."""
+        """So many steps are done; the sums of the epoch so far (loss, right answers, images), where looked up."""
 
     def epoch(self, row: Row, tested: Evaluation | None) -> None:
         """An epoch is done, tested where its turn is, and written."""

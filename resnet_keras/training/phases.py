@@ -1,4 +1,4 @@
-"""The phases of a run: stretches of epochs with pictures of one size and one set of layers that learn."""
+"""The phases of a run: stretches of epochs with images of one size and one set of layers that learn."""
 
 import itertools
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Phase:
     first: int
     last: int
     size: int | None
-    """Side of the training pictures; None for the network's own."""
+    """Side of the training images; None for the network's own."""
     unfrozen: tuple[str, ...]
     """Parts that were frozen at first and learn by now."""
 
@@ -66,13 +66,13 @@ def set_learning(network: keras.Model, config: TrainConfig, phase: Phase) -> Non
 
 
 def view_of_size(network: keras.Model, size: int | None) -> keras.Model:
-    """The same layers on pictures of another size."""
+    """The same layers on images of another size."""
     own = network.input_shape[1:]
     if size is None or (size, size) == tuple(own[:2]):
         return network
-    pictures = keras.Input((size, size, own[2]), name="image")
+    images = keras.Input((size, size, own[2]), name="image")
 
     def itself(layer: Any) -> Any:
         return layer
 
-    return keras.models.clone_model(network, input_tensors=pictures, clone_function=itself)
+    return keras.models.clone_model(network, input_tensors=images, clone_function=itself)

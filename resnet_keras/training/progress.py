@@ -10,7 +10,7 @@ from resnet_keras.training.record import Row
 
 
 class Progress:
-    """Loss, accuracy, pictures a second and time left, on standard error."""
+    """Loss, accuracy, images/s and time left, on standard error."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
         self.epochs, self.steps_per_epoch, self.batch_size = epochs, steps_per_epoch, batch_size
@@ -30,7 +30,7 @@ class Progress:
         share = (step % self.steps_per_epoch or self.steps_per_epoch) * 100 // self.steps_per_epoch
         print(
             f"{self.start}{self._place((step - 1) // self.steps_per_epoch + 1)} {share:3d} %  loss {loss / count:.4f}  "
-            f"accuracy {right / count:.4f}  {self._rate():,.0f} pictures/s  {self._left()} left{self.clear}",
+            f"accuracy {right / count:.4f}  {self._rate():,.0f} images/s  {self._left()} left{self.clear}",
             end="",
             file=sys.stderr,
             flush=True,
@@ -41,7 +41,7 @@ class Progress:
         print(
             f"{self.start}{self._place(int(row['epoch']))}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"{test}{row['seconds']:.1f} s, "
-            f"{self._rate():,.0f} pictures/s, {self._left()} left{self.clear}",
+            f"{self._rate():,.0f} images/s, {self._left()} left{self.clear}",
             file=sys.stderr,
             flush=True,
         )

@@ -52,7 +52,7 @@ class TrainingState:
             # Each host's wish to stop, and whether any had it when the last step began.
             self.wants_stop = each_its_own(tf.constant(0.0), tf.VariableAggregation.SUM)
             self.stops = _counter(0.0, tf.float32)
-            # Sum of losses, right answers and pictures of the epoch so far, each replica's own.
+            # Sum of losses, right answers and images of the epoch so far, each replica's own.
             self.totals = each_its_own(tf.zeros(3, tf.float64), tf.VariableAggregation.SUM)
         self._counters = {
             "step": self.step,
@@ -116,7 +116,7 @@ class TrainingState:
             variable.assign(mean)
 
     def read_totals(self, everywhere: bool = True) -> np.ndarray:
-        """Sums of losses, right answers and pictures: of all workers, who then all ask, or of this one alone."""
+        """Sums of losses, right answers and images: of all workers, who then all ask, or of this one alone."""
         if everywhere:
             return np.asarray(self.totals.read_value())
         return np.sum([copy.numpy() for copy in self.strategy.experimental_local_results(self.totals)], axis=0)

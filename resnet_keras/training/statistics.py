@@ -1,4 +1,4 @@
-"""Batch norm's statistics as true averages over training pictures, instead of the running ones of the last steps.
+"""Batch norm's statistics as true averages over training images, instead of the running ones of the last steps.
 
 The authors of ResNet computed theirs so (the note on batch norm in their released models).
 """
@@ -15,9 +15,9 @@ from resnet_keras.training.state import each_its_own
 
 
 def recompute_statistics(prepared: Prepared) -> None:
-    """Set each batch norm's mean and variance to those of `precise_bn` training pictures or more, in training mode.
+    """Set each batch norm's mean and variance to those of `precise_bn` training images or more, in training mode.
 
-    Norms that are frozen stay as they are. The pictures are those that would come after the last step.
+    Norms that are frozen stay as they are. The images are those that would come after the last step.
     """
     config, state, strategy = prepared.config, prepared.state, prepared.strategy
     phase = phases_of(config)[-1]

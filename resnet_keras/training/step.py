@@ -27,12 +27,12 @@ class Pass(NamedTuple):
     """What a forward and backward pass gives."""
 
     gradients: Tensors
-    """Of the mean loss of these pictures, for each learning weight."""
+    """Of the mean loss of these images, for each learning weight."""
     statistics: Tensors
     loss: tf.Tensor
-    """Sum over the pictures."""
+    """Sum over the images."""
     right: tf.Tensor
-    """Pictures whose likeliest class is that of the largest label."""
+    """Images whose likeliest class is that of the largest label."""
 
 
 class Step:
@@ -68,7 +68,7 @@ class Step:
         """A function that takes `n` steps (a scalar tensor) on the batches of an iterator.
 
         Which weights learn, and which norms stand still, is as the network's layers say now. `network`: another view of
-        the same layers, for pictures of another size.
+        the same layers, for images of another size.
         """
         view = self.network if network is None else network
         learning = {variable.path for variable in view.trainable_variables}
@@ -94,7 +94,7 @@ class Step:
         return rate_at(step, config.optimizer.learning_rate, config.schedule, self.total_steps)
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """The loss of each picture: `[N, classes]` twice to `[N]`, in nats."""
+        """The loss of each image: `[N, classes]` twice to `[N]`, in nats."""
         if self.config.loss == "sigmoid":
             if self.config.target_threshold:
                 spread = self.config.label_smoothing

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: curves, norms by stage, pictures as the network sees them, confusion, HParams."""
+"""What TensorBoard shows of a run: curves, norms by stage, images as the network sees them, confusion, HParams."""
 
 import math
 from pathlib import Path
@@ -17,9 +17,9 @@ from resnet_keras.training.building import Prepared
 from resnet_keras.training.phases import phases_of, view_of_size
 from resnet_keras.training.record import Row
 
-PICTURES = 16
-NORM_PICTURES = 256
-"""Most pictures of a batch over which the norms of the gradient are taken."""
+IMAGES = 16
+NORM_IMAGES = 256
+"""Most images of a batch over which the norms of the gradient are taken."""
 
 
 class TensorBoardLog:
@@ -42,7 +42,7 @@ class TensorBoardLog:
         with self.writers["train"].as_default(step):
             config = flat(self.prepared.config)
             hparams.hparams({name: v if isinstance(v, int | float) else str(v) for name, v in config.items()})
-            tf.summary.image("batch as the network sees it", self._pictures(), max_outputs=PICTURES)
+            tf.summary.image("batch as the network sees it", self._images(), max_outputs=IMAGES)
             self.writers["train"].flush()
 
     def steps(self, step: int, totals: np.ndarray | None) -> None:
@@ -58,7 +58,7 @@ class TensorBoardLog:
         with self.writers["train"].as_default(epoch - 1):
             for name in ("loss", "accuracy", "learning_rate"):
                 tf.summary.scalar(f"epoch_{name}", row[name])
-            tf.summary.scalar("pictures_per_second", self._pictures_of_an_epoch() / row["seconds"])
+            tf.summary.scalar("images_per_second", self._images_of_an_epoch() / row["seconds"])
             for name, (weight, gradient) in self._norms().items():
                 tf.summary.scalar(f"weight_norm/{name}", weight)
                 tf.summary.scalar(f"gradient_norm/{name}", gradient)
@@ -71,7 +71,7 @@ class TensorBoardLog:
         for writer in self.writers.values():
             writer.flush()
 
-    def _pictures_of_an_epoch(self) -> int:
+    def _images_of_an_epoch(self) -> int:
         return self.prepared.steps_per_epoch * self.prepared.config.batch_size
 
     def _some_batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +81,12 @@ class TensorBoardLog:
         phase = next(phase for phase in phases_of(prepared.config) if epoch < phase.last)
         self.network = view_of_size(prepared.trained, phase.size)
         own = next(prepared.batches(phase, step, step + 1))
-        images, labels = (prepared.strategy.experimental_local_results(part)[0].numpy()[:NORM_PICTURES] for part in own)
+        images, labels = (prepared.strategy.experimental_local_results(part)[0].numpy()[:NORM_IMAGES] for part in own)
         return images, labels
 
-    def _pictures(self) -> np.ndarray:
+    def _images(self) -> np.ndarray:
         """Changed and mixed as the batch's are, before the network's own normalisation."""
-        return self.batch[0][:PICTURES].clip(0, 255).astype("uint8")
+        return self.batch[0][:IMAGES].clip(0, 255).astype("uint8")
 
     def _norms(self) -> dict[str, tuple[float, float]]:
         """Length of weights and gradients of each stage, over the first batch, in inference mode."""

@@ -175,7 +175,7 @@ def _opening(prepared: Prepared) -> str:
     config, source, cost = prepared.config, prepared.source, complexity(prepared.network)
     return (
         f"{prepared.network.name}: {cost.trainable_parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds a "
-        f"picture\n{source.name}: {len(source.train):,} training and {len(source.test):,} test pictures, "
+        f"image\n{source.name}: {len(source.train):,} training and {len(source.test):,} test images, "
         f"{len(source.labels)} classes\n"
         f"{config.epochs} epochs in batches of {config.batch_size}; {describe(prepared.strategy)}, {config.precision}, "
         f"XLA {'on' if prepared.step.xla else 'off'}; run folder {config.run_dir}"

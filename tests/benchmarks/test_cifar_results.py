@@ -1,4 +1,4 @@
-"""The table and the picture of finished runs, ours and PyTorch's."""
+"""The table and the image of finished runs, ours and PyTorch's."""
 
 import csv
 import io

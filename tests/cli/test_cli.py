@@ -72,7 +72,7 @@ def test_train_evaluate_predict_export(quick: TrainConfig, digit_png: Path, tmp_
     trained = json.loads(out)
     assert trained["run_dir"] == run
     assert "epoch 2/2" in err
-    assert "pictures/s" in err
+    assert "images/s" in err
     assert main(["evaluate", run, "--data-dir", str(quick.data_dir), "--json"]) == 0
     out, err = capsys.readouterr()
     measured = json.loads(out)
@@ -80,7 +80,7 @@ def test_train_evaluate_predict_export(quick: TrainConfig, digit_png: Path, tmp_
     assert {"loss", "accuracy", "top5_accuracy", "examples", "per_class", "confusion"} == set(measured)
     assert measured["accuracy"] == trained["accuracy"]
     assert main(["evaluate", run, "--data-dir", str(quick.data_dir)]) == 0
-    assert "on 360 pictures" in capsys.readouterr().out
+    assert "on 360 images" in capsys.readouterr().out
     assert main(["export", run, "--output", output, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"path": f"{output}/1", "version": 1}
     answers = []
@@ -93,19 +93,19 @@ def test_train_evaluate_predict_export(quick: TrainConfig, digit_png: Path, tmp_
 
 
 def test_a_packaged_name_in_place_of_a_run(
-    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["predict", "cifar10-jpeg", str(picture_folder / "red" / "0.jpg"), "--json"]) == 0
+    assert main(["predict", "cifar10-jpeg", str(image_folder / "red" / "0.jpg"), "--json"]) == 0
     [prediction] = json.loads(capsys.readouterr().out)["predictions"]
     assert set(prediction["labels"]) < set(rk.model_card(rk.load_model("cifar10-jpeg")).labels)
     assert main(["export", "cifar10-jpeg", "--json"]) == 0
     exported = Path("saved_models", "cifar10-jpeg", "1")
     assert json.loads(capsys.readouterr().out)["path"] == str(exported)
-    assert rk.predict(exported, [picture_folder / "red" / "0.jpg"])[0].labels == tuple(prediction["labels"])
-    assert "knows 10 classes" in refused(capsys, "evaluate", "cifar10-jpeg", "--data", str(picture_folder))
+    assert rk.predict(exported, [image_folder / "red" / "0.jpg"])[0].labels == tuple(prediction["labels"])
+    assert "knows 10 classes" in refused(capsys, "evaluate", "cifar10-jpeg", "--data", str(image_folder))
     words = ["--model", "cifar_resnet20", "--weights", "cifar10-jpeg", "--image-size", "32", "--freeze", "stage3"]
-    words += ["--data", str(picture_folder), "--batch-size", "4", "--epochs", "1", "--run-dir", "run", "--quiet"]
+    words += ["--data", str(image_folder), "--batch-size", "4", "--epochs", "1", "--run-dir", "run", "--quiet"]
     assert main(["train", "finetune", *words]) == 0
     ours, theirs = (rk.load_model(source) for source in ("run", "cifar10-jpeg"))
     assert ours.output_shape == (None, 2)
@@ -158,7 +158,7 @@ def test_nested_flags_reach_the_config(quick: TrainConfig, tmp_path: Path) -> No
         ("evaluate /", "/ is not a run folder: it has no model.keras"),
         ("predict /nowhere a.png", "there is no run folder or model at /nowhere"),
         ("predict cifar10 a.png", "no run folder or model at cifar10; packaged ones are cifar10-jpeg"),
-        ("predict /", "give at least one picture"),
+        ("predict /", "give at least one image"),
         ("export /nowhere", "there is no run folder or model at /nowhere"),
         ("models zzz*", "unknown model pattern 'zzz*'"),
     ],
@@ -170,7 +170,7 @@ def test_wrong_words(words: str, message: str, capsys: Capture) -> None:
 def test_wrong_files(quick: TrainConfig, digits_run: Path, servable: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.keras").write_text("no model")
     assert "a.keras is damaged" in refused(capsys, "evaluate", str(tmp_path / "a.keras"))
-    assert "a.keras is not a picture" in refused(capsys, "predict", str(digits_run), str(tmp_path / "a.keras"))
+    assert "a.keras is not an image" in refused(capsys, "predict", str(digits_run), str(tmp_path / "a.keras"))
     assert "cannot read" in refused(capsys, "predict", str(digits_run), str(tmp_path / "none.png"))
     assert "version 1 exists" in refused(
         capsys, "export", str(digits_run), "--output", str(servable.parent), "--version", "1"
@@ -203,14 +203,14 @@ def test_wrong_files(quick: TrainConfig, digits_run: Path, servable: Path, tmp_p
     assert "File name too long" in refused(capsys, "train", "digits", *data, "--run-dir", str(tmp_path / long))
 
 
-def test_one_seed_gives_one_result_on_pictures_of_ordinary_size(tmp_path: Path) -> None:
+def test_one_seed_gives_one_result_on_images_of_ordinary_size(tmp_path: Path) -> None:
     """At 32x32 the convolutions are shared among threads, and two ops at a time made no two runs alike."""
     rng = np.random.default_rng(0)
     for label in ("a", "b"):
         (tmp_path / "data" / label).mkdir(parents=True)
         for i in range(160):
-            picture = tf.io.encode_png(rng.integers(0, 256, (32, 32, 3), "uint8")).numpy()
-            (tmp_path / "data" / label / f"{i}.png").write_bytes(picture)
+            image = tf.io.encode_png(rng.integers(0, 256, (32, 32, 3), "uint8")).numpy()
+            (tmp_path / "data" / label / f"{i}.png").write_bytes(image)
     words = ["train", "cifar10-resnet20", "--data", str(tmp_path / "data"), "--image-size", "32", "--epochs", "3"]
     tables = []
     for run in ("first", "second"):
@@ -314,6 +314,6 @@ def test_demo(quick: TrainConfig, tmp_path: Path, capsys: Capture) -> None:
     assert result["test_accuracy"] >= 0.97
     assert result["model_says"].split()[0] == result["servable_says"].split()[0]
     assert result["saved_model"] == str(tmp_path / "net" / "1")
-    for name in ("run_folder", "report", "picture", "saved_model"):
+    for name in ("run_folder", "report", "image", "saved_model"):
         assert Path(result[name]).exists()
     assert err == ""

@@ -1,4 +1,4 @@
-"""What each field of `Augmentation` does to the pictures, and that a batch depends on the seed and the step only."""
+"""What each field of `Augmentation` does to the images, and that a batch depends on the seed and the step only."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from resnet_keras.config.train import Augmentation
 from resnet_keras.data import augmentation as changes
 from resnet_keras.data import pipeline
-from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import Order, training_batches
 from resnet_keras.data.policies import BINS, OPERATIONS, randaugment, trivialaugment
 from resnet_keras.data.sources import open_source
@@ -28,7 +28,7 @@ RNG = np.random.default_rng(0)
 FILL = np.array([90, 120, 30], "uint8")
 CARD = ModelCard(mean=tuple((FILL / 255).tolist()), crop=1.0)
 GREY = ModelCard(mean=(0.5,), std=(0.25,), crop=1.0)
-PICTURE = RNG.integers(20, 230, (24, 20, 3), "uint8")
+IMAGE = RNG.integers(20, 230, (24, 20, 3), "uint8")
 
 
 def key(number: int) -> tf.Tensor:
@@ -43,7 +43,7 @@ def many(function: Callable[[tf.Tensor], tf.Tensor], count: int) -> np.ndarray:
 
 def source_of(images: np.ndarray, targets: np.ndarray, classes: int = 5) -> Source:
     split = ArraySplit(images, targets)
-    return Source("pictures", tuple(map(str, range(classes))), images.shape[-1], images.shape[1:3], split, split)
+    return Source("images", tuple(map(str, range(classes))), images.shape[-1], images.shape[1:3], split, split)
 
 
 def random_source(count: int = 50, size: int = 8, channels: int = 3) -> Source:
@@ -51,13 +51,13 @@ def random_source(count: int = 50, size: int = 8, channels: int = 3) -> Source:
 
 
 def flat_source(count: int = 48) -> Source:
-    """Picture i is all 5 i, and of a class of its own."""
+    """Image i is all 5 i, and of a class of its own."""
     images = np.full((count, 8, 8, 3), 5 * np.arange(count)[:, None, None, None], "uint8")
     return source_of(images, np.arange(count), count)
 
 
 def record_source(folder: Path, count: int = 40) -> Source:
-    """Random 8x8 pictures in three TFRecord files; the first byte of a record is the picture's number."""
+    """Random 8x8 images in three TFRecord files; the first byte of a record is the image's number."""
     rng, files = np.random.default_rng(1), []
     for part in range(3):
         files.append(str(folder / f"{part}.tfrecord"))
@@ -76,7 +76,7 @@ def record_source(folder: Path, count: int = 40) -> Source:
 
 def batches(source: Source, augmentation: Augmentation, **options: Any) -> list[Any]:
     options = {"batch_size": 8, "seed": 0, "first_step": 0, "last_step": 4} | options
-    shape = PictureFormat(
+    shape = ImageFormat(
         options.pop("size", source.image_size or (8, 8)), source.channels, CARD if source.channels == 3 else GREY
     )
     return list(training_batches(source, shape, augmentation, **options).as_numpy_iterator())
@@ -93,9 +93,9 @@ def assert_same(ours: list, other: list) -> None:
 # The operations of the policies
 
 
-def applied(name: str, amount: float, picture: np.ndarray = PICTURE) -> np.ndarray:
-    fill = tf.constant(FILL[: picture.shape[-1]])
-    return OPERATIONS[name].apply(tf.constant(picture), tf.constant(amount, tf.float32), fill).numpy()
+def applied(name: str, amount: float, image: np.ndarray = IMAGE) -> np.ndarray:
+    fill = tf.constant(FILL[: image.shape[-1]])
+    return OPERATIONS[name].apply(tf.constant(image), tf.constant(amount, tf.float32), fill).numpy()
 
 
 def affine(coefficients: tuple[float, ...]) -> Callable[[Image.Image], Image.Image]:
@@ -130,18 +130,18 @@ for amount in (-0.9, 0.3, 0.99):
     ]
 
 
-def as_pil(picture: np.ndarray) -> Image.Image:
-    return Image.fromarray(picture if picture.shape[-1] == 3 else picture[..., 0])
+def as_pil(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("name", "amount", "reference", "tolerance"), TONES)
 def test_tones_are_pils(name: str, amount: float, reference: Callable, tolerance: int, channels: int) -> None:
     smooth = np.linspace(40, 180, 24 * 20).reshape(24, 20, 1) + np.array([0, 20, -30])
-    for picture in (PICTURE, smooth.astype("uint8"), np.full((9, 9, 3), 77, "uint8")):
-        picture = np.ascontiguousarray(picture[..., :channels])
-        expected = np.array(reference(as_pil(picture))).reshape(picture.shape)
-        np.testing.assert_allclose(applied(name, amount, picture).astype(int), expected.astype(int), atol=tolerance)
+    for image in (IMAGE, smooth.astype("uint8"), np.full((9, 9, 3), 77, "uint8")):
+        image = np.ascontiguousarray(image[..., :channels])
+        expected = np.array(reference(as_pil(image))).reshape(image.shape)
+        np.testing.assert_allclose(applied(name, amount, image).astype(int), expected.astype(int), atol=tolerance)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -158,9 +158,9 @@ def test_tones_are_pils(name: str, amount: float, reference: Callable, tolerance
 )
 def test_warps_are_pils(name: str, amount: float, reference: Callable, channels: int) -> None:
     """But for the outermost pixel, which PIL repeats and we blend with the colour of the ground."""
-    picture = np.ascontiguousarray(PICTURE[..., :channels])
-    expected = np.array(reference(as_pil(picture))).reshape(picture.shape).astype(int)
-    ours = applied(name, amount, picture).astype(int)
+    image = np.ascontiguousarray(IMAGE[..., :channels])
+    expected = np.array(reference(as_pil(image))).reshape(image.shape).astype(int)
+    ours = applied(name, amount, image).astype(int)
     inside = np.zeros((24, 20), "uint8")
     inside[1:-1, 1:-1] = 255
     inner = np.array(reference(Image.fromarray(inside))) == 255  # wholly from pixels that are not at the edge
@@ -171,14 +171,14 @@ def test_warps_are_pils(name: str, amount: float, reference: Callable, channels:
     assert outside.sum() > 20
     np.testing.assert_allclose(ours[inner], expected[inner], atol=2)
     margin = np.abs(ours - FILL[:channels]).max(-1) > 0
-    assert (margin & outside).sum() <= 24  # half a pixel around the picture's edge
+    assert (margin & outside).sum() <= 24  # half a pixel around the image's edge
 
 
 @settings(max_examples=30, deadline=None)
 @given(name=st.sampled_from([n for n in OPERATIONS if n not in ("autocontrast", "equalize")]), seed=st.integers(0, 99))
-def test_no_strength_leaves_the_picture_as_it_is(name: str, seed: int) -> None:
-    picture = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), "uint8")
-    np.testing.assert_array_equal(applied(name, OPERATIONS[name].rand[0], picture), picture)
+def test_no_strength_leaves_the_image_as_it_is(name: str, seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), "uint8")
+    np.testing.assert_array_equal(applied(name, OPERATIONS[name].rand[0], image), image)
 
 
 @pytest.mark.parametrize("name", [n for n in OPERATIONS if n not in ("identity", "autocontrast", "equalize")])
@@ -207,7 +207,7 @@ def test_ranges_are_the_published_ones() -> None:
 
 
 def possible(policy: str, strengths: list[float]) -> dict[str, list[np.ndarray]]:
-    """What one operation can make of PICTURE, at these strengths and of either sign."""
+    """What one operation can make of IMAGE, at these strengths and of either sign."""
     found = {}
     for name, row in OPERATIONS.items():
         start, end = getattr(row, policy)
@@ -217,17 +217,17 @@ def possible(policy: str, strengths: list[float]) -> dict[str, list[np.ndarray]]
     return found
 
 
-def names_of(pictures: np.ndarray, known: dict[str, list[np.ndarray]]) -> list[set[str]]:
-    """Which operations can have made each picture."""
+def names_of(images: np.ndarray, known: dict[str, list[np.ndarray]]) -> list[set[str]]:
+    """Which operations can have made each image."""
     return [
         {name for name, made in known.items() if any(np.abs(p.astype(int) - m).max() <= 1 for m in made)}
-        for p in pictures
+        for p in images
     ]
 
 
-def test_randaugment_draws_an_operation_for_each_picture() -> None:
+def test_randaugment_draws_an_operation_for_each_image() -> None:
     """Its operations are all there, and no batch has one for all."""
-    same = source_of(np.repeat(PICTURE[None], 64, 0), np.arange(64) % 5)
+    same = source_of(np.repeat(IMAGE[None], 64, 0), np.arange(64) % 5)
     augmentation = Augmentation(policy="randaugment", operations=1, magnitude=10)
     seen = [names_of(x, possible("rand", [1.0])) for x, _ in batches(same, augmentation, batch_size=32)]
     assert all(names for batch in seen for names in batch)
@@ -235,22 +235,22 @@ def test_randaugment_draws_an_operation_for_each_picture() -> None:
     assert set.union(*(names for batch in seen for names in batch)) == set(OPERATIONS) - {"identity"}
 
 
-def test_trivialaugment_draws_an_operation_and_a_strength_for_each_picture() -> None:
-    pictures = many(lambda k: trivialaugment(tf.constant(PICTURE), k, tf.constant(FILL)), 300)
-    seen = names_of(pictures, possible("trivial", [i / (BINS - 1) for i in range(BINS)]))
+def test_trivialaugment_draws_an_operation_and_a_strength_for_each_image() -> None:
+    images = many(lambda k: trivialaugment(tf.constant(IMAGE), k, tf.constant(FILL)), 300)
+    seen = names_of(images, possible("trivial", [i / (BINS - 1) for i in range(BINS)]))
     assert all(seen)
     assert set.union(*seen) == set(OPERATIONS)
-    assert len({picture.tobytes() for picture in pictures}) > 120
-    same = source_of(np.repeat(PICTURE[None], 64, 0), np.arange(64) % 5)
-    for images, _ in batches(same, Augmentation(policy="trivialaugment"), batch_size=32):
-        assert len({image.tobytes() for image in images}) > 16
+    assert len({image.tobytes() for image in images}) > 120
+    same = source_of(np.repeat(IMAGE[None], 64, 0), np.arange(64) % 5)
+    for batch, _ in batches(same, Augmentation(policy="trivialaugment"), batch_size=32):
+        assert len({image.tobytes() for image in batch}) > 16
 
 
 def changed_by(count: int = 200, **options: Any) -> tuple[int, int]:
-    """Of so many pictures how many are changed, and how many different ones come out."""
+    """Of so many images how many are changed, and how many different ones come out."""
     options = {"operations": 1, "magnitude": 10.0} | options
-    pictures = many(lambda k: randaugment(tf.constant(PICTURE), k, tf.constant(FILL), **options), count)
-    return int((pictures != PICTURE).any((1, 2, 3)).sum()), len({picture.tobytes() for picture in pictures})
+    images = many(lambda k: randaugment(tf.constant(IMAGE), k, tf.constant(FILL), **options), count)
+    return int((images != IMAGE).any((1, 2, 3)).sum()), len({image.tobytes() for image in images})
 
 
 def test_randaugments_fields() -> None:
@@ -265,7 +265,7 @@ def test_randaugments_fields() -> None:
 
 
 @pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
-def test_grey_pictures_have_policies_too(policy: Any) -> None:
+def test_grey_images_have_policies_too(policy: Any) -> None:
     for images, _ in batches(random_source(channels=1), Augmentation(policy=policy)):
         assert images.shape == (8, 8, 8, 1)
         assert images.dtype == np.uint8
@@ -283,19 +283,19 @@ def test_whole_numbers_do_as_well() -> None:
 # Crops
 
 
-def test_scale_cuts_the_resized_picture() -> None:
+def test_scale_cuts_the_resized_image() -> None:
     """Against tf.image.resize of the whole and every cut of it; the long side is a whole number at every scale."""
-    picture = RNG.integers(0, 256, (12, 24, 3), "uint8")
-    whole = {n: tf.image.resize(picture, (n, 2 * n), antialias=True).numpy() for n in range(8, 13)}
-    crops = many(lambda k: changes.random_scaled_crop(tf.constant(picture), k, (8, 8), 3, (1.0, 1.5)), 150)
+    image = RNG.integers(0, 256, (12, 24, 3), "uint8")
+    whole = {n: tf.image.resize(image, (n, 2 * n), antialias=True).numpy() for n in range(8, 13)}
+    crops = many(lambda k: changes.random_scaled_crop(tf.constant(image), k, (8, 8), 3, (1.0, 1.5)), 150)
     seen = []
     for crop in crops:
         found = [
             (n, top, left)
-            for n, image in whole.items()
+            for n, resized in whole.items()
             for top in range(n - 7)
             for left in range(2 * n - 7)
-            if np.abs(image[top : top + 8, left : left + 8] - crop).max() < 0.05
+            if np.abs(resized[top : top + 8, left : left + 8] - crop).max() < 0.05
         ]
         assert len(found) == 1
         seen += found
@@ -306,8 +306,8 @@ def test_scale_cuts_the_resized_picture() -> None:
 
 def test_scale_of_a_file_and_of_a_side_that_is_not_square() -> None:
     ramp = np.stack(np.meshgrid(np.linspace(0, 250, 90), np.linspace(0, 250, 120)), -1)
-    picture = np.concatenate([ramp, ramp[..., :1]], -1).astype("uint8")
-    jpeg = tf.io.encode_jpeg(picture)
+    image = np.concatenate([ramp, ramp[..., :1]], -1).astype("uint8")
+    jpeg = tf.io.encode_jpeg(image)
     pixels = tf.io.decode_jpeg(jpeg)
     kinds = [pixels, tf.io.encode_png(pixels), jpeg]
     for number in range(8):
@@ -316,12 +316,12 @@ def test_scale_of_a_file_and_of_a_side_that_is_not_square() -> None:
         np.testing.assert_array_equal(crops[0], crops[1])
         np.testing.assert_allclose(crops[0], crops[2], atol=1)  # though only a part of the JPEG is decoded
         steps = np.diff(crops[0][15, :, 0]).mean(), np.diff(crops[0][:, 10, 1]).mean()
-        factor = 250 / 119 / steps[1] * 120 / 30  # how many inputs high the resized picture is
+        factor = 250 / 119 / steps[1] * 120 / 30  # how many inputs high the resized image is
         assert 0.98 < factor < 2.05
         assert steps[0] / steps[1] == pytest.approx((250 / 89) / (250 / 119), rel=0.05)  # sides in proportion
 
 
-def test_each_crop_of_a_picture_keeps_its_place_in_the_frame() -> None:
+def test_each_crop_of_an_image_keeps_its_place_in_the_frame() -> None:
     source = random_source()
     plain = batches(source, Augmentation())
     for crop in ("pad", "resized", "scale"):
@@ -332,7 +332,7 @@ def test_each_crop_of_a_picture_keeps_its_place_in_the_frame() -> None:
             np.testing.assert_array_equal(y1, y2)
 
 
-def test_flip_mirrors_half_of_the_pictures() -> None:
+def test_flip_mirrors_half_of_the_images() -> None:
     source = random_source()
     plain = np.concatenate([x for x, _ in batches(source, Augmentation(erasing=1e-9))])
     turned = np.concatenate([x for x, _ in batches(source, Augmentation(flip=True, erasing=1e-9))])
@@ -342,11 +342,11 @@ def test_flip_mirrors_half_of_the_pictures() -> None:
     assert 6 < sum(kept) < 26
 
 
-def test_pad_of_one_picture_is_a_window() -> None:
+def test_pad_of_one_image_is_a_window() -> None:
     padded = np.full((28, 24, 3), FILL, "uint8")
-    padded[2:-2, 2:-2] = PICTURE
+    padded[2:-2, 2:-2] = IMAGE
     windows = {padded[r : r + 24, c : c + 20].tobytes() for r in range(5) for c in range(5)}
-    crops = many(lambda k: changes.pad_crop(tf.constant(PICTURE), k, 2, tf.constant(FILL)), 100)
+    crops = many(lambda k: changes.pad_crop(tf.constant(IMAGE), k, 2, tf.constant(FILL)), 100)
     assert {crop.tobytes() for crop in crops} <= windows
     assert len({crop.tobytes() for crop in crops}) > 20
 
@@ -355,16 +355,16 @@ def test_pad_of_one_picture_is_a_window() -> None:
 
 
 def test_jitter_scales_brightness_contrast_and_saturation() -> None:
-    """The three factors can be read from the result; PIL's enhancers with those factors make the same picture."""
-    picture = RNG.integers(90, 130, (16, 16, 3), "uint8")
+    """The three factors can be read from the result; PIL's enhancers with those factors make the same image."""
+    image = RNG.integers(90, 130, (16, 16, 3), "uint8")
     luma = np.array([0.299, 0.587, 0.114])
 
     def measures(image: np.ndarray) -> np.ndarray:
         tones = image @ luma
         return np.array([tones.mean(), tones.std(), (image - tones[..., None]).std()])
 
-    results = many(lambda k: changes.jitter(tf.constant(picture), k, 0.3), 100).astype(float)
-    ratios = np.array([measures(result) / measures(picture.astype(float)) for result in results])
+    results = many(lambda k: changes.jitter(tf.constant(image), k, 0.3), 100).astype(float)
+    ratios = np.array([measures(result) / measures(image.astype(float)) for result in results])
     factors = np.stack([ratios[:, 0], ratios[:, 1] / ratios[:, 0], ratios[:, 2] / ratios[:, 1]], 1)
     assert factors.min() > 0.699
     assert factors.max() < 1.301
@@ -372,14 +372,14 @@ def test_jitter_scales_brightness_contrast_and_saturation() -> None:
     assert np.all(factors.max(0) > 1.25)
     assert np.abs(np.corrcoef(factors.T) - np.eye(3)).max() < 0.35  # three draws
     for result, (bright, contrast, saturation) in zip(results[:10], factors, strict=False):
-        image = ImageEnhance.Color(as_pil(picture)).enhance(saturation)
-        image = ImageEnhance.Brightness(ImageEnhance.Contrast(image).enhance(contrast)).enhance(bright)
-        np.testing.assert_allclose(result, np.array(image), atol=4)  # PIL truncates three times
+        pil = ImageEnhance.Color(as_pil(image)).enhance(saturation)
+        pil = ImageEnhance.Brightness(ImageEnhance.Contrast(pil).enhance(contrast)).enhance(bright)
+        np.testing.assert_allclose(result, np.array(pil), atol=4)  # PIL truncates three times
 
 
 def test_lighting_moves_along_the_components() -> None:
-    picture = np.full((4, 4, 3), 128, "uint8")
-    results = many(lambda k: changes.lighting(tf.constant(picture), k, 0.1), 800) - 128
+    image = np.full((4, 4, 3), 128, "uint8")
+    results = many(lambda k: changes.lighting(tf.constant(image), k, 0.1), 800) - 128
     np.testing.assert_allclose(results, np.broadcast_to(results[:, :1, :1], results.shape), atol=1e-4)  # one shift
     steps = results[:, 0, 0] @ np.array(changes.COLOUR_COMPONENTS)
     np.testing.assert_allclose(steps.std(0) / (0.1 * 255), changes.COLOUR_DEVIATIONS, rtol=0.12)
@@ -388,17 +388,17 @@ def test_lighting_moves_along_the_components() -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_erasing_makes_a_rectangle_of_noise(dtype: str) -> None:
-    picture = np.full((40, 30, 3), 300 if dtype == "float32" else 0, dtype)
-    results = many(lambda k: changes.erase(tf.constant(picture), k, 0.5), 200)
+    image = np.full((40, 30, 3), 300 if dtype == "float32" else 0, dtype)
+    results = many(lambda k: changes.erase(tf.constant(image), k, 0.5), 200)
     shares, ratios, noise = [], [], []
     for result in results:
         assert result.dtype == dtype
-        changed = (result != picture).any(-1)
+        changed = (result != image).any(-1)
         if changed.any():
             rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
             tall, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
             inside = result[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            assert changed.sum() == pytest.approx(tall * wide, rel=0.01)  # noise can be as the picture was
+            assert changed.sum() == pytest.approx(tall * wide, rel=0.01)  # noise can be as the image was
             shares.append(tall * wide / 1200)
             ratios.append(tall / wide)
             noise.append(inside.ravel())
@@ -412,7 +412,7 @@ def test_erasing_makes_a_rectangle_of_noise(dtype: str) -> None:
     assert values.std() == pytest.approx(73.9, abs=1)
 
 
-# Pictures that mix
+# Images that mix
 
 
 def test_beta_has_its_moments() -> None:
@@ -428,7 +428,7 @@ def test_beta_has_its_moments() -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
 def test_labels_are_mixed_as_the_pixels_are(mixup: float, cutmix: float, smoothing: float) -> None:
-    """Each picture is of one value and one class: the mean of a mixed one is the mean that its label says."""
+    """Each image is of one value and one class: the mean of a mixed one is the mean that its label says."""
     source, steps = flat_source(), 24
     plain = batches(source, Augmentation(), last_step=steps)
     mixed = batches(source, Augmentation(mixup=mixup, cutmix=cutmix), last_step=steps, label_smoothing=smoothing)
@@ -491,12 +491,12 @@ CASES += [("files", "windows"), ("files", "resized"), ("records", "windows and m
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_shards_threads_and_beginnings_make_no_difference(
-    kind: str, name: str, tmp_path: Path, picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, name: str, tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     augmentation, source = EVERYTHING[name], random_source()
     if kind == "files":
         monkeypatch.setattr(pipeline, "FITS_IN_MEMORY", 0)
-        source = dataclasses.replace(open_source(str(picture_folder)), image_size=(8, 8))
+        source = dataclasses.replace(open_source(str(image_folder)), image_size=(8, 8))
     if kind == "records":
         monkeypatch.setattr(pipeline, "SHUFFLE_WINDOW", 7)  # several windows in an epoch
         source = record_source(tmp_path)
@@ -519,8 +519,8 @@ def test_another_seed_is_another_run(augmentation: Augmentation) -> None:
 
 
 @pytest.mark.parametrize("name", ["randaugment", "windows"])
-def test_a_picture_is_changed_anew_in_each_epoch_and_place(name: str) -> None:
-    same = source_of(np.repeat(PICTURE[None], 16, 0), np.arange(16) % 5)
+def test_an_image_is_changed_anew_in_each_epoch_and_place(name: str) -> None:
+    same = source_of(np.repeat(IMAGE[None], 16, 0), np.arange(16) % 5)
     images = np.concatenate([x for x, _ in batches(same, EVERYTHING[name])])
     assert len({image.tobytes() for image in images}) > 20
 
@@ -535,7 +535,7 @@ def test_one_more_change_leaves_the_draws_of_the_others() -> None:
 
 @pytest.mark.parametrize("augmentation", EVERYTHING.values(), ids=EVERYTHING)
 def test_shapes_and_kinds_are_known_beforehand(augmentation: Augmentation) -> None:
-    source, shape = random_source(), PictureFormat((12, 10), 3, CARD)
+    source, shape = random_source(), ImageFormat((12, 10), 3, CARD)
     options: dict[str, Any] = {"batch_size": 8, "seed": 0, "first_step": 0, "last_step": 1, "shard": (1, 2)}
     data = training_batches(source, shape, augmentation, **options)
     images, labels = cast(Any, data.element_spec)
@@ -549,7 +549,7 @@ def test_shapes_and_kinds_are_known_beforehand(augmentation: Augmentation) -> No
 
 
 def test_decoded_is_only_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a stream: no other shard's pictures are decoded, and the epochs before are not read."""
+    """Of a stream: no other shard's images are decoded, and the epochs before are not read."""
     source, decoded, read = record_source(tmp_path), [], []
     split = source.train
     assert isinstance(split, RecordSplit)
@@ -593,7 +593,7 @@ def test_an_epoch_is_part_of_a_permutation(count: int, batch: int, repeats: int,
 
 
 @pytest.mark.parametrize("kind", ["array", "records"])
-def test_repeated_pictures_are_changed_anew(kind: str, tmp_path: Path) -> None:
+def test_repeated_images_are_changed_anew(kind: str, tmp_path: Path) -> None:
     source = random_source(40) if kind == "array" else record_source(tmp_path)
     augmentation = Augmentation("resized", repeats=3)
     epoch = batches(source, augmentation, last_step=5)
@@ -616,9 +616,9 @@ def test_repeated_pictures_are_changed_anew(kind: str, tmp_path: Path) -> None:
         ({"batch_size": 10, "shard": (0, 4)}, Augmentation(), "batch_size 10 cannot be divided by 4"),
         ({"batch_size": 6, "shard": (0, 2)}, Augmentation(mixup=0.2), "batch_size must be even .* not 3"),
         ({"batch_size": 7}, Augmentation(cutmix=1.0), "batch_size must be even .* not 7"),
-        ({}, Augmentation(lighting=0.1), "lighting .* must be 0 for pictures of 1 channel"),
+        ({}, Augmentation(lighting=0.1), "lighting .* must be 0 for images of 1 channel"),
         ({}, Augmentation("pad", 9), "pad 9 is more than the 8 pixels"),
-        ({"batch_size": 51}, Augmentation(), "batch_size 51 is larger than the 50 training pictures"),
+        ({"batch_size": 51}, Augmentation(), "batch_size 51 is larger than the 50 training images"),
     ],
 )
 def test_refusals(options: dict[str, Any], augmentation: Augmentation, message: str) -> None:
@@ -628,5 +628,5 @@ def test_refusals(options: dict[str, Any], augmentation: Augmentation, message: 
 
 def test_colours_of_other_than_grey_or_rgb_are_refused() -> None:
     for augmentation in (Augmentation(policy="trivialaugment"), Augmentation(jitter=0.1)):
-        with pytest.raises(UsageError, match="grey or RGB pictures, not for 2 channels"):
+        with pytest.raises(UsageError, match="grey or RGB images, not for 2 channels"):
             batches(random_source(channels=2), augmentation)

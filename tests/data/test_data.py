@@ -15,7 +15,7 @@ from resnet_keras.config.train import Augmentation
 from resnet_keras.data import folder as folder_module
 from resnet_keras.data import pipeline, tfds_source
 from resnet_keras.data.augmentation import pad_crop_flip, random_resized_crop, window_draws
-from resnet_keras.data.format import PictureFormat
+from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.images import decode, resize_and_centre_crop
 from resnet_keras.data.pipeline import evaluation_batches, training_batches
 from resnet_keras.data.sources import open_source
@@ -28,7 +28,7 @@ CARD = ModelCard(mean=(0.5,), std=(0.25,), crop=1.0)
 
 
 def array_source(count: int = 50, size: int = 6) -> Source:
-    """Pictures that are told apart by their brightness: picture i is all i."""
+    """Images that are told apart by their brightness: image i is all i."""
     images = np.broadcast_to(np.arange(count, dtype="uint8")[:, None, None, None], (count, size, size, 1)).copy()
     split = ArraySplit(images, np.arange(count) % 5)
     return Source("numbers", tuple("abcde"), 1, (size, size), split, split)
@@ -39,7 +39,7 @@ def numbers(batches: tf.data.Dataset) -> list[list[int]]:
 
 
 def batches_of(source: Source, augmentation: Augmentation | None = None, **options: Any) -> tf.data.Dataset:
-    shape = PictureFormat(source.image_size or (16, 16), source.channels, dataclasses.replace(CARD))
+    shape = ImageFormat(source.image_size or (16, 16), source.channels, dataclasses.replace(CARD))
     options = {"batch_size": 8, "seed": 0, "first_step": 0, "last_step": 3 * (len(source.train) // 8)} | options
     return training_batches(source, shape, augmentation or Augmentation(), **options)
 
@@ -58,7 +58,7 @@ def test_digits_are_scikit_learns(data_dir: str) -> None:
     assert sorted(image.tobytes() for image in ours) == sorted(image.tobytes() for image in known)
 
 
-def test_an_epoch_is_every_picture_once_in_an_order_of_its_own() -> None:
+def test_an_epoch_is_every_image_once_in_an_order_of_its_own() -> None:
     epochs = np.array(numbers(batches_of(array_source(48)))).reshape(3, 48)
     for epoch in epochs:
         assert sorted(epoch) == list(range(48))
@@ -91,7 +91,7 @@ def test_another_seed_is_another_order() -> None:
     assert numbers(batches_of(array_source())) != numbers(batches_of(array_source(), seed=1))
 
 
-def test_pad_crop_flip_is_a_window_of_the_padded_picture() -> None:
+def test_pad_crop_flip_is_a_window_of_the_padded_image() -> None:
     images = RNG.integers(0, 256, (64, 5, 7, 3), "uint8")
     fill = np.array([9, 8, 7], "uint8")
     draws = window_draws(tf.constant([1, 2], tf.int64), 64, 2, flip=True)
@@ -109,7 +109,7 @@ def test_pad_crop_flip_is_a_window_of_the_padded_picture() -> None:
         found = [place for place, window in windows.items() if np.array_equal(window, out[i])]
         assert found
         places.add(found[0])
-    assert len(places) > 25  # of 50 places, 64 draws: each picture has its own
+    assert len(places) > 25  # of 50 places, 64 draws: each image has its own
 
 
 def test_without_padding_only_the_mirror_is_random() -> None:
@@ -125,13 +125,13 @@ def test_without_padding_only_the_mirror_is_random() -> None:
 @pytest.mark.parametrize("encode", [tf.io.encode_jpeg, tf.io.encode_png])
 def test_random_resized_crop(encode) -> None:
     ramp = np.linspace(0, 255, 200).astype("uint8")
-    picture = encode(np.broadcast_to(ramp[None, :, None], (100, 200, 3)).copy())
-    crops = [random_resized_crop(picture, tf.constant([0, i], tf.int64), (16, 16), 3, 0.1).numpy() for i in range(20)]
+    image = encode(np.broadcast_to(ramp[None, :, None], (100, 200, 3)).copy())
+    crops = [random_resized_crop(image, tf.constant([0, i], tf.int64), (16, 16), 3, 0.1).numpy() for i in range(20)]
     assert all(crop.shape == (16, 16, 3) for crop in crops)
     rises = [crop[8, -1, 0] - crop[8, 0, 0] for crop in crops]
     assert min(rises) > 0
     assert np.ptp(rises) > 50  # parts of different size
-    again = random_resized_crop(picture, tf.constant([0, 3], tf.int64), (16, 16), 3, 0.1)
+    again = random_resized_crop(image, tf.constant([0, 3], tf.int64), (16, 16), 3, 0.1)
     np.testing.assert_array_equal(again, crops[3])
 
 
@@ -182,13 +182,13 @@ def test_decode_kinds() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 60_000), (60_000, 1)])
-def test_a_long_thin_picture_costs_no_more_than_another(height: int, width: int) -> None:
+def test_a_long_thin_image_costs_no_more_than_another(height: int, width: int) -> None:
     """Resized first and cropped then, it would take 44 GiB."""
     out = resize_and_centre_crop(tf.ones((height, width, 3), tf.uint8), (224, 224), 0.875, "bilinear")
     np.testing.assert_array_equal(out, np.ones((224, 224, 3)))
 
 
-def test_the_crop_is_the_centre_of_the_resized_picture() -> None:
+def test_the_crop_is_the_centre_of_the_resized_image() -> None:
     """Against tf.image.resize of the whole and a cut, where both can be had: whole pixels on every side."""
     image = tf.constant(RNG.integers(0, 256, (60, 90, 3), "uint8"))
     whole = tf.image.resize(image, (40, 60), "bilinear", antialias=True)[4:36, 14:46]
@@ -197,16 +197,14 @@ def test_the_crop_is_the_centre_of_the_resized_picture() -> None:
 
 
 @pytest.mark.parametrize("kind", ["array", "files", "records"])
-def test_training_without_augmentation_sees_what_evaluation_sees(
-    kind: str, picture_folder: Path, tmp_path: Path
-) -> None:
+def test_training_without_augmentation_sees_what_evaluation_sees(kind: str, image_folder: Path, tmp_path: Path) -> None:
     source = {
         "array": array_source,
-        "files": lambda: open_source(str(picture_folder)),
+        "files": lambda: open_source(str(image_folder)),
         "records": lambda: record_source(tmp_path),
     }[kind]()
     source = dataclasses.replace(source, test=source.train)
-    shape = PictureFormat((16, 16), source.channels, ModelCard(crop=0.5))
+    shape = ImageFormat((16, 16), source.channels, ModelCard(crop=0.5))
     options: dict[str, Any] = {"batch_size": 1, "seed": 0, "first_step": 0, "last_step": len(source.train)}
     seen = [x.numpy().tobytes() for x, _ in training_batches(source, shape, Augmentation(), **options)]
     tested = [tf.cast(x, tf.uint8).numpy().tobytes() for x, _ in evaluation_batches(source, shape, 1)]
@@ -221,19 +219,19 @@ def test_streamed_batches_do_not_depend_on_the_process(tmp_path: Path) -> None:
     assert orders[0] == orders[1]
 
 
-def test_a_rare_class_is_tested_too(picture_folder: Path) -> None:
+def test_a_rare_class_is_tested_too(image_folder: Path) -> None:
     for i in range(6, 60):
-        (picture_folder / "red" / f"{i}.jpg").write_bytes((picture_folder / "red" / "0.jpg").read_bytes())
+        (image_folder / "red" / f"{i}.jpg").write_bytes((image_folder / "red" / "0.jpg").read_bytes())
     for i in range(2, 6):
-        (picture_folder / "blue" / f"{i}.jpg").unlink()
-    source = open_source(str(picture_folder))
+        (image_folder / "blue" / f"{i}.jpg").unlink()
+    source = open_source(str(image_folder))
     assert isinstance(source.test, FileSplit)
     assert np.bincount(source.test.targets).tolist() == [1, 12]
 
 
-def test_a_class_may_be_called_train(picture_folder: Path) -> None:
-    (picture_folder / "red").rename(picture_folder / "train")
-    assert open_source(str(picture_folder)).labels == ("blue", "train")
+def test_a_class_may_be_called_train(image_folder: Path) -> None:
+    (image_folder / "red").rename(image_folder / "train")
+    assert open_source(str(image_folder)).labels == ("blue", "train")
 
 
 def test_statistics_are_means_and_deviations() -> None:
@@ -246,9 +244,9 @@ def test_statistics_are_means_and_deviations() -> None:
     assert statistics(FileSplit((), np.zeros(0)), 3) is None
 
 
-def test_a_folder_is_split_by_class_and_always_the_same(picture_folder: Path) -> None:
-    source = open_source(str(picture_folder))
-    again = open_source(str(picture_folder))
+def test_a_folder_is_split_by_class_and_always_the_same(image_folder: Path) -> None:
+    source = open_source(str(image_folder))
+    again = open_source(str(image_folder))
     assert isinstance(source.train, FileSplit)
     assert isinstance(source.test, FileSplit)
     assert source.labels == ("blue", "red")
@@ -258,16 +256,16 @@ def test_a_folder_is_split_by_class_and_always_the_same(picture_folder: Path) ->
     assert not set(source.train.paths) & set(source.test.paths)
 
 
-def test_a_split_folder_keeps_its_splits(picture_folder: Path) -> None:
+def test_a_split_folder_keeps_its_splits(image_folder: Path) -> None:
     for split in ("train", "val"):
-        (picture_folder.parent / "splits").mkdir(exist_ok=True)
-        target = picture_folder.parent / "splits" / split
+        (image_folder.parent / "splits").mkdir(exist_ok=True)
+        target = image_folder.parent / "splits" / split
         target.mkdir()
         for label in ("blue", "red"):
             (target / label).mkdir()
-            for path in (picture_folder / label).glob("[0-3].jpg" if split == "train" else "[45].jpg"):
+            for path in (image_folder / label).glob("[0-3].jpg" if split == "train" else "[45].jpg"):
                 (target / label / path.name).write_bytes(path.read_bytes())
-    source = open_source(str(picture_folder.parent / "splits"))
+    source = open_source(str(image_folder.parent / "splits"))
     assert (len(source.train), len(source.test)) == (8, 4)
     assert isinstance(source.test, FileSplit)
     assert all("/val/" in path for path in source.test.paths)
@@ -275,11 +273,11 @@ def test_a_split_folder_keeps_its_splits(picture_folder: Path) -> None:
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("crop", ["none", "pad", "resized", "scale"])
-def test_folder_batches(picture_folder: Path, crop: Any, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_batches(image_folder: Path, crop: Any, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not in_memory:
         monkeypatch.setattr(pipeline, "FITS_IN_MEMORY", 0)
-    source = open_source(str(picture_folder))
-    shape = PictureFormat((16, 16), 3, ModelCard())
+    source = open_source(str(image_folder))
+    shape = ImageFormat((16, 16), 3, ModelCard())
     augmentation = Augmentation(crop, 2, flip=True)
     make = lambda first: training_batches(  # noqa: E731
         source, shape, augmentation, batch_size=4, seed=3, first_step=first, last_step=4
@@ -296,8 +294,8 @@ def test_folder_batches(picture_folder: Path, crop: Any, in_memory: bool, monkey
     assert sum(len(images) for images, _ in tested) == 2
 
 
-def test_files_and_memory_give_the_same_pictures(picture_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, shape = open_source(str(picture_folder)), PictureFormat((16, 16), 3, ModelCard())
+def test_files_and_memory_give_the_same_images(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, shape = open_source(str(image_folder)), ImageFormat((16, 16), 3, ModelCard())
     options: dict[str, Any] = {"batch_size": 5, "seed": 0, "first_step": 0, "last_step": 4}
     make = lambda: training_batches(source, shape, Augmentation(), **options)  # noqa: E731
     kept = list(make())
@@ -309,7 +307,7 @@ def test_files_and_memory_give_the_same_pictures(picture_folder: Path, monkeypat
 
 
 def record_source(tmp_path: Path, count: int = 40) -> Source:
-    """Pictures in three TFRecord files, as a data set too large for memory is read."""
+    """Images in three TFRecord files, as a data set too large for memory is read."""
     files = []
     for shard in range(3):
         files.append(str(tmp_path / f"{shard}.tfrecord"))
@@ -334,7 +332,7 @@ def test_streamed_records_are_shuffled_resumed_and_counted(tmp_path: Path) -> No
     assert list(epochs[0]) != list(epochs[1])
     assert numbers(batches_of(source, first_step=7)) == whole[7:]
     assert numbers(batches_of(source, seed=9)) != whole
-    shape = PictureFormat((8, 8), 1, CARD)
+    shape = ImageFormat((8, 8), 1, CARD)
     tested = numbers(evaluation_batches(source, shape, 16))
     assert sorted(number for batch in tested for number in batch) == list(range(40))
 
@@ -344,7 +342,7 @@ def test_prepared_tfds_data_is_read_both_ways(data_dir: str, monkeypatch: pytest
     monkeypatch.setattr(tfds_source, "FITS_IN_MEMORY", 0)
     streamed = open_source("digits", data_dir)
     assert isinstance(streamed.test, RecordSplit)
-    shape = PictureFormat((8, 8), 1, CARD)
+    shape = ImageFormat((8, 8), 1, CARD)
     for (x1, y1), (x2, y2) in zip(
         evaluation_batches(kept, shape, 64), evaluation_batches(streamed, shape, 64), strict=True
     ):
@@ -352,8 +350,8 @@ def test_prepared_tfds_data_is_read_both_ways(data_dir: str, monkeypatch: pytest
         np.testing.assert_array_equal(y1, y2)
 
 
-def test_small_pictures_are_enlarged_for_a_larger_net() -> None:
-    shape = PictureFormat((12, 12), 1, CARD)
+def test_small_images_are_enlarged_for_a_larger_net() -> None:
+    shape = ImageFormat((12, 12), 1, CARD)
     batches = training_batches(array_source(), shape, Augmentation(), batch_size=8, seed=0, first_step=0, last_step=1)
     assert next(iter(batches))[0].shape == (8, 12, 12, 1)
 
@@ -375,64 +373,64 @@ def test_no_network_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list(tmp_path.iterdir())
 
 
-def test_data_that_is_not_pictures_with_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not a data set of pictures with one class each"):
+def test_data_that_is_not_images_with_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a data set of images with one class each"):
         open_source("imdb_reviews", str(tmp_path))
 
 
-def test_bad_folders(picture_folder: Path) -> None:
+def test_bad_folders(image_folder: Path) -> None:
     def refused(message: str) -> None:
         with pytest.raises(UsageError, match=message) as error:
-            open_source(str(picture_folder))
+            open_source(str(image_folder))
         assert "\n" not in str(error.value)
 
-    (picture_folder / "green").mkdir()
+    (image_folder / "green").mkdir()
     refused("class .*green is empty")
-    (picture_folder / "green" / "notes.txt").write_text("no picture")
+    (image_folder / "green" / "notes.txt").write_text("no image")
     refused("class .*green is empty")
-    (picture_folder / "green" / "a.jpg").write_text("no picture")
-    (picture_folder / "green" / "b.jpg").write_bytes((picture_folder / "red" / "0.jpg").read_bytes())
-    refused(r"green/a\.jpg cannot be read as a picture: Unknown image file format")
-    whole = (picture_folder / "red" / "1.jpg").read_bytes()
-    (picture_folder / "green" / "c.jpg").write_bytes(whole[: len(whole) // 2])
-    refused(r"green/a\.jpg cannot be read as a picture \(and 1 more\)")
-    (picture_folder / "green" / "a.jpg").unlink()
-    (picture_folder / "green" / "c.jpg").unlink()
-    refused("green has one picture; a class needs two")
+    (image_folder / "green" / "a.jpg").write_text("no image")
+    (image_folder / "green" / "b.jpg").write_bytes((image_folder / "red" / "0.jpg").read_bytes())
+    refused(r"green/a\.jpg cannot be read as an image: Unknown image file format")
+    whole = (image_folder / "red" / "1.jpg").read_bytes()
+    (image_folder / "green" / "c.jpg").write_bytes(whole[: len(whole) // 2])
+    refused(r"green/a\.jpg cannot be read as an image \(and 1 more\)")
+    (image_folder / "green" / "a.jpg").unlink()
+    (image_folder / "green" / "c.jpg").unlink()
+    refused("green has one image; a class needs two")
 
 
-def test_a_folder_with_one_class(picture_folder: Path) -> None:
+def test_a_folder_with_one_class(image_folder: Path) -> None:
     with pytest.raises(UsageError, match="two classes or more; it has none"):
-        open_source(str(picture_folder / "red"))
-    (picture_folder / "train").mkdir()
-    (picture_folder / "blue").rename(picture_folder / "train" / "blue")
-    (picture_folder / "red").rename(picture_folder / "test")
+        open_source(str(image_folder / "red"))
+    (image_folder / "train").mkdir()
+    (image_folder / "blue").rename(image_folder / "train" / "blue")
+    (image_folder / "red").rename(image_folder / "test")
     with pytest.raises(UsageError, match="it has one, blue"):
-        open_source(str(picture_folder))
-    (picture_folder / "test").rename(picture_folder / "train" / "red")
+        open_source(str(image_folder))
+    (image_folder / "test").rename(image_folder / "train" / "red")
     with pytest.raises(UsageError, match=r"no test/ or val/ beside it"):
-        open_source(str(picture_folder))
+        open_source(str(image_folder))
 
 
-def test_a_test_class_that_is_not_trained_is_refused(picture_folder: Path) -> None:
-    (picture_folder / "train").mkdir()
+def test_a_test_class_that_is_not_trained_is_refused(image_folder: Path) -> None:
+    (image_folder / "train").mkdir()
     for label in ("blue", "red"):
-        (picture_folder / label).rename(picture_folder / "train" / label)
+        (image_folder / label).rename(image_folder / "train" / label)
     for label in ("blue", "green"):
-        (picture_folder / "test" / label).mkdir(parents=True)
-        (picture_folder / "test" / label / "a.jpg").write_bytes((picture_folder / "train/red/0.jpg").read_bytes())
+        (image_folder / "test" / label).mkdir(parents=True)
+        (image_folder / "test" / label / "a.jpg").write_bytes((image_folder / "train/red/0.jpg").read_bytes())
     with pytest.raises(UsageError, match="test/green is not in .*train"):
-        open_source(str(picture_folder))
+        open_source(str(image_folder))
 
 
 def test_the_folder_module_knows_what_it_can_decode() -> None:
     assert {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"} == folder_module.EXTENSIONS
 
 
-def test_pictures_are_held_out_of_every_kind_of_split(picture_folder: Path, tmp_path: Path, data_dir: str) -> None:
+def test_images_are_held_out_of_every_kind_of_split(image_folder: Path, tmp_path: Path, data_dir: str) -> None:
     digits, folder, streamed = (
         open_source("digits", data_dir),
-        open_source(str(picture_folder)),
+        open_source(str(image_folder)),
         record_source(tmp_path, 30),
     )
     for source, share in ((digits, 0.2), (folder, 0.25), (streamed, 0.3)):

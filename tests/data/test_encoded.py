@@ -1,4 +1,4 @@
-"""What the header of an encoded picture says, against Pillow."""
+"""What the header of an encoded image says, against Pillow."""
 
 import io
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from resnet_keras.data.encoded import LARGEST_PICTURE, size_in_header
+from resnet_keras.data.encoded import LARGEST_IMAGE, size_in_header
 from resnet_keras.data.images import decode
 
 header = tf.function(size_in_header, input_signature=[tf.TensorSpec([], tf.string)])
@@ -29,9 +29,9 @@ KINDS = [("JPEG", {}), ("PNG", {}), ("GIF", {}), ("BMP", {}), ("WEBP", {}), ("WE
 @pytest.mark.parametrize(("kind", "options"), KINDS)
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 700), (411, 5), (300, 257)])
 def test_header_says_the_size(kind: str, options: dict, height: int, width: int) -> None:
-    picture = encoded(kind, height, width, **options)
-    assert [int(side) for side in header(picture)] == [height, width]
-    assert decoded(picture).shape == (height, width, 3)
+    image = encoded(kind, height, width, **options)
+    assert [int(side) for side in header(image)] == [height, width]
+    assert decoded(image).shape == (height, width, 3)
 
 
 def test_animated_webp_has_an_extended_header() -> None:
@@ -43,32 +43,32 @@ def test_animated_webp_has_an_extended_header() -> None:
 
 
 def test_bmp_whose_rows_run_from_the_top() -> None:
-    picture = bytearray(encoded("BMP", 4, 3))
-    picture[22:26] = (-4).to_bytes(4, "little", signed=True)
-    assert [int(side) for side in header(bytes(picture))] == [4, 3]
+    image = bytearray(encoded("BMP", 4, 3))
+    image[22:26] = (-4).to_bytes(4, "little", signed=True)
+    assert [int(side) for side in header(bytes(image))] == [4, 3]
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS[:5])
 def test_too_many_pixels_are_refused_before_they_are_decoded(kind: str, options: dict) -> None:
     """The header is changed and the rest left: a decoder that believed it would fail otherwise, or fill the memory."""
-    picture = bytearray(encoded(kind, 16, 16, **options))
+    image = bytearray(encoded(kind, 16, 16, **options))
     large = 16_000
     match kind:
         case "JPEG":
-            at = picture.index(b"\xff\xc0") + 5
-            picture[at : at + 4] = large.to_bytes(2, "big") * 2
+            at = image.index(b"\xff\xc0") + 5
+            image[at : at + 4] = large.to_bytes(2, "big") * 2
         case "PNG":
-            picture[16:24] = large.to_bytes(4, "big") * 2
+            image[16:24] = large.to_bytes(4, "big") * 2
         case "GIF":
-            picture[6:10] = large.to_bytes(2, "little") * 2
+            image[6:10] = large.to_bytes(2, "little") * 2
         case "BMP":
-            picture[18:26] = large.to_bytes(4, "little") * 2
+            image[18:26] = large.to_bytes(4, "little") * 2
         case "WEBP":
-            picture[26:30] = large.to_bytes(2, "little") * 2
-    assert [int(side) for side in header(bytes(picture))] == [large, large]
-    assert large * large > LARGEST_PICTURE
+            image[26:30] = large.to_bytes(2, "little") * 2
+    assert [int(side) for side in header(bytes(image))] == [large, large]
+    assert large * large > LARGEST_IMAGE
     with pytest.raises(tf.errors.InvalidArgumentError, match="16000.*x.*16000.*pixels is larger than"):
-        decoded(bytes(picture))
+        decoded(bytes(image))
 
 
 def test_a_gif_is_refused_by_its_frames() -> None:
@@ -76,12 +76,12 @@ def test_a_gif_is_refused_by_its_frames() -> None:
     file = io.BytesIO()
     frames = [Image.fromarray(RNG.integers(0, 256, (40, 30, 3)).astype("uint8")) for _ in range(3)]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], loop=0, comment=b"\x2c" * 300)
-    picture = bytearray(file.getvalue())
-    assert decoded(bytes(picture)).shape == (40, 30, 3)
-    places = [i for i in range(len(picture)) if picture[i : i + 9] == b"\x2c\0\0\0\0\x1e\0\x28\0"]
+    image = bytearray(file.getvalue())
+    assert decoded(bytes(image)).shape == (40, 30, 3)
+    places = [i for i in range(len(image)) if image[i : i + 9] == b"\x2c\0\0\0\0\x1e\0\x28\0"]
     assert len(places) == 3
     for place in places:
-        changed = bytearray(picture)
+        changed = bytearray(image)
         changed[6:10] = b"\1\0\1\0"
         changed[place + 5 : place + 9] = (16_000).to_bytes(2, "little") * 2
         with pytest.raises(tf.errors.InvalidArgumentError, match="is larger than"):
@@ -98,7 +98,7 @@ def test_no_bytes_make_anything_but_an_invalid_argument(junk: bytes, front: byte
 @pytest.mark.parametrize("order", ["big", "little"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation: int, order: str) -> None:
-    """The turned picture is what Pillow makes of the same file, in either byte order of Exif."""
+    """The turned image is what Pillow makes of the same file, in either byte order of Exif."""
     exif = Image.Exif()
     exif[0x010F] = "a maker"
     exif[0x0112] = orientation
@@ -121,7 +121,7 @@ def test_exif_orientation(orientation: int, order: str) -> None:
 
 
 @pytest.mark.parametrize("end", [20, 24, 30, 34])
-def test_damaged_exif_leaves_the_picture_as_it_is(end: int) -> None:
+def test_damaged_exif_leaves_the_image_as_it_is(end: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = exif.tobytes()

@@ -1,4 +1,4 @@
-"""Real colour pictures, where they are at hand: `../shared/data` beside the checkout. Minutes each."""
+"""Real colour images, where they are at hand: `../shared/data` beside the checkout. Minutes each."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_cifar10_in_four_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_packaged_weights_are_as_good_as_their_card_says() -> None:
-    """But for a picture or two, which rounding on another processor may move."""
+    """But for an image or two, which rounding on another processor may move."""
     card = rk.model_card(rk.load_model("cifar10-jpeg"))
     result = rk.evaluate("cifar10-jpeg", data_dir=str(SHARED_DATA / "tfds"))
     assert result.examples == card.metrics["examples"]
@@ -35,8 +35,8 @@ def test_the_packaged_weights_are_as_good_as_their_card_says() -> None:
     assert result.loss == pytest.approx(card.metrics["loss"], rel=1e-4)
 
 
-def test_a_folder_of_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Ten classes of hands, three pictures of them 3024x3024; a tenth would be guessed."""
+def test_a_folder_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten classes of hands, three images of them 3024x3024; a tenth would be guessed."""
     folder = SHARED_DATA / "sign_language_digits"
     run = str(tmp_path / "run")
     result = trained(capsys, "finetune", "--data", str(folder), "--epochs", "4", "--run-dir", run)

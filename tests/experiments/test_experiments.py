@@ -46,7 +46,7 @@ from resnet_keras.training.building import source_of
 
 Capture = pytest.CaptureFixture[str]
 RANDOM = np.random.default_rng(0)
-PICTURES = tf.constant(RANDOM.integers(0, 256, (16, 8, 8, 1)), tf.float32)
+IMAGES = tf.constant(RANDOM.integers(0, 256, (16, 8, 8, 1)), tf.float32)
 LABELS = tf.one_hot(RANDOM.integers(0, 10, 16), 10)
 
 
@@ -72,7 +72,7 @@ def trained(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> dic
 def test_the_chain_is_the_network() -> None:
     network = small_net()
     logits = keras.Model(network.input, network.get_layer("logits").output)
-    np.testing.assert_array_equal(run(chain(network), PICTURES, False), logits(PICTURES, training=False))
+    np.testing.assert_array_equal(run(chain(network), IMAGES, False), logits(IMAGES, training=False))
     assert [block.name for block in blocks_of(network)] == [f"stage{s}_block{b}" for s in (1, 2, 3) for b in (1, 2)]
 
 
@@ -80,10 +80,10 @@ def test_the_chain_is_the_network() -> None:
 def test_gradient_norms_against_finite_differences(shortcut: str) -> None:
     """The loss rises along the gradient by its norm: a central difference, whose error float32 bounds to percents."""
     network = small_net(8, shortcut=shortcut)
-    norms = gradient_norms(network, PICTURES, LABELS)
+    norms = gradient_norms(network, IMAGES, LABELS)
     layers = chain(network)
     place = [layer.name for layer in layers].index("stage1_block1") + 1
-    signal_there = run(layers[:place], PICTURES, True)
+    signal_there = run(layers[:place], IMAGES, True)
 
     def loss(x: Any) -> Any:
         answers = run(layers[place:], x, True)
@@ -103,7 +103,7 @@ def test_gradient_norms_against_finite_differences(shortcut: str) -> None:
 def test_measuring_gradients_leaves_the_network_as_it_was() -> None:
     network = small_net(8)
     before = [weight.copy() for weight in network.get_weights()]
-    gradient_norms(network, PICTURES, LABELS)
+    gradient_norms(network, IMAGES, LABELS)
     for old, new in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -113,16 +113,16 @@ def test_measuring_gradients_leaves_the_network_as_it_was() -> None:
 def test_with_the_last_gamma_at_zero_a_block_is_the_identity(preactivation: bool, se_ratio: float) -> None:
     shortcut = "B" if preactivation else "A"
     network = small_net(zero_init_gamma=True, preactivation=preactivation, shortcut=shortcut, se_ratio=se_ratio)
-    errors = identity_errors(network, PICTURES)
+    errors = identity_errors(network, IMAGES)
     assert list(errors) == lesionable(network)
     assert set(errors.values()) == {0.0}  # to the bit: a sum with zero, and a ReLU of what is not negative
-    assert branch_sizes(network, PICTURES) == [0.0] * len(blocks_of(network))
-    assert max(identity_errors(small_net(shortcut="A"), PICTURES).values()) > 0.1
+    assert branch_sizes(network, IMAGES) == [0.0] * len(blocks_of(network))
+    assert max(identity_errors(small_net(shortcut="A"), IMAGES).values()) > 0.1
 
 
 def test_the_gradient_goes_through_an_identity_to_the_bit() -> None:
     """dL/dx = dL/dy (dF/dx + 1) with dF/dx = 0; before activation, where no ReLU is on the shortcut's way."""
-    norms = gradient_norms(small_net(zero_init_gamma=True, preactivation=True, shortcut="B"), PICTURES, LABELS)
+    norms = gradient_norms(small_net(zero_init_gamma=True, preactivation=True, shortcut="B"), IMAGES, LABELS)
     stem, (one, two), (three, four), (five, six) = norms[0], norms[1:3], norms[3:5], norms[5:7]
     assert stem == one == two
     assert three == four
@@ -141,27 +141,27 @@ def test_at_initialisation_the_plain_gradient_changes_far_more(settings: Setting
 
 def test_responses_are_of_each_convolution(trained: dict[str, Trained]) -> None:
     model = trained["residual"].model()
-    found = responses(model, PICTURES)
+    found = responses(model, IMAGES)
     assert len(found) == 2 * len(blocks_of(model))
     # The last response of a block is its branch, which the sizes compare with the shortcut.
-    x = run(chain(model)[:2], PICTURES, False)
+    x = run(chain(model)[:2], IMAGES, False)
     shortcut, branch = blocks_of(model)[0].terms(x, False)
     assert found[1] == pytest.approx(float(np.std(branch)), rel=1e-5)
-    assert branch_sizes(model, PICTURES)[0] == pytest.approx(float(np.std(branch) / np.std(shortcut)), rel=1e-5)
+    assert branch_sizes(model, IMAGES)[0] == pytest.approx(float(np.std(branch) / np.std(shortcut)), rel=1e-5)
 
 
 def test_a_chain_without_blocks() -> None:
     network = small_net(zero_init_gamma=True)
     layers, names = chain(network), lesionable(network)
     assert names == ["stage1_block1", "stage1_block2", "stage2_block2", "stage3_block2"]
-    whole = run(layers, PICTURES, False)
-    np.testing.assert_array_equal(run(without(layers, names), PICTURES, False), whole)  # identities are not missed
+    whole = run(layers, IMAGES, False)
+    np.testing.assert_array_equal(run(without(layers, names), IMAGES, False), whole)  # identities are not missed
     assert len(without(layers, names)) == len(layers) - 4
     order = [layer.name for layer in swapped(layers, "stage1_block1", "stage1_block2")]
     assert order.index("stage1_block2") + 1 == order.index("stage1_block1")
     right = np.argmax(whole, -1)
-    assert error_of(layers, [(PICTURES, tf.one_hot(right, 10))]) == 0.0
-    assert error_of(layers, [(PICTURES, tf.one_hot((right + 1) % 10, 10))]) == 1.0
+    assert error_of(layers, [(IMAGES, tf.one_hot(right, 10))]) == 0.0
+    assert error_of(layers, [(IMAGES, tf.one_hot((right + 1) % 10, 10))]) == 1.0
 
 
 def test_a_residual_net_lives_without_a_block_and_a_plain_one_does_not(

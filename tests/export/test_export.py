@@ -85,7 +85,7 @@ IN_INT8 = {
 
 
 def network_of(family: str, classes: int = 10) -> tuple[keras.Model, np.ndarray]:
-    """A small network of a family, weights random, and pictures for it."""
+    """A small network of a family, weights random, and images for it."""
     options = dict(FAMILIES[family])
     size, card = options.pop("size", 33), options.pop("card", True)
     name = family.split()[0]
@@ -128,7 +128,7 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def maps_of(ends: tuple[Operation, ...], images: np.ndarray) -> dict[Operation, float]:
-    """The largest absolute value of each map on these pictures."""
+    """The largest absolute value of each map on these images."""
     operations = list(in_order(*ends))
 
     def network(pixels: tf.Tensor) -> list[tf.Tensor]:
@@ -144,7 +144,7 @@ def test_every_family_in_every_dtype(family: str) -> None:
     """float32 to 1e-5 of the largest feature, bfloat16 by cosine, int8 by cosine and by its share of the work.
 
     Weights are random, so that no wrong layer hides behind a one or a zero; thus int8 has its ranges from the very
-    pictures it is asked about.
+    images it is asked about.
     """
     model, images = network_of(family)
     ends = lower(model)
@@ -271,7 +271,7 @@ def test_an_int8_export_says_what_it_lost(exports: dict[str, Path]) -> None:
     said = manifest_of(exports["int8"])["int8"]
     assert 0.999 < said["share_of_macs"] < 1  # all but the classifier
     assert said["accuracy"] >= said["accuracy_float32"] - 0.005
-    assert said["pictures"] + said["calibrated_on"] == 1437
+    assert said["images"] + said["calibrated_on"] == 1437
     sizes = {dtype: (folder / "saved_model.pb").stat().st_size for dtype, folder in exports.items()}
     assert sizes["int8"] < 0.45 * sizes["float32"]
     assert sizes["bfloat16"] < 0.65 * sizes["float32"]
@@ -279,7 +279,7 @@ def test_an_int8_export_says_what_it_lost(exports: dict[str, Path]) -> None:
 
 @needs_int8
 def test_int8_that_loses_too_much_is_refused(digits_run: Path, data_dir: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"int8 loses .* points of accuracy on 718 pictures, more than -5"):
+    with pytest.raises(UsageError, match=r"int8 loses .* points of accuracy on 718 images, more than -5"):
         rk.export_servable(
             digits_run,
             tmp_path / "net",
@@ -357,7 +357,7 @@ def test_what_a_version_folder_holds(exports: dict[str, Path]) -> None:
         assert all(np.isfinite(answers[name][key]).all() for name, key in [("image_bytes", "scores")])
 
 
-def test_one_bad_picture_takes_nothing_from_the_others(exports: dict[str, Path], digit_png: Path) -> None:
+def test_one_bad_image_takes_nothing_from_the_others(exports: dict[str, Path], digit_png: Path) -> None:
     good = digit_png.read_bytes()
     alone = ask(exports["float32"], {"image_bytes": {"image_bytes": [good]}})["image_bytes"]
     mixed = ask(exports["float32"], {"image_bytes": {"image_bytes": [b"junk", good, good[:40], good, b""]}})
@@ -374,10 +374,10 @@ def test_one_bad_picture_takes_nothing_from_the_others(exports: dict[str, Path],
 @pytest.mark.parametrize(
     ("signature", "inputs", "words"),
     [
-        ("image_bytes", {"image_bytes": [b"junk", b""]}, "no picture can be read"),
-        ("image_bytes", {"image_bytes": np.zeros((0,), object)}, "image_bytes holds no pictures"),
+        ("image_bytes", {"image_bytes": [b"junk", b""]}, "no image can be read"),
+        ("image_bytes", {"image_bytes": np.zeros((0,), object)}, "image_bytes holds no images"),
         ("image_bytes", {"image_bytes": [[b"a"]]}, "shape"),
-        ("serving_default", {"image": np.zeros((0, 8, 8, 1), "uint8")}, "image holds no pictures"),
+        ("serving_default", {"image": np.zeros((0, 8, 8, 1), "uint8")}, "image holds no images"),
         ("serving_default", {"image": np.zeros((1, 9, 8, 1), "uint8")}, "shape"),
         ("features", {"image": np.zeros((), "uint8")}, "shape"),
     ],

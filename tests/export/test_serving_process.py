@@ -156,8 +156,8 @@ def test_no_tensor_ends_the_process(process: Process, signature: str, dtype: str
     assert code == (0 if fits else INVALID_ARGUMENT), message
 
 
-def pictures() -> list[bytes]:
-    """The same picture in each format that TensorFlow writes, and Pillow's others."""
+def images() -> list[bytes]:
+    """The same image in each format that TensorFlow writes, and Pillow's others."""
     import io
 
     from PIL import Image
@@ -173,25 +173,25 @@ def pictures() -> list[bytes]:
     return made
 
 
-PICTURES = pictures()
+IMAGES = images()
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    which=st.integers(0, len(PICTURES) - 1),
+    which=st.integers(0, len(IMAGES) - 1),
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8),
     end=st.integers(0, 4000),
 )
-def test_no_damaged_picture_ends_the_process(
+def test_no_damaged_image_ends_the_process(
     process: Process, which: int, changes: list[tuple[int, int]], end: int
 ) -> None:
-    """Bytes changed and files cut short, each beside a sound picture, whose answer stays what it is."""
-    damaged = bytearray(PICTURES[which])
+    """Bytes changed and files cut short, each beside a sound image, whose answer stays what it is."""
+    damaged = bytearray(IMAGES[which])
     for place, byte in changes:
         damaged[place % len(damaged)] = byte
-    code, message, outputs = process.ask("image_bytes", np.array([bytes(damaged[:end]), PICTURES[1]], object))
+    code, message, outputs = process.ask("image_bytes", np.array([bytes(damaged[:end]), IMAGES[1]], object))
     assert code == 0, message
-    alone = process.ask("image_bytes", np.array([PICTURES[1]], object))[2]
+    alone = process.ask("image_bytes", np.array([IMAGES[1]], object))[2]
     np.testing.assert_allclose(outputs["probabilities"][1], alone["probabilities"][0], rtol=1e-4, atol=1e-6)
 
 
@@ -220,8 +220,8 @@ def test_tensorflow_serving_in_docker(version: Path, digit_png: Path) -> None:
                 break
             except (urllib.error.URLError, ConnectionError):
                 subprocess.run(["sleep", "0.5"], check=True)
-        picture = {"b64": base64.b64encode(digit_png.read_bytes()).decode()}
-        body = json.dumps({"signature_name": "image_bytes", "instances": [{"image_bytes": picture}]}).encode()
+        image = {"b64": base64.b64encode(digit_png.read_bytes()).decode()}
+        body = json.dumps({"signature_name": "image_bytes", "instances": [{"image_bytes": image}]}).encode()
         request = urllib.request.Request(f"{address}:predict", body)
         answer = json.load(urllib.request.urlopen(request))["predictions"][0]
         expected = ask(version, {"image_bytes": {"image_bytes": [digit_png.read_bytes()]}})["image_bytes"]
@@ -236,8 +236,8 @@ def test_tensorflow_serving_in_docker(version: Path, digit_png: Path) -> None:
 def test_each_dtype_of_each_family_in_a_process_of_its_own(family: str, tmp_path: Path) -> None:
     """Exported, loaded without this package or Python TensorFlow, and compared with the network.
 
-    float32 to 1e-5 of the largest feature; bfloat16 and int8, whose calibration pictures are what is asked, by cosine;
-    bfloat16 also by the class of each picture, where float32's best two are not as good as equal.
+    float32 to 1e-5 of the largest feature; bfloat16 and int8, whose calibration images are what is asked, by cosine;
+    bfloat16 also by the class of each image, where float32's best two are not as good as equal.
     """
     model, _ = network_of(family)
     images = RNG.integers(0, 256, (256, *model.input_shape[1:]), "uint8")

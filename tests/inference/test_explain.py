@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 import resnet_keras as rk
 from resnet_keras.cli.main import main
-from resnet_keras.data.format import picture_format
+from resnet_keras.data.format import image_format
 from resnet_keras.errors import UsageError
 
 RNG = np.random.default_rng(0)
@@ -21,9 +21,9 @@ SIDE = 32
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A colour picture, larger than the networks' input and not square."""
-    path = tmp_path_factory.mktemp("pictures") / "a.png"
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A colour image, larger than the networks' input and not square."""
+    path = tmp_path_factory.mktemp("images") / "a.png"
     path.write_bytes(tf.io.encode_png(RNG.integers(0, 256, (40, 50, 3), "uint8")).numpy())
     return path
 
@@ -37,8 +37,8 @@ def enlarged(coarse: np.ndarray) -> np.ndarray:
     return coarse / coarse.max()
 
 
-def prepared(model: keras.Model, picture: Path) -> Any:
-    pixels = picture_format(model).prepare(tf.constant(picture.read_bytes()))
+def prepared(model: keras.Model, image: Path) -> Any:
+    pixels = image_format(model).prepare(tf.constant(image.read_bytes()))
     return rk.preprocess_input(pixels[None], model)
 
 
@@ -60,14 +60,14 @@ def net(kind: str) -> tuple[keras.Model, str]:
 
 
 @pytest.mark.parametrize("kind", ["residual", "plain", "raw pixels", "logits", "dropout", "preactivation", "densenet"])
-def test_behind_a_global_pool_it_is_the_class_activation_map(kind: str, picture: Path) -> None:
+def test_behind_a_global_pool_it_is_the_class_activation_map(kind: str, image: Path) -> None:
     """Zhou et al. 2016: the last map weighted by the dense layer; Selvaraju et al. 2017, section 3.1, says so too."""
     model, last = net(kind)
     rk.freeze(model)  # the gradient is of a map, and needs no weight that learns
-    maps = keras.Model(model.input, model.get_layer(last).output)(prepared(model, picture)).numpy()[0]
+    maps = keras.Model(model.input, model.get_layer(last).output)(prepared(model, image)).numpy()[0]
     kernel = model.get_layer("logits").get_weights()[0]
     for column in range(4):
-        found = rk.explain(model, picture, label=str(column))
+        found = rk.explain(model, image, label=str(column))
         expected = np.maximum(maps @ kernel[:, column], 0)
         assert found.map_size == expected.shape
         assert (found.heat.shape, found.heat.dtype) == ((SIDE, SIDE), np.float32)
@@ -75,7 +75,7 @@ def test_behind_a_global_pool_it_is_the_class_activation_map(kind: str, picture:
         assert (found.heat.min() >= 0, found.heat.max(), found.empty) == (True, 1.0, False)
 
 
-def test_behind_dense_layers_it_is_what_moving_the_map_does(picture: Path) -> None:
+def test_behind_dense_layers_it_is_what_moving_the_map_does(image: Path) -> None:
     """Central differences of the logits along each number of VGG's last map, before its pool, in float64."""
     model, last = net("vgg")
     exact = keras.models.clone_model(
@@ -83,7 +83,7 @@ def test_behind_dense_layers_it_is_what_moving_the_map_does(picture: Path) -> No
     )
     exact.set_weights(model.get_weights())
     end = exact.get_layer(last).output
-    maps = keras.Model(exact.input, end)(prepared(model, picture)).numpy()[0]
+    maps = keras.Model(exact.input, end)(prepared(model, image)).numpy()[0]
     head = keras.Model(end, exact.get_layer("logits").output)
     steps = 1e-6 * np.eye(maps.size).reshape(-1, *maps.shape)
     gradient = (head(maps + steps).numpy() - head(maps - steps).numpy()) / 2e-6
@@ -91,7 +91,7 @@ def test_behind_dense_layers_it_is_what_moving_the_map_does(picture: Path) -> No
     coarse = [np.maximum(maps @ gradient[:, i].reshape(maps.shape).mean((0, 1)), 0) for i in range(4)]
     assert any(one.any() for one in coarse)
     for label, expected in zip("0123", coarse, strict=True):
-        found = rk.explain(model, picture, label=label)
+        found = rk.explain(model, image, label=label)
         assert found.map_size == (2, 2)
         assert found.empty == (not expected.any())
         np.testing.assert_allclose(found.heat, enlarged(expected) if expected.any() else expected.max(), atol=1e-4)
@@ -122,7 +122,7 @@ def corner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """16x16, red in the lower left quarter, black elsewhere (which ImageNet's normalisation makes negative)."""
     pixels = np.zeros((16, 16, 3), "uint8")
     pixels[8:, :8, 0] = 255
-    path = tmp_path_factory.mktemp("pictures") / "corner.png"
+    path = tmp_path_factory.mktemp("images") / "corner.png"
     path.write_bytes(tf.io.encode_png(pixels).numpy())
     return path
 
@@ -143,10 +143,10 @@ def test_heat_is_where_the_class_is(scale: float, activation: str, corner: Path)
     assert "no part speaks for it" in rk.draw_explanation(nothing).axes[1].get_title()
 
 
-def test_a_map_of_one_pixel_gives_way_to_the_one_before(picture: Path) -> None:
+def test_a_map_of_one_pixel_gives_way_to_the_one_before(image: Path) -> None:
     model = rk.create_model("resnet18", input_shape=(SIDE, SIDE, 3), classes=2, widths=(4, 4, 8, 8), stem_width=4)
     assert model.get_layer("stage4_block2").output.shape == (None, 1, 1, 8)
-    assert rk.explain(model, picture).map_size == (2, 2)
+    assert rk.explain(model, image).map_size == (2, 2)
 
 
 @pytest.mark.parametrize(("shape", "channels"), [((8, 8), 1), ((16, 16), 3), ((224, 224), 3), ((60, 300), 3)])
@@ -190,24 +190,24 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_refusals(digits_run: Path, servable: Path, digit_png: Path, tmp_path: Path, capsys) -> None:
-    run, picture, output = str(digits_run), str(digit_png), str(tmp_path / "a.png")
+    run, image, output = str(digits_run), str(digit_png), str(tmp_path / "a.png")
     for folder in (servable, servable.parent):
-        message = refused(capsys, str(folder), picture, "--output", output)
+        message = refused(capsys, str(folder), image, "--output", output)
         assert "is a SavedModel, which has no gradients; give its run folder or .keras file" in message
     for words, message in (
-        (("/nowhere", picture), "there is no run folder or model at /nowhere; packaged ones are cifar10-jpeg"),
+        (("/nowhere", image), "there is no run folder or model at /nowhere; packaged ones are cifar10-jpeg"),
         ((run, "none.png"), "cannot read none.png"),
-        ((run, str(digits_run / "config.json")), "config.json is not a picture"),
-        ((run, picture, "--label", "ten"), "unknown label of cifar_resnet20 'ten'; choose from 0, 1, 2"),
-        ((run, picture, "--output", picture), "digit.png is the picture itself; give another --output"),
-        ((run, picture, "--output", "a.jpg"), "output a.jpg must end in .png"),
-        ((run, picture, "--output", str(tmp_path / "none" / "a.png")), "cannot write to"),
+        ((run, str(digits_run / "config.json")), "config.json is not an image"),
+        ((run, image, "--label", "ten"), "unknown label of cifar_resnet20 'ten'; choose from 0, 1, 2"),
+        ((run, image, "--output", image), "digit.png is the image itself; give another --output"),
+        ((run, image, "--output", "a.jpg"), "output a.jpg must end in .png"),
+        ((run, image, "--output", str(tmp_path / "none" / "a.png")), "cannot write to"),
     ):
         assert message in refused(capsys, *words)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_models_without_a_map_are_refused(picture: Path) -> None:
+def test_models_without_a_map_are_refused(image: Path) -> None:
     flat = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
@@ -215,12 +215,12 @@ def test_models_without_a_map_are_refused(picture: Path) -> None:
     nested = keras.Model(inputs, rk.build_cifar_resnet(8)(inputs))
     for model in (flat, nested):
         with pytest.raises(UsageError, match="has no map .* before its head .* where it holds one") as error:
-            rk.explain(model, picture)
+            rk.explain(model, image)
         assert "\n" not in str(error.value)
 
 
-def test_a_model_of_nan_is_refused(picture: Path) -> None:
+def test_a_model_of_nan_is_refused(image: Path) -> None:
     model = rk.build_cifar_resnet(8)
     model.get_layer("stem").set_weights([np.full(w.shape, np.nan) for w in model.get_layer("stem").get_weights()])
     with pytest.raises(UsageError, match="answers .* with NaN"):
-        rk.explain(model, picture)
+        rk.explain(model, image)

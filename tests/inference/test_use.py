@@ -15,7 +15,7 @@ import tensorflow as tf
 from conftest import randomise
 
 import resnet_keras as rk
-from resnet_keras.data.format import PictureFormat, picture_format
+from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.errors import UsageError
 from resnet_keras.export import ask_servable, servable
 from resnet_keras.files import json_text
@@ -26,7 +26,7 @@ RNG = np.random.default_rng(0)
 
 
 def fixed_probabilities(rows: np.ndarray) -> keras.Model:
-    """A model that answers picture i, all of brightness i, with row i."""
+    """A model that answers image i, all of brightness i, with row i."""
     inputs = keras.Input((1, 1, 3))
     card = rk.ModelCard(mean=(0.0,), std=(1 / 255,))
     from resnet_keras.models.preprocessing import Preprocessing
@@ -38,7 +38,7 @@ def fixed_probabilities(rows: np.ndarray) -> keras.Model:
 
 def test_evaluation_is_its_definitions() -> None:
     rows = RNG.dirichlet(np.ones(8), 20).astype("float32")
-    targets = RNG.integers(0, 7, 20)  # the last class has no picture
+    targets = RNG.integers(0, 7, 20)  # the last class has no image
     images = np.broadcast_to(np.arange(20, dtype="uint8")[:, None, None, None], (20, 1, 1, 3))
     batches = tf.data.Dataset.from_tensor_slices((images, np.eye(8)[targets])).batch(6)
     result = Evaluator(fixed_probabilities(rows), tuple("abcdefgh"))(batches)
@@ -64,7 +64,7 @@ def test_evaluate_a_run_is_what_training_said(digits_run: Path, data_dir: str) -
     assert again.accuracy == said["accuracy"]
 
 
-def test_evaluate_finds_classes_by_name_not_by_place(picture_folder: Path) -> None:
+def test_evaluate_finds_classes_by_name_not_by_place(image_folder: Path) -> None:
     ways = []
     for labels in (("blue", "red"), ("red", "blue")):
         card = rk.ModelCard(mean=(0.5,), std=(0.5,), labels=labels)
@@ -73,14 +73,14 @@ def test_evaluate_finds_classes_by_name_not_by_place(picture_folder: Path) -> No
             model.set_weights(ways[0][1].get_weights())
             kernel, bias = model.get_layer("logits").get_weights()
             model.get_layer("logits").set_weights([kernel[:, ::-1], bias[::-1]])
-        ways.append((rk.evaluate(model, str(picture_folder)), model))
+        ways.append((rk.evaluate(model, str(image_folder)), model))
     assert ways[0][0].loss == pytest.approx(ways[1][0].loss, rel=1e-5)
     assert ways[0][0].confusion.tolist() == ways[1][0].confusion.tolist()
 
 
-def test_evaluate_refusals(digits_run: Path, data_dir: str, picture_folder: Path) -> None:
+def test_evaluate_refusals(digits_run: Path, data_dir: str, image_folder: Path) -> None:
     with pytest.raises(UsageError, match="knows 10 classes, .* has 2"):
-        rk.evaluate(digits_run, str(picture_folder))
+        rk.evaluate(digits_run, str(image_folder))
     with pytest.raises(UsageError, match="does not say which data it is for; give --data"):
         rk.evaluate(rk.build_cifar_resnet(20))
     with pytest.raises(UsageError, match="takes 3 channels, digits has 1"):
@@ -102,11 +102,11 @@ def test_predict_from_every_kind_of_source(digits_run: Path, servable: Path, dig
         np.testing.assert_allclose(first.scores, np.sort(probabilities)[::-1][:3], atol=1e-5)
 
 
-def test_predict_prepares_pictures_of_any_size_as_evaluation_does(digits_run: Path, tmp_path: Path) -> None:
+def test_predict_prepares_images_of_any_size_as_evaluation_does(digits_run: Path, tmp_path: Path) -> None:
     colour = RNG.integers(0, 256, (40, 31, 3), "uint8")
     (tmp_path / "a.png").write_bytes(tf.io.encode_png(colour).numpy())
     model = rk.load_model(digits_run)
-    shape = picture_format(model)
+    shape = image_format(model)
     expected = model(shape.prepare(tf.io.encode_png(colour))[None]).numpy()[0]
     scores = rk.predict(model, [tmp_path / "a.png"], top_k=10)[0].scores
     np.testing.assert_allclose(scores, np.sort(expected)[::-1], rtol=1e-5)
@@ -119,12 +119,10 @@ def test_predict_with_a_net_that_has_no_card(digit_png: Path) -> None:
     assert set(prediction.labels) <= set("0123456789")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"no picture", b"\xff\xd8\xff\xe0" + b"x" * 50], ids=["empty", "text", "jpeg"]
-)
-def test_predict_refuses_what_is_no_picture(digits_run: Path, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0" + b"x" * 50], ids=["empty", "text", "jpeg"])
+def test_predict_refuses_what_is_no_image(digits_run: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(UsageError, match=r"a\.jpg is not a picture, a damaged one or too large"):
+    with pytest.raises(UsageError, match=r"a\.jpg is not an image, a damaged one or too large"):
         rk.predict(digits_run, [tmp_path / "a.jpg"])
 
 
@@ -265,7 +263,7 @@ def test_reports_draw_any_class_name() -> None:
     assert len(png_of(figure)) > 1000
 
 
-def test_many_pictures_are_answered_in_batches(servable: Path, digits_run: Path, digit_png: Path) -> None:
+def test_many_images_are_answered_in_batches(servable: Path, digits_run: Path, digit_png: Path) -> None:
     for source in (servable, digits_run):
         answers = rk.predict(source, [digit_png] * 70, top_k=1)
         assert len({(answer.labels, round(answer.scores[0], 5)) for answer in answers}) == 1
@@ -308,7 +306,7 @@ def test_a_servable_that_differs_is_not_exported(
         ({"calibration_data": "digits"}, "calibration_data is for int8"),
         ({"dtype": "int8"}, "int8 needs calibration_data"),
         ({"dtype": "int8", "calibration_data": np.zeros((256, 9, 9, 1), "uint8")}, r"must be uint8 \[N, 8, 8, 1\]"),
-        ({"dtype": "int8", "calibration_data": np.zeros((9, 8, 8, 1), "uint8")}, "9 pictures are too few"),
+        ({"dtype": "int8", "calibration_data": np.zeros((9, 8, 8, 1), "uint8")}, "9 images are too few"),
         ({"dtype": "int8", "calibration_data": 5}, "not int"),
         ({"top_k": 0}, "top_k must be"),
         ({"version": 0}, "version must be"),
@@ -325,7 +323,7 @@ def test_export_refusals(digits_run: Path, tmp_path: Path, arguments: dict, mess
 def test_a_model_of_nothing_but_nan_is_not_exported(tmp_path: Path) -> None:
     model = rk.build_cifar_resnet(8, input_shape=(8, 8, 3))
     model.get_layer("logits").bias.assign(np.full(10, np.nan))
-    with pytest.raises(UsageError, match="itself answers random pictures with NaN"):
+    with pytest.raises(UsageError, match="itself answers random images with NaN"):
         rk.export_servable(model, tmp_path / "servable")
     assert list((tmp_path / "servable").glob("*")) == []
 
@@ -356,6 +354,6 @@ def test_every_kind_of_net_exports(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(out, model(normal), atol=1e-4)
 
 
-def test_picture_format_of_a_net_of_unknown_size() -> None:
+def test_image_format_of_a_net_of_unknown_size() -> None:
     model = rk.build_resnet(18, input_shape=(None, None, 3), classes=2)
-    assert picture_format(model) == PictureFormat((224, 224), 3, rk.ModelCard(network="resnet18"))
+    assert image_format(model) == ImageFormat((224, 224), 3, rk.ModelCard(network="resnet18"))

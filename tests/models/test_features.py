@@ -129,7 +129,7 @@ def test_unfreezing_leaves_the_norms() -> None:
 @pytest.mark.parametrize("part", ["norms", "stage2", "stage2_block1", None])
 @pytest.mark.parametrize("way", ["file", "config"])
 def test_what_is_frozen_is_frozen_when_it_comes_back(part: str | None, way: str, tmp_path: Path) -> None:
-    keras.utils.set_random_seed(0)  # another seed may give a gate that is dead for all eight pictures
+    keras.utils.set_random_seed(0)  # another seed may give a gate that is dead for all eight images
     model = rk.build_cifar_resnet(8, classes=3, input_shape=(16, 16, 3), shortcut="B", se_ratio=0.25)
     if part == "norms":
         rk.freeze_norms(model)

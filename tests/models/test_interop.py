@@ -277,9 +277,9 @@ def test_five_steps_are_torchs() -> None:
     criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
     losses = []
     theirs.train()
-    for pictures, target in zip(images, targets, strict=True):
+    for batch_images, target in zip(images, targets, strict=True):
         optimizer.zero_grad()
-        loss = criterion(theirs(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())), torch.from_numpy(target))
+        loss = criterion(theirs(torch.from_numpy(batch_images.transpose(0, 3, 1, 2).copy())), torch.from_numpy(target))
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))

@@ -153,7 +153,7 @@ def test_stochastic_depth_keeps_the_mean() -> None:
     assert (ones[..., 0] == ones[..., 1]).all()
 
 
-def test_antialiasing_makes_features_move_with_the_picture() -> None:
+def test_antialiasing_makes_features_move_with_the_image() -> None:
     """A circular shift of the input by one pixel changes pooled features less (Zhang 2019)."""
     distances = []
     for antialias in (False, True):
@@ -191,7 +191,7 @@ def test_receptive_fields(name: str, fields: list[int]) -> None:
     for weight in pyramid.weights:
         shape, is_scale = tuple(weight.shape), weight.name in ("gamma", "moving_variance")
         weight.assign(np.full(shape, 1 / np.prod(shape[:-1])) if len(shape) > 1 else np.full(shape, float(is_scale)))
-    # A max-pool's gradient reaches one pixel of nine, so that it takes a few pictures to find the outermost.
+    # A max-pool's gradient reaches one pixel of nine, so that it takes a few images to find the outermost.
     x = tf.constant(RNG.normal(size=(3, side, side, 3)), tf.float32)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)

@@ -348,7 +348,7 @@ def test_a_network_inside_another_model_keeps_its_card() -> None:
     pixels = RNG.integers(0, 256, (1, 32, 32, 3)).astype("float32")
     np.testing.assert_array_equal(rk.preprocess_input(pixels, nested), pixels)
     foreign = keras.applications.MobileNetV2(weights=None)
-    with pytest.raises(UsageError, match="does not say how its pictures are normalised"):
+    with pytest.raises(UsageError, match="does not say how its images are normalised"):
         rk.preprocess_input(pixels, foreign)
 
 
@@ -450,7 +450,7 @@ def test_packaged_weights_answer_as_their_file_does_and_say_what_they_are() -> N
     assert card.labels[:3] == ("airplane", "automobile", "bird")
     assert (len(card.labels), len(card.mean), len(card.std), card.input_size) == (10, 3, 3, (32, 32))
     assert (card.network, card.data) == ("cifar_resnet20", "cifar10")
-    assert "CIFAR-10 whose pictures went through JPEG" in card.source
+    assert "CIFAR-10 whose images went through JPEG" in card.source
     assert card.metrics["examples"] == 10_000
     assert f"{card.metrics['accuracy']:.2%}".replace("%", " %") in OFFER
 
@@ -660,7 +660,7 @@ def test_decode_and_preprocess_refuse_other_shapes() -> None:
         rk.decode_predictions(np.zeros((2, 4)), model)
     assert rk.decode_predictions(np.array([[0.1, 0.7, 0.2]]), model, top=2) == [[("1", "1", 0.7), ("2", "2", 0.2)]]
     grey = rk.create_model("cifar_resnet20", input_shape=(32, 32, 1))
-    with pytest.raises(UsageError, match="the pictures have 1 channels, and the card of cifar_resnet20 has 3 means"):
+    with pytest.raises(UsageError, match="the images have 1 channels, and the card of cifar_resnet20 has 3 means"):
         rk.preprocess_input(np.zeros((1, 32, 32, 1)), grey)
     raw = rk.create_model("cifar_resnet20", include_preprocessing=True)
     pixels = tf.constant(RNG.integers(0, 256, (1, 32, 32, 3)), tf.uint8)

@@ -8,7 +8,7 @@ import pytest
 import resnet_keras as rk
 from resnet_keras.errors import UsageError
 from resnet_keras.models.complexity import complexity, create_model, measure_all
-from resnet_keras.models.registry import NAMES, COMPLEXITY, model_table
+from resnet_keras.models.registry import COMPLEXITY, NAMES, model_table
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 MEASURED = json.loads(COMPLEXITY.read_text())

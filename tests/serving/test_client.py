@@ -19,10 +19,10 @@ def served(servable: Path) -> Iterator[Address]:
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_a_folder_many_times(
-    served: Address, picture_folder: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+    served: Address, image_folder: Path, protocol: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = served.rest if protocol == "rest" else served.grpc
-    words = ["client", str(picture_folder), "--server", server, "--model", "digits", "--protocol", protocol]
+    words = ["client", str(image_folder), "--server", server, "--model", "digits", "--protocol", protocol]
     assert main([*words, "--concurrency", "4", "--repeat", "3", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["requests"], told["failed"], len(told["answers"])) == (36, 0, 12)
@@ -35,7 +35,7 @@ def test_a_folder_many_times(
     assert "latency p50" in said
 
 
-def test_one_picture(served: Address, digit_png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_image(served: Address, digit_png: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["client", str(digit_png), "--server", served.rest, "--model", "digits"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{digit_png}: ")
@@ -44,7 +44,7 @@ def test_one_picture(served: Address, digit_png: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "give at least one picture"),
+        ([], "give at least one image"),
         (["{png}", "--protocol", "soap"], "unknown protocol 'soap'"),
         (["{png}", "--concurrency", "0"], "concurrency must be at least 1"),
         (["{png}", "--timeout", "0"], "timeout must be more than 0 seconds"),
@@ -53,8 +53,8 @@ def test_one_picture(served: Address, digit_png: Path, capsys: pytest.CaptureFix
         (["{png}", "--version", "9"], "Specific(digits, 9)"),
         (["{png}", "--label", "x"], "Unrecognized servable version label: x"),
         (["/no/such/file"], "cannot read /no/such/file"),
-        (["{empty}"], "there is no picture in"),
-        (["{junk}"], "no picture can be read"),
+        (["{empty}"], "there is no image in"),
+        (["{junk}"], "no image can be read"),
         (["{png}", "--server", "localhost:{closed}"], "cannot reach localhost:"),
         (["{png}", "--server", "localhost:{closed}", "--protocol", "grpc", "--timeout", "5"], "refused: UNAVAILABLE"),
     ],

@@ -47,7 +47,7 @@ def status_of(browser: webdriver.Chrome, words: str) -> str:
     return element.text
 
 
-def test_a_picture_is_answered(served: Address, browser: webdriver.Chrome, digit_png: Path, tmp_path: Path) -> None:
+def test_an_image_is_answered(served: Address, browser: webdriver.Chrome, digit_png: Path, tmp_path: Path) -> None:
     (expected,) = Client((str(digit_png),), server=served.rest, model="digits").ask()
     browser.get(served.url)
     browser.find_element(By.ID, "file").send_keys(str(digit_png))
@@ -63,7 +63,7 @@ def test_a_picture_is_answered(served: Address, browser: webdriver.Chrome, digit
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(b"junk")
     browser.find_element(By.ID, "file").send_keys(str(damaged))
-    assert "no picture can be read" in status_of(browser, "no picture")
+    assert "no image can be read" in status_of(browser, "no image")
     assert not browser.find_element(By.ID, "answer").is_displayed()
     browser.find_element(By.ID, "file").send_keys(str(digit_png))
     status_of(browser, "answered in")

@@ -48,7 +48,9 @@ from resnet_keras.serving.tensors import to_array, to_proto
 def running(**options: Any) -> Iterator["Address"]:
     """A server in this process, on free ports."""
     rest, rpc = free_ports()
-    server = Server(ServerOptions(**{"port": rpc, "rest_api_port": rest, "file_system_poll_wait_seconds": 0, **options}))
+    server = Server(
+        ServerOptions(**{"port": rpc, "rest_api_port": rest, "file_system_poll_wait_seconds": 0, **options})
+    )
     server.start()
     try:
         with grpc.insecure_channel(f"127.0.0.1:{rpc}") as channel:
@@ -209,7 +211,7 @@ ONE = {"instances": [1]}
         ("POST", f"{HALF}:predict", {"inputs": [1], "output_filter": ["y", "y"]}, 400, "duplicate output tensor alias"),
         ("POST", f"{HALF}:predict", {"signature_name": "scalar", "instances": [1]}, 400, "has no shape information"),
         ("POST", "/v1/models/digits:predict", {"instances": [[1, 2]]}, 400, "input image must have the shape"),
-        ("POST", "/v1/models/digits:predict", {"signature_name": "image_bytes", "inputs": []}, 400, "no pictures"),
+        ("POST", "/v1/models/digits:predict", {"signature_name": "image_bytes", "inputs": []}, 400, "no images"),
         ("POST", f"{HALF}:predict", b" " * (9 << 20), 400, "larger than max_request_bytes"),
         ("GET", "/v2/health", None, 404, None),
     ],
@@ -236,22 +238,22 @@ def test_metadata(served: Address) -> None:
     assert signature["inputs"] == {"x": x}
 
 
-def test_pictures_over_rest_and_grpc(served: Address, servable: Path, digit_png: Path) -> None:
-    picture = digit_png.read_bytes()
-    expected = ask(servable, {"image_bytes": {"image_bytes": [picture]}})["image_bytes"]
+def test_images_over_rest_and_grpc(served: Address, servable: Path, digit_png: Path) -> None:
+    image = digit_png.read_bytes()
+    expected = ask(servable, {"image_bytes": {"image_bytes": [image]}})["image_bytes"]
     labels = [label.decode() for label in expected["labels"][0]]
     for protocol, server in (("rest", served.rest), ("grpc", served.grpc)):
         (answer,) = Client((str(digit_png),), server=server, model="digits", protocol=protocol).ask()
         assert (answer.error, answer.labels, answer.version) == (None, tuple(labels), 7)
         np.testing.assert_allclose(answer.scores, expected["scores"][0], rtol=1e-5)
     damaged = served.prediction
-    request = predict_request("digits", {"image_bytes": [b"junk", picture]}, signature="image_bytes")
+    request = predict_request("digits", {"image_bytes": [b"junk", image]}, signature="image_bytes")
     response = damaged.Predict(request, timeout=60)
     assert tf.make_ndarray(response.outputs["labels"]).tolist()[0] == [b""] * len(labels)
     np.testing.assert_allclose(tf.make_ndarray(response.outputs["scores"])[1], expected["scores"][0], rtol=1e-5)
     over_rest = served.post("/v1/models/digits:predict", {"signature_name": "image_bytes", "instances": ["junk"]})
     assert over_rest.status_code == 400
-    assert "no picture can be read" in over_rest.json()["error"]
+    assert "no image can be read" in over_rest.json()["error"]
 
 
 def test_grpc_predict(served: Address) -> None:
@@ -290,7 +292,7 @@ X = {"x": np.array([1], "float32")}
             "INVALID_ARGUMENT",
             "expected to be in the set {y}.",
         ),
-        (predict_request("digits", {"image": np.zeros([0, 8, 8, 1], "uint8")}), "INVALID_ARGUMENT", "no pictures"),
+        (predict_request("digits", {"image": np.zeros([0, 8, 8, 1], "uint8")}), "INVALID_ARGUMENT", "no images"),
     ],
 )
 def test_grpc_refusals(served: Address, request_: predict_pb2.PredictRequest, code: str, words: str) -> None:
@@ -444,10 +446,14 @@ def test_wrong_flags(flags: dict[str, Any], words: str) -> None:
 def test_a_model_that_cannot_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "m" / "1").mkdir(parents=True)
     with pytest.raises(UsageError, match="cannot serve m version 1: Could not find SavedModel"):
-        Server(ServerOptions(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m")))
+        Server(
+            ServerOptions(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m"))
+        )
     (tmp_path / "m" / "1" / "saved_model.pb").write_bytes(b"junk")
     with pytest.raises(UsageError, match="cannot serve m version 1"):
-        Server(ServerOptions(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m")))
+        Server(
+            ServerOptions(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m"))
+        )
 
 
 def test_a_taken_port_is_said(served: Address, models: Path) -> None:

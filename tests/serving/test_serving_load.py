@@ -287,13 +287,13 @@ def test_malformed_requests_break_nothing(fuzzed: ServerProcess, digit_png: Path
     assert statuses[400] > 2000
     assert memory(fuzzed) - before < 100
     before = memory(fuzzed)
-    assert send(fuzzed, "POST", "/v1/models/digits:predict", picture_request(png_bomb()), {}) == 400
+    assert send(fuzzed, "POST", "/v1/models/digits:predict", image_request(png_bomb()), {}) == 400
     assert memory(fuzzed) - before < 50
-    assert send(fuzzed, "POST", "/v1/models/digits:predict", picture_request(digit_png.read_bytes()), {}) == 200
+    assert send(fuzzed, "POST", "/v1/models/digits:predict", image_request(digit_png.read_bytes()), {}) == 200
 
 
-def picture_request(picture: bytes) -> bytes:
-    encoded = {"b64": base64.b64encode(picture).decode()}
+def image_request(image: bytes) -> bytes:
+    encoded = {"b64": base64.b64encode(image).decode()}
     return json.dumps({"signature_name": "image_bytes", "instances": [encoded]}).encode()
 
 

@@ -64,7 +64,7 @@ def test_parts_learn_from_their_time_on_and_their_norms_never() -> None:
 
 
 def test_a_run_in_phases(quick: TrainConfig, tmp_path: Path) -> None:
-    """Small pictures first, half of the net frozen until the second epoch; at the end all of it has moved."""
+    """Small images first, half of the net frozen until the second epoch; at the end all of it has moved."""
     config = dataclasses.replace(
         quick,
         freeze="stage1",
@@ -89,24 +89,24 @@ def test_freeze_norms_leaves_all_of_them(quick: TrainConfig, tmp_path: Path) -> 
             assert not np.any(variable.numpy()), variable.path
 
 
-def test_balanced_classes_count_the_same(picture_folder: Path, quick: TrainConfig, tmp_path: Path) -> None:
+def test_balanced_classes_count_the_same(image_folder: Path, quick: TrainConfig, tmp_path: Path) -> None:
     for i in range(3):
-        (picture_folder / "red" / f"{i}.jpg").unlink()
-    source = open_source(str(picture_folder), None)
+        (image_folder / "red" / f"{i}.jpg").unlink()
+    source = open_source(str(image_folder), None)
     targets: Any = source.train.targets  # pyright: ignore[reportAttributeAccessIssue]
     weights = np.array(balanced_weights(source))
     sums = [weights[i] * (targets == i).sum() for i in range(2)]
     assert sums[0] == pytest.approx(sums[1])
     assert weights[targets].mean() == pytest.approx(1.0)
     config = dataclasses.replace(
-        quick, data=str(picture_folder), image_size=16, batch_size=4, class_weights="balanced", epochs=1
+        quick, data=str(image_folder), image_size=16, batch_size=4, class_weights="balanced", epochs=1
     )
     assert rk.train(dataclasses.replace(config, run_dir=str(tmp_path / "run")), quiet=True).metrics["examples"] >= 2
 
 
 @pytest.mark.parametrize("strategy", [NONE, "mirrored"])
-def test_recomputed_statistics_are_those_of_all_the_pictures(quick: TrainConfig, strategy: str) -> None:
-    """The first norm sees the first convolution alone, whose output for all pictures can be computed at once."""
+def test_recomputed_statistics_are_those_of_all_the_images(quick: TrainConfig, strategy: str) -> None:
+    """The first norm sees the first convolution alone, whose output for all images can be computed at once."""
     config = dataclasses.replace(quick, precise_bn=1400, augmentation=Augmentation("none"), strategy=strategy)
     prepared = prepare(config, make_strategy(strategy))
     recompute_statistics(prepared)
@@ -115,7 +115,7 @@ def test_recomputed_statistics_are_those_of_all_the_pictures(quick: TrainConfig,
     stem: Any = network.get_layer("stem")
     maps = stem.layers[0](network.get_layer("preprocessing")(images)).numpy()
     norm = next(layer for layer in stem.layers if layer.name == "norm")
-    # An epoch drops its last, incomplete batch: 29 of 1,437 pictures are missing.
+    # An epoch drops its last, incomplete batch: 29 of 1,437 images are missing.
     np.testing.assert_allclose(prepared.state.value_of(norm.moving_mean), maps.mean((0, 1, 2)), atol=0.02)
     np.testing.assert_allclose(prepared.state.value_of(norm.moving_variance), maps.var((0, 1, 2)), rtol=0.03)
 

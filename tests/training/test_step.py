@@ -43,7 +43,7 @@ class Trained:
 def data(batch: int = BATCH, steps: int = STEPS) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, steps * batch)
-    # Pictures that say their class, so that there is something to learn.
+    # Images that say their class, so that there is something to learn.
     images = rng.normal(size=(steps * batch, 8, 8, 3)) + labels[:, None, None, None] / 5
     return images.astype("float32"), np.eye(10, dtype="float32")[labels]
 
@@ -82,12 +82,12 @@ def train(
         state.write_totals(start.totals)
         first = int(start.arrays["step"])
     step = Step(trained, state, config, total_steps=STEPS, xla=xla)
-    pictures, labels = data()
-    pictures = pictures if images is None else images
+    pixels, labels = data()
+    pixels = pixels if images is None else images
     if order is not None:
-        pictures, labels = pictures[order], labels[order]
+        pixels, labels = pixels[order], labels[order]
     own = BATCH // strategy.num_replicas_in_sync
-    dataset = tf.data.Dataset.from_tensor_slices((pictures, labels)).batch(own, drop_remainder=True)
+    dataset = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(own, drop_remainder=True)
     dataset = dataset.skip(first * strategy.num_replicas_in_sync)
     batches: Iterator[Any] = (
         iter(dataset)
@@ -145,7 +145,7 @@ def test_devices_xla_and_parts_give_the_one_device_run(
 
 
 def test_replicas_with_batch_norm_and_xla_follow_replicas_without() -> None:
-    """Each replica's statistics are of its own pictures: they are compared replica by replica."""
+    """Each replica's statistics are of its own images: they are compared replica by replica."""
     plain, compiled = train("mirrored"), train("mirrored", xla=True)
     assert_same(plain, compiled)
     for ours, theirs in zip(plain.statistics, compiled.statistics, strict=True):
@@ -161,7 +161,7 @@ def test_replicas_with_batch_norm_and_xla_follow_replicas_without() -> None:
 def test_replicas_with_synchronised_norm_follow_one_device() -> None:
     one = train(norm="sync_batch")
     assert_same(one, train("mirrored", norm="sync_batch"))
-    # With two parts, a part has the first half of either replica's pictures: one device takes them in that order.
+    # With two parts, a part has the first half of either replica's images: one device takes them in that order.
     halves = dataclasses.replace(BASE, accumulation=2)
     order = np.arange(STEPS * BATCH).reshape(STEPS, 2, 2, -1).transpose(0, 2, 1, 3).ravel()
     assert_same(train(config=halves, order=order), train("mirrored", config=halves, norm="sync_batch"))
@@ -198,7 +198,7 @@ def test_a_state_goes_on_to_the_last_bit(strategy: str) -> None:
 
 
 def test_replicas_drop_different_things() -> None:
-    """Both replicas see the same pictures; without a net that drops their gradients would be the same."""
+    """Both replicas see the same images; without a net that drops their gradients would be the same."""
     images, _ = data()
     halves = images.reshape(STEPS, 2, BATCH // 2, 8, 8, 3)
     twice = np.concatenate([halves[:, :1], halves[:, :1]], axis=1).reshape(images.shape)

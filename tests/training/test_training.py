@@ -191,13 +191,13 @@ def test_weights_start_a_run(quick: TrainConfig, digits_run: Path, tmp_path: Pat
 
 
 def test_weights_of_other_classes_keep_all_but_the_head(
-    quick: TrainConfig, digits_run: Path, picture_folder: Path, tmp_path: Path
+    quick: TrainConfig, digits_run: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     colour = rk.build_cifar_resnet(20, classes=10, input_shape=(16, 16, 3))
     colour.save(tmp_path / "colour.keras")
     config = dataclasses.replace(
         quick,
-        data=str(picture_folder),
+        data=str(image_folder),
         image_size=16,
         weights=str(tmp_path / "colour.keras"),
         batch_size=4,
@@ -244,7 +244,7 @@ def test_divergence_is_said_and_keeps_the_last_sound_model(quick: TrainConfig, t
     [
         ({"model": "resnet51"}, "unknown model"),
         ({"data": "no_such_data"}, "no such folder and no TensorFlow data set"),
-        ({"batch_size": 1438}, "larger than the 1437 training pictures"),
+        ({"batch_size": 1438}, "larger than the 1437 training images"),
         ({"strategy": "mirrored", "batch_size": 63}, "cannot be divided over MirroredStrategy on 2 CPUs"),
         ({"accumulation": 5, "batch_size": 64}, "cannot be divided over 1 CPU, in 5 parts each"),
         ({"freeze": "stem", "unfreeze": {"stage9": 0.5}}, "unknown part of cifar_resnet20 'stage9'"),
@@ -284,7 +284,7 @@ def test_plain_nets_train_by_every_recipe(quick: TrainConfig, tmp_path: Path) ->
     rk.train(dataclasses.replace(config, augmentation=Augmentation(flip=True)), quiet=True)
 
 
-def test_resized_crops_of_pictures_in_memory(quick: TrainConfig, tmp_path: Path) -> None:
+def test_resized_crops_of_images_in_memory(quick: TrainConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(
         quick, augmentation=Augmentation("resized"), image_size=12, epochs=1, run_dir=str(tmp_path / "run")
     )
@@ -357,7 +357,7 @@ def test_model_options_are_fields_of_a_spec_with_their_types(quick: TrainConfig,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_may_be_tested_on_pictures_held_out(quick: TrainConfig, tmp_path: Path) -> None:
+def test_a_run_may_be_tested_on_images_held_out(quick: TrainConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(quick, validation=0.2, epochs=1, run_dir=str(tmp_path / "run"))
     result = rk.train(config, quiet=True)
     assert result.metrics["examples"] == round(0.2 * 1437)

@@ -23,7 +23,7 @@ from resnet_keras.data.splits import ArraySplit, Source, hold_out
 from resnet_keras.errors import UsageError
 from resnet_keras.models.complexity import complexity
 from resnet_keras.serving.process import free_ports
-from resnet_keras.training.building import network_of, picture_format_for
+from resnet_keras.training.building import image_format_for, network_of
 from tuning import oracles
 from tuning.__main__ import main, seconds_of
 from tuning.costs import Bounds, Cost, count, latency_of, refusal
@@ -92,10 +92,10 @@ def test_conditional_choices_open_others() -> None:
 def test_a_sample_of_draws_trains_a_step(name: str, size: int, channels: int) -> None:
     source = small_source(size, channels)
     for _, config in draws(SPACES[name], 40)[::10]:
-        network = network_of(config, source, picture_format_for(config, source))
-        pictures = np.random.default_rng(0).integers(0, 256, (4, size, size, channels)).astype("float32")
+        network = network_of(config, source, image_format_for(config, source))
+        images = np.random.default_rng(0).integers(0, 256, (4, size, size, channels)).astype("float32")
         with tf.GradientTape() as tape:
-            answer = network(pictures, training=True)
+            answer = network(images, training=True)
             loss = -tf.reduce_mean(tf.math.log(answer[:, 0] + 1e-9))
         gradients = tape.gradient(loss, network.trainable_variables)
         assert all(g is not None and np.isfinite(np.asarray(g)).all() for g in gradients)
@@ -110,7 +110,7 @@ def test_costs_are_those_of_the_network_without_building_it() -> None:
     source = small_source(32, 3)
     for _, config in draws(SPACES["cifar10"], 12)[::4]:
         cost = count(config, source)
-        real = complexity(network_of(config, source, picture_format_for(config, source)))
+        real = complexity(network_of(config, source, image_format_for(config, source)))
         assert (cost.parameters, cost.macs) == (real.trainable_parameters, real.macs)
         assert cost.memory_gb > 0
 
@@ -121,7 +121,7 @@ def test_costs_are_those_of_the_network_without_building_it() -> None:
         (Bounds(max_parameters=99), "refused: 100 parameters, more than max_parameters 99"),
         (Bounds(max_macs=1e6), "refused: 2,000,000 multiply-adds, more than max_macs 1,000,000"),
         (Bounds(max_memory_gb=0.5), "refused: 1.5 GB of memory"),
-        (Bounds(max_latency_ms=3), "refused: 4.5 ms a picture"),
+        (Bounds(max_latency_ms=3), "refused: 4.5 ms an image"),
         (Bounds(100, 2e6, 1.5, 4.5), None),
         (Bounds(), None),
     ],

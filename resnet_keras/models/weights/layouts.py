@@ -56,7 +56,7 @@ class Layout:
     check: Callable[[Network], None] = lambda network: None
     """Raises `UsageError` for a network whose weights would fit there and mean something else."""
     card: Callable[[Network], ModelCard | None] = lambda network: None
-    """How this library prepares pictures for such a network, where it always does it in one way."""
+    """How this library prepares images for such a network, where it always does it in one way."""
 
     def names(self, network: Network) -> dict[str, tuple[str, ...]]:
         """The names of each unit that this layout knows, likeliest first."""

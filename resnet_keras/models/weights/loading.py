@@ -16,7 +16,7 @@ from resnet_keras.errors import UsageError, reason
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.normalization import BN_EPSILON
 from resnet_keras.models.preprocessing import card_layer, model_card
-from resnet_keras.models.registry import NAMES, COMPLEXITY, hub_name
+from resnet_keras.models.registry import COMPLEXITY, NAMES, hub_name
 from resnet_keras.models.weights.hub import fetch, is_hub_name
 from resnet_keras.models.weights.layouts import (
     HEAD_TENSORS,
@@ -43,8 +43,8 @@ def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, se
             `.h5`, `.keras`, `.weights.h5` of the same network; `.pth`, `.pt` and `.th` where torch is installed), a
             name on the Hugging Face Hub ("timm/resnet50.a1_in1k"), "cifar10-jpeg", which comes with the package, or
             "imagenet" for a named network.
-        skip_head: leave the model's head as it is, for pictures of other classes.
-        set_card: let the model's card say how the source's pictures are prepared, and its labels, where it says so.
+        skip_head: leave the model's head as it is, for images of other classes.
+        set_card: let the model's card say how the source's images are prepared, and its labels, where it says so.
             Models made of this one's layers that have been compiled before must be compiled again.
 
     Raises:
@@ -253,7 +253,7 @@ def _fold_biases(network: Network, values: dict[str, np.ndarray], biases: dict[s
 def _set_card(model: keras.Model, card: ModelCard | None, skip_head: bool) -> None:
     layer = card_layer(model)
     assert layer is not None  # every network of ours has one
-    if card is None:  # how its pictures are prepared may be as before; whose weights they are is not
+    if card is None:  # how its images are prepared may be as before; whose weights they are is not
         layer.card = dataclasses.replace(layer.card, source="", license="", recipe="", claims={}, metrics={})
         return
     classes = model.output_shape[-1] if HEAD in {part.name for part in model.layers} else None
