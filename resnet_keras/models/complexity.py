@@ -1,12 +1,13 @@
 """Names to networks, and what a network costs.
 
 `python -m resnet_keras.models.complexity` measures every named network and writes `complexity.json`, the table behind
-`resnet-keras models`; a test builds them again and compares.
+`resnet-keras models`, and in a checkout `docs/models.md`; a test builds them again and compares.
 """
 
 import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ import keras
 from resnet_keras.errors import UsageError
 from resnet_keras.models.densenet import build_densenet
 from resnet_keras.models.layers import leaves
-from resnet_keras.models.registry import COMPLEXITY, NAMES, named
+from resnet_keras.models.registry import COMPLEXITY, NAMES, model_table, named
 from resnet_keras.models.resnet import build_cifar_resnet, build_resnet
 from resnet_keras.models.vgg import build_vgg
 from resnet_keras.models.weights.units import HEAD
@@ -25,8 +26,7 @@ BUILDERS = {
     "vgg": build_vgg,
     "densenet": build_densenet,
 }
-
-
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
@@ -92,6 +92,25 @@ def measure_all() -> dict[str, dict[str, int]]:
     return table
 
 
+def models_page() -> str:
+    """The text of `docs/models.md`: every named network, its cost, and its source."""
+    rows = "".join(
+        f"| `{row['name']}` | {row['trainable_parameters']:,} | {row['macs'] / 1e9:.3f} | {row['input_size']} | "
+        f"{row['source']} |\n"
+        for row in model_table(list(NAMES))
+    )
+    return f"""# Networks
+
+`rk.create_model(name)` builds these {len(NAMES)} networks; a row has the trainable parameters, the multiply-adds in
+units of 10^9 (GMACs) for one image of the input size, and the source.
+
+| name | parameters | GMACs | input | source |
+|---|---:|---:|---:|---|
+{rows}"""
+
+
 if __name__ == "__main__":
-    rows = (f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in measure_all().items())
-    COMPLEXITY.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    lines = (f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in measure_all().items())
+    COMPLEXITY.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    if PAGE.is_file():  # an installed package has no docs
+        PAGE.write_text(models_page(), "utf-8")

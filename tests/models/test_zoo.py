@@ -7,7 +7,7 @@ import pytest
 
 import resnet_keras as rk
 from resnet_keras.errors import UsageError
-from resnet_keras.models.complexity import complexity, create_model, measure_all
+from resnet_keras.models.complexity import PAGE, complexity, create_model, measure_all, models_page
 from resnet_keras.models.registry import COMPLEXITY, NAMES, model_table
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
@@ -113,11 +113,5 @@ def test_create_model_takes_the_builders_arguments() -> None:
     assert model.output_shape == (None, 3)
 
 
-def test_readme_table_is_the_table() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    rows = [
-        f"| `{row['name']}` | {row['trainable_parameters']:,} | {row['macs'] / 1e9:.3f} | {row['input_size']} | "
-        f"{row['source']} |"
-        for row in model_table(list(NAMES))
-    ]
-    assert "\n".join(rows) in readme
+def test_models_page_is_the_table() -> None:
+    assert PAGE.read_text("utf-8") == models_page()
