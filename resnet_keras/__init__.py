@@ -119,8 +119,14 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
+def _is_program() -> bool:
+    """Whether this process is `resnet-keras` or `python -m resnet_keras`."""
+    word = Path((getattr(sys, "argv", None) or [""])[0]).name
+    return word == "resnet-keras" or (word == "-m" and __name__ in sys.orig_argv)
+
+
 # The program itself imports TensorFlow, which takes seconds, only for the commands that need it.
-if Path((getattr(sys, "argv", None) or [""])[0]).name != "resnet-keras":
+if not _is_program():
     from resnet_keras.startup import import_tensorflow
 
     import_tensorflow()

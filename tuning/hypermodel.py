@@ -17,7 +17,8 @@ from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.training.building import Prepared, image_format_for, network_of, source_of
 from resnet_keras.training.record import Row
 from resnet_keras.training.trainer import train
-from tuning.spaces import Space, draw
+
+from .spaces import Space, draw
 
 
 class ResNetHyperModel(keras_tuner.HyperModel):
@@ -75,29 +76,29 @@ class ResNetHyperModel(keras_tuner.HyperModel):
             hp: of the trial.
             model: as `build` made it.
             epochs: the config's when None.
-            callbacks: are told of the beginning, of each epoch and of the end.
+            callbacks: called at the beginning, after each epoch and at the end.
             verbose: 0 for silence.
 
         Returns:
             loss, accuracy, val_loss and val_accuracy by epoch.
 
         Raises:
-            FailedTrialError: training was refused or diverged; a tuner goes on with the next trial.
+            FailedTrialError: training was refused or diverged; a tuner continues with the next trial.
         """
         config = self.config(hp)
         if epochs is not None:
             config = dataclasses.replace(config, epochs=epochs, train_sizes=config.train_sizes[:epochs])
-        told = keras.callbacks.CallbackList(list(callbacks), add_history=True, model=model, epochs=config.epochs)
-        history = next(c for c in told.callbacks if isinstance(c, keras.callbacks.History))
-        told.on_train_begin()
+        listed = keras.callbacks.CallbackList(list(callbacks), add_history=True, model=model, epochs=config.epochs)
+        history = next(c for c in listed.callbacks if isinstance(c, keras.callbacks.History))
+        listed.on_train_begin()
         with tempfile.TemporaryDirectory(dir=self.directory and str(self.directory)) as folder:
             config = dataclasses.replace(config, run_dir=str(Path(folder, "run")))
-            watchers = [lambda prepared: _Copying(prepared, model, told)]
+            watchers = [lambda prepared: _Copying(prepared, model, listed)]
             try:
                 train(config, quiet=verbose in (0, "0", None), watchers=watchers)
             except UsageError as error:
                 raise FailedTrialError(str(error)) from error
-        told.on_train_end()
+        listed.on_train_end()
         return history
 
 

@@ -20,7 +20,7 @@ from resnet_keras.files import write_text
 from resnet_keras.reports.run import PAGE, image_tag, pairs_table, png_of
 
 if TYPE_CHECKING:
-    from tuning.search import Search
+    from .search import Search
 
 COLOURS = colormaps["viridis"]
 BEST_COLOUR = "#d55e00"
@@ -52,7 +52,7 @@ for (const [column, head] of [...document.querySelectorAll("#trials th")].entrie
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialRow:
     """A trial that ended."""
 
     trial_id: str
@@ -66,7 +66,9 @@ class Row:
     """Epoch and held-out accuracy."""
 
 
-def write_report(path: Path, search: "Search", rows: Sequence[Row], best: Row | None, summary: dict[str, Any]) -> None:
+def write_report(
+    path: Path, search: "Search", rows: Sequence[TrialRow], best: TrialRow | None, summary: dict[str, Any]
+) -> None:
     """Write the page of a search."""
     settings = search.settings
     done = [row for row in rows if row.score is not None]
@@ -104,16 +106,16 @@ def better_is_more(search: "Search") -> bool:
     return search.full_oracle.objective.direction == "max"
 
 
-def varying_of(rows: Sequence[Row]) -> list[str]:
+def varying_of(rows: Sequence[TrialRow]) -> list[str]:
     """The hyperparameters with more than one value among some trials."""
     names = dict.fromkeys(name for row in rows for name in row.values)
     return [name for name in names if len({str(row.values.get(name)) for row in rows}) > 1]
 
 
-def _axis(rows: Sequence[Row], name: str) -> tuple[dict[str, float], list[tuple[float, str]]]:
+def _axis(rows: Sequence[TrialRow], name: str) -> tuple[dict[str, float], list[tuple[float, str]]]:
     """Where each trial is on the axis of a hyperparameter, 0 to 1, and the axis's marks.
 
-    Trials in which it has no meaning are not on it.
+    Trials without it are not on the axis.
     """
     values = {row.trial_id: row.values[name] for row in rows if name in row.values}
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values())
@@ -129,7 +131,7 @@ def _axis(rows: Sequence[Row], name: str) -> tuple[dict[str, float], list[tuple[
     return {key: place[value] for key, value in values.items()}, marks
 
 
-def draw_parallel(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str) -> Figure:
+def draw_parallel(rows: Sequence[TrialRow], names: Sequence[str], best: TrialRow, objective: str) -> Figure:
     """Parallel coordinates: an axis a hyperparameter, a line a trial."""
     figure = Figure(figsize=(max(8.0, 1.25 * len(names)), 4.6), layout="constrained")
     axes = figure.subplots()
@@ -158,7 +160,7 @@ def draw_parallel(rows: Sequence[Row], names: Sequence[str], best: Row, objectiv
     return figure
 
 
-def draw_effects(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str) -> Figure:
+def draw_effects(rows: Sequence[TrialRow], names: Sequence[str], best: TrialRow, objective: str) -> Figure:
     """An image a hyperparameter: scores by its value."""
     columns = min(4, len(names))
     lines = -(-len(names) // columns)
@@ -191,7 +193,9 @@ def front(points: Sequence[tuple[float, float]], more_is_better: bool) -> list[t
     return kept
 
 
-def draw_costs(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str, more_is_better: bool) -> Figure:
+def draw_costs(
+    rows: Sequence[TrialRow], names: Sequence[str], best: TrialRow, objective: str, more_is_better: bool
+) -> Figure:
     """An image a cost: scores by it, and Pareto's front."""
     titles = {"macs": "Multiply-adds an image (M)", "parameters": "Parameters (k)", "latency_ms": "Latency (ms)"}
     scales = {"macs": 1e-6, "parameters": 1e-3}
@@ -209,7 +213,7 @@ def draw_costs(rows: Sequence[Row], names: Sequence[str], best: Row, objective: 
     return figure
 
 
-def draw_curves(rows: Sequence[Row], more_is_better: bool) -> Figure:
+def draw_curves(rows: Sequence[TrialRow], more_is_better: bool) -> Figure:
     """Held-out accuracy by epoch."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes: Axes = figure.subplots()
@@ -232,7 +236,7 @@ def _pairs(values: dict[str, Any]) -> str:
     return pairs_table({name.replace("_", " "): value for name, value in values.items()})
 
 
-def _table(rows: Sequence[Row], best: Row | None) -> str:
+def _table(rows: Sequence[TrialRow], best: TrialRow | None) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     costs = [
         name
