@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from resnet_keras.serving.config_files import Batching
 from resnet_keras.serving.loaded import Answer, LoadedVersion
 from resnet_keras.serving.metrics import Metrics
-from resnet_keras.serving.settings import Batching
 from resnet_keras.serving.status import Code, ServingError, invalid
 
 Key = tuple[LoadedVersion, str, tuple[str, ...], tuple[tuple[str, str, tuple[int, ...]], ...]]

@@ -9,11 +9,11 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from resnet_keras.serving.batching import Batcher
+from resnet_keras.serving.config_files import Batching
 from resnet_keras.serving.loaded import Answer, LoadedVersion
 from resnet_keras.serving.manager import Manager
 from resnet_keras.serving.metrics import Metrics
 from resnet_keras.serving.options import ServerOptions
-from resnet_keras.serving.settings import Batching
 from resnet_keras.serving.status import Code, ServingError, invalid
 
 SIGNATURES = "signature_def"

@@ -36,10 +36,10 @@ from resnet_keras.cli.flags import fill
 from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import ask
 from resnet_keras.serving.client import Client, histogram, quantile
+from resnet_keras.serving.config_files import read_batching, read_models, read_monitoring
 from resnet_keras.serving.options import ServerOptions, in_tyro_form
 from resnet_keras.serving.process import free_ports
 from resnet_keras.serving.server import Server
-from resnet_keras.serving.settings import read_batching, read_models, read_monitoring
 from resnet_keras.serving.status import ServingError
 from resnet_keras.serving.tensors import to_array, to_proto
 
