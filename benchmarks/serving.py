@@ -28,8 +28,8 @@ import tyro
 
 from resnet_keras.serving import rest_json
 from resnet_keras.serving.client import Client, Connection, Grpc, Rest
-from resnet_keras.serving.loaded import Spec
-from resnet_keras.serving.manager import settle
+from resnet_keras.serving.loaded import TensorInfo
+from resnet_keras.serving.manager import freeze_gc
 from resnet_keras.serving.process import ServerProcess, server_process
 
 Ask = Callable[[], object]
@@ -156,9 +156,9 @@ def _seconds_to_answer(server: ServerProcess, jpeg: bytes) -> float:
 
 def parsing() -> None:
     """An image of floats, from JSON to an array, as the server does it after its models are loaded."""
-    settle()
+    freeze_gc()
     floats = np.random.default_rng(0).random((1, 224, 224, 3), "float32")
-    specs = {"x": Spec("x:0", tf.float32, tf.TensorShape([None, 224, 224, 3]))}
+    specs = {"x": TensorInfo("x:0", tf.float32, tf.TensorShape([None, 224, 224, 3]))}
     body = rest_json.write_outputs({"y": floats}, True).replace(b"predictions", b"instances")
     times, arrays = [], {}
     for _ in range(15):

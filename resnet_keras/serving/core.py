@@ -10,7 +10,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from resnet_keras.serving.batching import Batcher
 from resnet_keras.serving.config_files import Batching
-from resnet_keras.serving.loaded import Answer, LoadedVersion
+from resnet_keras.serving.loaded import LoadedVersion, Outputs
 from resnet_keras.serving.manager import Manager
 from resnet_keras.serving.metrics import Metrics
 from resnet_keras.serving.options import ServerOptions
@@ -55,7 +55,7 @@ class Core:
         signature: str,
         inputs: Mapping[str, np.ndarray],
         output_filter: Sequence[str] = (),
-    ) -> Answer:
+    ) -> Outputs:
         """The outputs of a signature; all of them where none is named."""
         outputs = version.check(signature, inputs, output_filter)
         started = time.perf_counter()
@@ -68,7 +68,7 @@ class Core:
 
     def count(self, model: str, error: ServingError | None, api: str, entrypoint: str, started: float) -> None:
         """Count an answered request, which began at `started` of `time.perf_counter`."""
-        known = model if self.manager.knows(model) else ""
+        known = model if self.manager.has_model(model) else ""
         code = error.code if error else Code.OK
         self.metrics.request(known, code, api, entrypoint, (time.perf_counter() - started) * 1e6)
 

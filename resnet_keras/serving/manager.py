@@ -209,7 +209,7 @@ class Manager:
                 state.retry_at = time.monotonic() + max(0, self._options.load_retry_interval_micros) / 1e6
             log.warning("%s version %d cannot be loaded: %s", name, number, known.message)
             return
-        settle()
+        freeze_gc()
         with self._lock:
             state.state, state.error, state.loaded = AVAILABLE, None, loaded
         log.info("%s version %d is served (loaded in %.1f s)", name, number, time.monotonic() - started)
@@ -233,7 +233,7 @@ class Manager:
         if loaded is not None:
             loaded.close()
             del loaded
-            settle()
+            freeze_gc()
         with self._lock:
             state.state = END
         log.info("%s version %d is served no more", model.config.name, number)
@@ -287,7 +287,7 @@ class Manager:
         with self._lock:
             return sorted(self._models)
 
-    def knows(self, name: str) -> bool:
+    def has_model(self, name: str) -> bool:
         with self._lock:
             return name in self._models
 
@@ -327,7 +327,7 @@ def _check(entries: list[model_server_config_pb2.ModelConfig]) -> None:
             raise invalid(f"Model {entry.name} requests unsupported platform {entry.model_platform}")
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Keep what is in memory now out of the garbage collector's reach.
 
     It would walk through all of TensorFlow's objects while a request's JSON makes Python's.

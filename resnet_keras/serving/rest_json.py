@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import tensorflow as tf
 
-from resnet_keras.serving.loaded import Answer, Spec
+from resnet_keras.serving.loaded import Outputs, TensorInfo
 from resnet_keras.serving.status import ServingError, invalid
 
 SHOWN = 256
@@ -58,7 +58,7 @@ def output_filter(request: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def read_inputs(request: Mapping[str, Any], specs: Mapping[str, Spec]) -> tuple[dict[str, np.ndarray], bool]:
+def read_inputs(request: Mapping[str, Any], specs: Mapping[str, TensorInfo]) -> tuple[dict[str, np.ndarray], bool]:
     """The inputs of a request, and whether they came in rows ("instances") and not in columns ("inputs")."""
     if "instances" in request and "inputs" in request:
         raise invalid(
@@ -72,7 +72,7 @@ def read_inputs(request: Mapping[str, Any], specs: Mapping[str, Spec]) -> tuple[
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
-def _columns(value: Any, specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+def _columns(value: Any, specs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     if not isinstance(value, dict) or _is_base64(value):
         if len(specs) > 1:
             raise invalid(
@@ -87,7 +87,7 @@ def _columns(value: Any, specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
     return {name: to_array(value[name], spec.dtype) for name, spec in specs.items()}
 
 
-def _rows(request: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+def _rows(request: Mapping[str, Any], specs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     rows = request["instances"]
     if not isinstance(rows, list):
         raise invalid(f"JSON Value: {_shown(request)} Expecting 'instances' to be an list/array")
@@ -246,7 +246,7 @@ def _from_base64(value: dict[str, Any]) -> bytes:
         raise invalid("Unable to base64 decode") from None
 
 
-def write_outputs(outputs: Answer, rows: bool) -> bytes:
+def write_outputs(outputs: Outputs, rows: bool) -> bytes:
     """The body of an answer: in rows where the request came in rows, a single output without its name."""
     values = {name: _encodable(array, name) for name, array in outputs.items()}
     if not rows:
