@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from resnet_keras.serving.config_files import Batching
-from resnet_keras.serving.loaded import LoadedVersion, Outputs
+from resnet_keras.serving.loaded import LoadedVersion, OutputArrays
 from resnet_keras.serving.metrics import Metrics
 from resnet_keras.serving.status import Code, ServingError, invalid
 
@@ -25,7 +25,7 @@ class Task:
     inputs: Mapping[str, np.ndarray]
     rows: int
     since: float = field(default_factory=time.monotonic)
-    answer: "Future[Outputs]" = field(default_factory=Future)
+    answer: "Future[OutputArrays]" = field(default_factory=Future)
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Batcher:
 
     def run(
         self, version: LoadedVersion, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
-    ) -> Outputs:
+    ) -> OutputArrays:
         """As `LoadedVersion.run`, in company.
 
         Raises:
@@ -161,7 +161,7 @@ class Batcher:
         for task, answer in zip(batch.tasks, answers, strict=True):
             task.answer.set_result(answer)
 
-    def _together(self, key: Key, batch: Batch) -> list[Outputs]:
+    def _together(self, key: Key, batch: Batch) -> list[OutputArrays]:
         version, signature, outputs, _ = key
         sizes = [size for size in self._parameters.allowed_batch_sizes if size >= batch.rows]
         padding = min(sizes) - batch.rows if sizes else 0

@@ -19,7 +19,7 @@ from resnet_keras.serving.tensors import to_array
 
 DEFAULT_SIGNATURE = "serving_default"
 MOST_WARMUP_REQUESTS = 1000
-Outputs = dict[str, np.ndarray]
+OutputArrays = dict[str, np.ndarray]
 """The outputs of a request by their names."""
 
 
@@ -113,7 +113,7 @@ class LoadedVersion:
             raise invalid(f"duplicate output tensor alias: {twice}")
         return list(output_filter) or sorted(known)
 
-    def run(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> Outputs:
+    def run(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> OutputArrays:
         """The outputs for inputs that `check` let pass."""
         key = (signature, tuple(sorted(inputs)), tuple(sorted(outputs)))
         if key not in self._callables:

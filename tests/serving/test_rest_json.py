@@ -45,8 +45,9 @@ TWO = specs(a=tf.int32, b=tf.string)
     ],
 )
 def test_requests(body: dict[str, Any], known: dict[str, TensorInfo], expected: dict[str, Any]) -> None:
-    arrays, rows = read_inputs(parse(json.dumps(body).encode()), known)
-    assert rows == ("instances" in body)
+    request = parse(json.dumps(body).encode())
+    arrays = read_inputs(request, known)
+    assert rest_json.in_rows(request) == ("instances" in body)
     assert {name: array.tolist() for name, array in arrays.items()} == expected
     for name, array in arrays.items():
         wanted = object if known[name].dtype == tf.string else known[name].dtype.as_numpy_dtype
@@ -54,7 +55,7 @@ def test_requests(body: dict[str, Any], known: dict[str, TensorInfo], expected: 
 
 
 def test_what_json_has_no_number_for() -> None:
-    arrays, _ = read_inputs(parse(b'{"instances": [NaN, Infinity, -Infinity, 1e999]}'), ONE)
+    arrays = read_inputs(parse(b'{"instances": [NaN, Infinity, -Infinity, 1e999]}'), ONE)
     np.testing.assert_array_equal(arrays["x"], [np.nan, np.inf, -np.inf, np.inf])
     assert json.loads(write_outputs({"y": arrays["x"]}, True))["predictions"][1:3] == [np.inf, -np.inf]
     assert b"NaN" in write_outputs({"y": arrays["x"], "z": arrays["x"]}, True)

@@ -359,9 +359,34 @@ def test_metrics(served: Address) -> None:
     assert "_created" not in text
 
 
+def test_a_fault_of_the_server_is_internal_and_counted_so(served: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    def count() -> float:
+        words = ':tensorflow:serving:request_count{model_name="half_plus_two",status="INTERNAL"} '
+        lines = served.get("/monitoring/prometheus/metrics").text.splitlines()
+        return sum(float(line.removeprefix(words)) for line in lines if line.startswith(words))
+
+    assert served.server.core is not None
+    monkeypatch.setattr(served.server.core.manager, "version", fault)
+    before = count()
+    response = served.post(f"{HALF}:predict", ONE)
+    assert (response.status_code, response.json()) == (500, {"error": "RuntimeError: a fault"})
+    assert count() == before + 1
+    with pytest.raises(grpc.RpcError, match="RuntimeError: a fault") as caught:
+        served.predict("half_plus_two", X)
+    assert caught.value.code() == grpc.StatusCode.INTERNAL  # type: ignore[attr-defined]
+    assert count() == before + 2
+
+
 def test_cors(served: Address) -> None:
     allowed = requests.options(f"{served.url}{HALF}:predict", headers={"Origin": "http://a.example"}, timeout=60)
     assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "*")
+    for answer in (allowed, served.get(HALF), served.post("/v1/models/x:predict", ONE)):
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert answer.headers["access-control-allow-methods"] == "POST, GET"
+        assert answer.headers["access-control-allow-headers"] == "Content-Type"
     refused = requests.options(f"{served.url}{HALF}:predict", timeout=60)
     assert (refused.status_code, "Origin header is missing" in refused.text) == (400, True)
 
