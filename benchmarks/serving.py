@@ -27,7 +27,7 @@ import tensorflow as tf
 import tyro
 
 from resnet_keras.serving import rest_json
-from resnet_keras.serving.client import Client, Connection, Grpc, Rest
+from resnet_keras.serving.client import Connection, Grpc, Rest, ServerClient
 from resnet_keras.serving.loaded import TensorInfo
 from resnet_keras.serving.manager import freeze_gc
 from resnet_keras.serving.process import ServerProcess, server_process
@@ -95,14 +95,14 @@ def direct(version: Path, jpeg: bytes) -> Ask:
     return lambda: call(np.array([jpeg], object))
 
 
-def over(kind: Callable[[str, Client], Connection], address: str, jpeg: bytes) -> Ask:
+def over(kind: Callable[[str, ServerClient], Connection], address: str, jpeg: bytes) -> Ask:
     """A call of a server, each thread by a connection of its own."""
-    key, asked = f"{kind}{address}", Client((), model="resnet50")
+    key, client = f"{kind}{address}", ServerClient(model="resnet50")
 
     def ask() -> object:
         if not hasattr(_mine, key):
-            setattr(_mine, key, kind(address, asked))
-        return getattr(_mine, key).ask(jpeg)
+            setattr(_mine, key, kind(address, client))
+        return getattr(_mine, key).predict(jpeg)
 
     return ask
 

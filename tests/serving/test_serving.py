@@ -32,10 +32,11 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from resnet_keras.cli.client_command import histogram, quantile
 from resnet_keras.cli.flags import fill
 from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import ask
-from resnet_keras.serving.client import Client, histogram, quantile
+from resnet_keras.serving.client import ServerClient
 from resnet_keras.serving.config_files import read_batching, read_models, read_monitoring
 from resnet_keras.serving.options import ServerOptions, in_tyro_form
 from resnet_keras.serving.process import free_ports
@@ -243,7 +244,7 @@ def test_images_over_rest_and_grpc(served: Address, servable: Path, digit_png: P
     expected = ask(servable, {"image_bytes": {"image_bytes": [image]}})["image_bytes"]
     labels = [label.decode() for label in expected["labels"][0]]
     for protocol, server in (("rest", served.rest), ("grpc", served.grpc)):
-        (answer,) = Client((str(digit_png),), server=server, model="digits", protocol=protocol).ask()
+        (answer,) = ServerClient(server, "digits", protocol=protocol).send([str(digit_png)])
         assert (answer.error, answer.labels, answer.version) == (None, tuple(labels), 7)
         np.testing.assert_allclose(answer.scores, expected["scores"][0], rtol=1e-5)
     damaged = served.prediction
