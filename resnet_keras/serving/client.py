@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from resnet_keras.errors import UsageError, reason, require, unknown
+from resnet_keras.errors import UsageError, needs_extra, reason, require, unknown
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"}
 SIGNATURE = "image_bytes"
@@ -175,8 +175,9 @@ class Grpc:
     """A gRPC channel."""
 
     def __init__(self, address: str, client: ServerClient) -> None:
-        import grpc
-        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+        with needs_extra("client --protocol grpc", "serve"):
+            import grpc
+            from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
         self._channel, self._timeout, self._address = grpc.insecure_channel(address), client.timeout, address
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
