@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from resnet_keras.config.run_folder import BEST, HISTORY, MODEL
-from resnet_keras.files import whole, write_text
+from resnet_keras.files import atomic_write, write_text
 from resnet_keras.models.saved import save_model
 
 COLUMNS: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
@@ -32,7 +32,7 @@ class Record:
         if row["val_accuracy"] is not None and row["val_accuracy"] > max(before, default=-1.0):
             best = self.folder / BEST
             best.parent.mkdir(exist_ok=True)
-            with whole(best) as beside:
+            with atomic_write(best) as beside:
                 shutil.copyfile(self.folder / MODEL, beside)
 
     def write_table(self) -> None:
