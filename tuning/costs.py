@@ -19,7 +19,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import export_servable
 from resnet_keras.models.complexity import complexity
 from resnet_keras.serving.loaded import LoadedVersion
-from resnet_keras.training.building import image_format_for, network_of, source_of
+from resnet_keras.training.setup import image_format_for, network_of, source_of
 
 COPIES = 4
 """Numbers that training keeps for each parameter: itself, its gradient, momentum, the running average."""

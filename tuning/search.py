@@ -24,7 +24,7 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError, reason, unknown
 from resnet_keras.files import write_text
-from resnet_keras.training.building import source_of
+from resnet_keras.training.setup import source_of
 
 from .costs import Bounds, Cost, count, latency_of, refusal
 from .oracles import TUNERS, Heartbeat, Status, make_oracle

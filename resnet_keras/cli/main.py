@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_keras.cli.client_command import Client
 from resnet_keras.cli.commands import (
     Degradation,
     Demo,
@@ -31,7 +32,6 @@ from resnet_keras.config.train import TrainConfig, config_from_json
 from resnet_keras.errors import HostLost, UsageError, reason, unknown
 from resnet_keras.experiments.settings import Settings
 from resnet_keras.experiments.table import EXPERIMENTS, named_experiment
-from resnet_keras.serving.client import Client
 from resnet_keras.serving.options import in_tyro_form
 from resnet_keras.startup import import_tensorflow
 from resnet_keras.version import __version__

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from resnet_keras.config.run_folder import REPORT
-from resnet_keras.files import json_text, whole, write_text
+from resnet_keras.files import atomic_write, json_text, write_text
 from resnet_keras.reports.run import PAGE, image_tag, pairs_table, png_of
 
 SUMMARY = "summary.json"
@@ -53,7 +53,7 @@ def write_finding(folder: Path, finding: Finding) -> None:
     parts = [f"<p>{html.escape(sentence)}</p>" for sentence in finding.sentences[1:]]
     for plot in finding.plots:
         png = png_of(plot.figure)
-        with whole(folder / f"{plot.name}.png") as beside:
+        with atomic_write(folder / f"{plot.name}.png") as beside:
             beside.write_bytes(png)
         write_text(folder / f"{plot.name}.csv", csv_text(plot.numbers))
         parts += [f"<h2>{html.escape(plot.words)}</h2>", image_tag(png, plot.words)]

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from resnet_keras.config.run_folder import REPORT
 from resnet_keras.config.train import TrainConfig, flat
 from resnet_keras.errors import UsageError
-from resnet_keras.files import whole, write_text, writing_to
+from resnet_keras.files import atomic_write, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.inference.explain import Explanation
 
@@ -131,7 +131,7 @@ def write_explanation(explanation: Explanation, path: Path) -> None:
     """Write `draw_explanation` as a PNG file, whole or not at all. Raises `UsageError` where that cannot be."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"output {path} must end in .png")
-    with writing_to(path.parent), whole(path) as beside:
+    with writing_to(path.parent), atomic_write(path) as beside:
         beside.write_bytes(png_of(draw_explanation(explanation)))
 
 

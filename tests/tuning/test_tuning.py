@@ -27,7 +27,7 @@ from resnet_keras.data.splits import ArraySplit, Source, hold_out
 from resnet_keras.errors import UsageError
 from resnet_keras.models.complexity import complexity
 from resnet_keras.serving.process import free_ports
-from resnet_keras.training.building import image_format_for, network_of
+from resnet_keras.training.setup import image_format_for, network_of
 from tuning import oracles
 from tuning.costs import Bounds, Cost, count, latency_of, refusal
 from tuning.hypermodel import ResNetHyperModel
