@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from resnet_keras.models.vgg import build_vgg
     from resnet_keras.models.weights.loading import load_weights
     from resnet_keras.models.weights.saving import save_weights, torch_state_dict
-    from resnet_keras.reports.run import draw_explanation
+    from resnet_keras.reports.plots import draw_explanation
     from resnet_keras.training.trainer import TrainResult, train
 
 _HOMES = {
@@ -45,7 +45,7 @@ _HOMES = {
     "evaluate": "inference.evaluate",
     "Explanation": "inference.explain",
     "explain": "inference.explain",
-    "draw_explanation": "reports.run",
+    "draw_explanation": "reports.plots",
     "export_servable": "export.servable",
     "predict": "inference.predict",
     "build_cifar_resnet": "models.resnet",

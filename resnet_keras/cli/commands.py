@@ -148,7 +148,7 @@ class Explain:
 
     def run(self) -> None:
         from resnet_keras.inference.explain import explain
-        from resnet_keras.reports.run import write_explanation
+        from resnet_keras.reports.plots import write_explanation
 
         output = Path(self.output or f"{Path(self.image).stem}-explained.png").expanduser()
         if output.resolve() == Path(self.image).expanduser().resolve():

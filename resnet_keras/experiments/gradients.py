@@ -21,7 +21,7 @@ from resnet_keras.experiments.grid import train_all, training_images
 from resnet_keras.experiments.settings import Net, Settings, from_identity, plain, residual
 from resnet_keras.files import json_text, write_text
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.reports.run import COLOURS
+from resnet_keras.reports.plots import COLOURS
 from resnet_keras.training.callbacks import Callback
 from resnet_keras.training.record import EpochRow
 from resnet_keras.training.setup import TrainingSetup, image_format_for, network_of

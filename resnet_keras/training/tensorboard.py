@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import api as hparams
 from resnet_keras.config.run_folder import LOGS
 from resnet_keras.config.train import flat
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.reports.run import LARGEST_CONFUSION, draw_confusion, png_of
+from resnet_keras.reports.plots import LARGEST_CONFUSION, draw_confusion, png_of
 from resnet_keras.training.callbacks import Callback
 from resnet_keras.training.phases import phases_of, view_of_size
 from resnet_keras.training.record import EpochRow
