@@ -3,23 +3,37 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-interop check bench bench-export docs-figures clean
+.PHONY: demo test test-slow test-interop mutations coverage check bench bench-export docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
 
+# Two processes, a file of tests to one of them, so that what a file shares is made once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --timeout 7200 $(PYTEST_FLAGS)
+
+# Faults put into the code one by one, each of which a test must find.
+mutations: $(INSTALLED)
+	$(BIN)/python tests/mutations/run.py
+
+coverage: $(INSTALLED)
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 test-interop: .venv/.interop
-	$(BIN)/python -m pytest -m interop
+	$(BIN)/python -m pytest -m interop --timeout 7200
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry .
 	$(BIN)/pyright
 
 bench: $(INSTALLED)
@@ -32,7 +46,7 @@ bench: $(INSTALLED)
 bench-export: .venv/.bench
 	$(BIN)/python -m benchmarks.export
 
-# The pictures of docs/residual-learning.md, but for its 1,202 layers: a quarter of an hour on two cores; a second call goes on where the first stopped.
+# The figures of docs/residual-learning.md, but for its 1,202 layers: a quarter of an hour on two cores; a second call resumes the first.
 FIGURES := build/figures
 docs-figures: $(INSTALLED)
 	$(BIN)/resnet-keras degradation --depths 20 32 44 --epochs 10 --run-dir $(FIGURES)/degradation

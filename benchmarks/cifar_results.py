@@ -22,7 +22,7 @@ from resnet_keras.cli.flags import fill
 from resnet_keras.config.train import TrainConfig, config_from_json, differences
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import writing_to
-from resnet_keras.reports.run import COLOURS
+from resnet_keras.reports.plots import COLOURS
 from resnet_keras.training.record import read_table
 
 mpl.use("Agg")

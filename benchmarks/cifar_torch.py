@@ -43,7 +43,7 @@ from resnet_keras.data.splits import ArraySplit, Source, statistics
 from resnet_keras.errors import UsageError
 from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.models.registry import named
-from resnet_keras.training.record import Record, Row
+from resnet_keras.training.record import EpochRow, Record
 
 PROGRAM = "python -m benchmarks.cifar_torch"
 SUPPORTED = {"name", "model", "zero_init_gamma", "data", "epochs", "batch_size", "seed", "crop", "pad", "flip"}
@@ -314,7 +314,7 @@ def train(config: TrainConfig, folder: Path, say: Callable[[str], None]) -> dict
     return metrics
 
 
-def epoch_row(training: Training, epoch: int) -> Row:
+def epoch_row(training: Training, epoch: int) -> EpochRow:
     """Train an epoch, and test where its turn is. Raises `UsageError` for a loss that is no number."""
     config, started = training.config, time.perf_counter()
     loss, accuracy = training.epoch()
@@ -333,7 +333,7 @@ def epoch_row(training: Training, epoch: int) -> Row:
     }
 
 
-def _line(row: Row, epochs: int) -> str:
+def _line(row: EpochRow, epochs: int) -> str:
     test = "" if row["val_loss"] is None else f"  test loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.4f}"
     return (
         f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}{test}  "

@@ -11,7 +11,7 @@ import matplotlib as mpl
 import tyro
 from matplotlib.figure import Figure
 
-from resnet_keras.reports.run import COLOURS
+from resnet_keras.reports.plots import COLOURS
 from resnet_keras.training.record import read_table
 
 mpl.use("Agg")

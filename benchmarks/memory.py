@@ -33,7 +33,7 @@ def measure(arguments: Arguments) -> None:
 
     from resnet_keras.config.train import TrainConfig
     from resnet_keras.models.layers import Recomputable
-    from resnet_keras.training.optimization import rule_for
+    from resnet_keras.training.optimizers import make_optimizer
     from resnet_keras.training.state import TrainingState
     from resnet_keras.training.step import Step
 
@@ -44,7 +44,8 @@ def measure(arguments: Arguments) -> None:
             layer.rematerialize = arguments.rematerialize
     config = TrainConfig(batch_size=arguments.batch)
     learning = {variable.path for variable in network.trainable_variables}
-    state = TrainingState(network, learning, rule_for(config.optimizer).slots, False, tf.distribute.get_strategy())
+    names = make_optimizer(config.optimizer).state_names
+    state = TrainingState(network, learning, names, False, tf.distribute.get_strategy())
     logits = keras.Model(network.input, network.get_layer("logits").output)
     run = Step(logits, state, config, total_steps=100).runner()
     rng = np.random.default_rng(0)

@@ -27,9 +27,9 @@ import tensorflow as tf
 import tyro
 
 from resnet_keras.serving import rest_json
-from resnet_keras.serving.client import Client, Connection, Grpc, Rest
-from resnet_keras.serving.loaded import Spec
-from resnet_keras.serving.manager import settle
+from resnet_keras.serving.client import Connection, Grpc, Rest, ServerClient
+from resnet_keras.serving.loaded import TensorInfo
+from resnet_keras.serving.manager import freeze_gc
 from resnet_keras.serving.process import ServerProcess, server_process
 
 Ask = Callable[[], object]
@@ -95,14 +95,14 @@ def direct(version: Path, jpeg: bytes) -> Ask:
     return lambda: call(np.array([jpeg], object))
 
 
-def over(kind: Callable[[str, Client], Connection], address: str, jpeg: bytes) -> Ask:
+def over(kind: Callable[[str, ServerClient], Connection], address: str, jpeg: bytes) -> Ask:
     """A call of a server, each thread by a connection of its own."""
-    key, asked = f"{kind}{address}", Client((), model="resnet50")
+    key, client = f"{kind}{address}", ServerClient(model="resnet50")
 
     def ask() -> object:
         if not hasattr(_mine, key):
-            setattr(_mine, key, kind(address, asked))
-        return getattr(_mine, key).ask(jpeg)
+            setattr(_mine, key, kind(address, client))
+        return getattr(_mine, key).predict(jpeg)
 
     return ask
 
@@ -156,14 +156,14 @@ def _seconds_to_answer(server: ServerProcess, jpeg: bytes) -> float:
 
 def parsing() -> None:
     """An image of floats, from JSON to an array, as the server does it after its models are loaded."""
-    settle()
+    freeze_gc()
     floats = np.random.default_rng(0).random((1, 224, 224, 3), "float32")
-    specs = {"x": Spec("x:0", tf.float32, tf.TensorShape([None, 224, 224, 3]))}
+    specs = {"x": TensorInfo("x:0", tf.float32, tf.TensorShape([None, 224, 224, 3]))}
     body = rest_json.write_outputs({"y": floats}, True).replace(b"predictions", b"instances")
     times, arrays = [], {}
     for _ in range(15):
         started = time.perf_counter()
-        arrays, _ = rest_json.read_inputs(rest_json.parse(body), specs)
+        arrays = rest_json.read_inputs(rest_json.parse(body), specs)
         times.append(time.perf_counter() - started)
     assert np.array_equal(arrays["x"], floats)
     print(f"JSON of 224x224x3 floats ({len(body):,} bytes) to an array: {statistics.median(times) * 1e3:.1f} ms")

@@ -17,7 +17,7 @@ import tyro
 
 from benchmarks.pairs import paired_ratio
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.training.optimization import rule_for
+from resnet_keras.training.optimizers import make_optimizer
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step
 
@@ -49,7 +49,8 @@ def our_steps(arguments: Arguments, images: np.ndarray, labels: np.ndarray) -> A
     network = rk.create_model("cifar_resnet20", classifier_activation=None)
     config = TrainConfig(batch_size=arguments.batch)
     learning = {variable.path for variable in network.trainable_variables}
-    state = TrainingState(network, learning, rule_for(config.optimizer).slots, False, tf.distribute.get_strategy())
+    names = make_optimizer(config.optimizer).state_names
+    state = TrainingState(network, learning, names, False, tf.distribute.get_strategy())
     run = Step(network, state, config, total_steps=10_000).runner()
     batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
 

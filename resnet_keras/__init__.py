@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from resnet_keras.models.vgg import build_vgg
     from resnet_keras.models.weights.loading import load_weights
     from resnet_keras.models.weights.saving import save_weights, torch_state_dict
-    from resnet_keras.reports.run import draw_explanation
+    from resnet_keras.reports.plots import draw_explanation
     from resnet_keras.training.trainer import TrainResult, train
 
 _HOMES = {
@@ -45,7 +45,7 @@ _HOMES = {
     "evaluate": "inference.evaluate",
     "Explanation": "inference.explain",
     "explain": "inference.explain",
-    "draw_explanation": "reports.run",
+    "draw_explanation": "reports.plots",
     "export_servable": "export.servable",
     "predict": "inference.predict",
     "build_cifar_resnet": "models.resnet",
@@ -119,8 +119,14 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
+def _is_program() -> bool:
+    """Whether this process is `resnet-keras` or `python -m resnet_keras`."""
+    word = Path((getattr(sys, "argv", None) or [""])[0]).name
+    return word == "resnet-keras" or (word == "-m" and __name__ in sys.orig_argv)
+
+
 # The program itself imports TensorFlow, which takes seconds, only for the commands that need it.
-if Path((getattr(sys, "argv", None) or [""])[0]).name != "resnet-keras":
+if not _is_program():
     from resnet_keras.startup import import_tensorflow
 
     import_tensorflow()

@@ -1,11 +1,20 @@
 """The error that is the user's to mend, and the checks that raise it."""
 
+import contextlib
 import dataclasses
 import difflib
 import math
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+DISTRIBUTIONS = {
+    "grpc": "grpcio",
+    "grpc_health": "grpcio-health-checking",
+    "grpc_reflection": "grpcio-reflection",
+    "prometheus_client": "prometheus-client",
+}
+"""Libraries of our extras that are installed by another name than they are imported by."""
 
 
 class UsageError(ValueError):
@@ -36,6 +45,24 @@ def reason(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or str(error).rsplit("}}", 1)[-1].split(" [Op:")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def needs_extra(what: str, extra: str) -> Iterator[None]:
+    """Within it, the import of a library that is not installed is a `UsageError` that says how to install it.
+
+    Args:
+        what: the command that needs the library.
+        extra: the extra of this package that brings it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").split(".")[0]
+        if module in ("resnet_keras", ""):
+            raise
+        name = DISTRIBUTIONS.get(module, module)
+        raise UsageError(f"{what} needs {name}, which is not installed: pip install 'resnet-keras[{extra}]'") from error
 
 
 def require(good: bool, name: str, rule: str, value: object) -> None:

@@ -19,7 +19,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import export_servable
 from resnet_keras.models.complexity import complexity
 from resnet_keras.serving.loaded import LoadedVersion
-from resnet_keras.training.building import image_format_for, network_of, source_of
+from resnet_keras.training.setup import image_format_for, network_of, source_of
 
 COPIES = 4
 """Numbers that training keeps for each parameter: itself, its gradient, momentum, the running average."""
@@ -78,7 +78,9 @@ def refusal(cost: Cost, bounds: Bounds) -> str | None:
 
 def latency_of(config_path: Path) -> float:
     """Milliseconds of one image by the export of a config's network, in a process of its own."""
-    command = [sys.executable, "-m", "tuning.costs", str(config_path)]
+    # By its path: this file is in one package in a checkout and in another one where it is installed.
+    code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+    command = [sys.executable, "-c", code, __file__, str(config_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UsageError(f"the latency of {config_path} cannot be measured: {done.stderr.strip().splitlines()[-1:]}")
@@ -108,4 +110,4 @@ def timed(version: Path, image: np.ndarray) -> list[float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"latency_ms": _measure(config_from_json(Path(sys.argv[1]).read_text("utf-8")))}))
+    print(json.dumps({"latency_ms": _measure(config_from_json(Path(sys.argv[2]).read_text("utf-8")))}))

@@ -8,16 +8,18 @@ from typing import Any
 
 import keras
 import keras_tuner
-import numpy as np
 from keras_tuner.errors import FailedTrialError
 
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.training.building import Prepared, image_format_for, network_of, source_of
-from resnet_keras.training.record import Row
-from resnet_keras.training.trainer import train
-from tuning.spaces import Space, draw
+from resnet_keras.training import trainer
+from resnet_keras.training.callbacks import Callback
+from resnet_keras.training.record import EpochRow
+from resnet_keras.training.reporters import all_reporters
+from resnet_keras.training.setup import TrainingSetup, image_format_for, network_of, source_of
+
+from .spaces import Space, draw
 
 
 class ResNetHyperModel(keras_tuner.HyperModel):
@@ -75,47 +77,42 @@ class ResNetHyperModel(keras_tuner.HyperModel):
             hp: of the trial.
             model: as `build` made it.
             epochs: the config's when None.
-            callbacks: are told of the beginning, of each epoch and of the end.
+            callbacks: called at the beginning, after each epoch and at the end.
             verbose: 0 for silence.
 
         Returns:
             loss, accuracy, val_loss and val_accuracy by epoch.
 
         Raises:
-            FailedTrialError: training was refused or diverged; a tuner goes on with the next trial.
+            FailedTrialError: training was refused or diverged; a tuner continues with the next trial.
         """
         config = self.config(hp)
         if epochs is not None:
             config = dataclasses.replace(config, epochs=epochs, train_sizes=config.train_sizes[:epochs])
-        told = keras.callbacks.CallbackList(list(callbacks), add_history=True, model=model, epochs=config.epochs)
-        history = next(c for c in told.callbacks if isinstance(c, keras.callbacks.History))
-        told.on_train_begin()
+        listed = keras.callbacks.CallbackList(list(callbacks), add_history=True, model=model, epochs=config.epochs)
+        history = next(c for c in listed.callbacks if isinstance(c, keras.callbacks.History))
+        listed.on_train_begin()
         with tempfile.TemporaryDirectory(dir=self.directory and str(self.directory)) as folder:
             config = dataclasses.replace(config, run_dir=str(Path(folder, "run")))
-            watchers = [lambda prepared: _Copying(prepared, model, told)]
+            quiet = verbose in (0, "0", None)
+            reporters = [*all_reporters(quiet), lambda setup: _Copying(setup, model, listed)]
             try:
-                train(config, quiet=verbose in (0, "0", None), watchers=watchers)
+                trainer.run(config, quiet=quiet, reporters=reporters)
             except UsageError as error:
                 raise FailedTrialError(str(error)) from error
-        told.on_train_end()
+        listed.on_train_end()
         return history
 
 
-class _Copying:
+class _Copying(Callback):
     """Brings a run's weights into the tuner's model after each epoch, and calls its callbacks."""
 
-    def __init__(self, prepared: Prepared, model: keras.Model, callbacks: keras.callbacks.CallbackList) -> None:
-        self._prepared, self._model, self._callbacks = prepared, model, callbacks
+    def __init__(self, setup: TrainingSetup, model: keras.Model, callbacks: keras.callbacks.CallbackList) -> None:
+        self._setup, self._model, self._callbacks = setup, model, callbacks
 
-    def begin(self, step: int) -> None:
-        pass
-
-    def steps(self, step: int, totals: np.ndarray | None) -> None:
-        pass
-
-    def epoch(self, row: Row, tested: Evaluation | None) -> None:
-        with self._prepared.state.averages_in_place():
-            self._model.set_weights(self._prepared.network.get_weights())
+    def on_epoch_end(self, row: EpochRow, test: Evaluation | None) -> None:
+        with self._setup.state.averages_in_place():
+            self._model.set_weights(self._setup.network.get_weights())
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         logs = {name: row[name] for name in names if row[name] is not None}
         self._callbacks.on_epoch_begin(int(row["epoch"]) - 1)

@@ -15,7 +15,7 @@ from resnet_keras.files import write_text
 
 Status = trials.TrialStatus
 SILENT_SECONDS = 60.0
-"""A worker that has not been heard of for so long is taken for dead, and its trial is given to another."""
+"""A worker without a request for so long is taken for dead, and its trial is given to another."""
 BEAT_SECONDS = 5.0
 
 
@@ -23,8 +23,8 @@ class Durable:
     """Goes before an oracle class of KerasTuner's.
 
     Files are written whole or not at all. A trial that was under way when the process died is run again, one that was
-    finished is not. A worker is heard of by its asking for the trial that it has; the search is not over while another
-    has one.
+    finished is not. A worker shows that it lives by requesting the trial that it has; the search is not over while
+    another worker has one.
     """
 
     deadline: float | None = None
@@ -49,13 +49,13 @@ class Durable:
     @keras_tuner.synchronized
     def create_trial(self: Any, tuner_id: str) -> trials.Trial:
         now = time.monotonic()
-        heard = self.__dict__.setdefault("_heard", {})
-        heard[tuner_id] = now
-        for worker in [name for name in self.ongoing_trials if now - heard.setdefault(name, now) > SILENT_SECONDS]:
+        seen = self.__dict__.setdefault("_last_seen", {})
+        seen[tuner_id] = now
+        for worker in [name for name in self.ongoing_trials if now - seen.setdefault(name, now) > SILENT_SECONDS]:
             lost = self.ongoing_trials.pop(worker)
             self._retry_queue.append(lost.trial_id)
             self.tuner_ids.discard(worker)
-        for worker in [name for name in self.tuner_ids if now - heard.setdefault(name, now) > SILENT_SECONDS]:
+        for worker in [name for name in self.tuner_ids if now - seen.setdefault(name, now) > SILENT_SECONDS]:
             self.tuner_ids.discard(worker)
         late = self.deadline is not None and now >= self.deadline and tuner_id not in self.ongoing_trials
         if late:
@@ -64,7 +64,7 @@ class Durable:
         else:
             trial = super().create_trial(tuner_id)  # type: ignore[misc]
         if trial.status == Status.STOPPED and self.ongoing_trials:
-            # What another worker has could still come back; this one asks again.
+            # The trial of another worker could still come back; this one requests again.
             trial.status = Status.IDLE
             self.tuner_ids.add(tuner_id)
         return trial
@@ -109,7 +109,7 @@ def make_oracle(tuner: str, objective: keras_tuner.Objective, *, max_trials: int
 
 
 class Heartbeat:
-    """Asks the chief for a worker's own trial now and then, which changes nothing but shows that it lives."""
+    """Requests a worker's own trial from the chief now and then, which changes nothing but shows that it lives."""
 
     def __init__(self, oracle: Any, tuner_id: str) -> None:
         self._oracle, self._tuner_id = oracle, tuner_id
@@ -124,6 +124,6 @@ class Heartbeat:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        """Ended before the trial is: asked afterwards, the chief would hand out a new one."""
+        """Ended before the trial is: to a later request the chief would hand out a new one."""
         self._stop.set()
         self._thread.join()

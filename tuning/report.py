@@ -1,7 +1,6 @@
 """`report.html` of a search: the trials as a table that sorts, and what mattered, as images."""
 
 import dataclasses
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnet_keras.files import write_text
-from resnet_keras.reports.run import PAGE, image_tag, pairs_table, png_of
+from resnet_keras.reports.html import cell, image_of, spaced, write_page
 
 if TYPE_CHECKING:
-    from tuning.search import Search
+    from .search import Search
 
 COLOURS = colormaps["viridis"]
 BEST_COLOUR = "#d55e00"
@@ -28,31 +26,10 @@ BEST_COLOUR = "#d55e00"
 LARGE_RATIO = 30.0
 """Between the ends of an axis from which on it is logarithmic."""
 CURVES = 5
-SORTING = """<script>
-"use strict";
-for (const [column, head] of [...document.querySelectorAll("#trials th")].entries()) {
-  head.tabIndex = 0;
-  head.setAttribute("role", "button");
-  const sort = () => {
-    const body = document.querySelector("#trials tbody"), up = head.dataset.up !== "1";
-    head.dataset.up = up ? "1" : "0";
-    const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
-    const number = (text) => text !== "" && !isNaN(text);
-    const order = (a, b) => number(a) && number(b) ? a - b : number(a) ? -1 : number(b) ? 1 : a.localeCompare(b);
-    const rows = [...body.rows].sort((a, b) => (up ? 1 : -1) * order(key(a), key(b)));
-    body.replaceChildren(...rows);
-  };
-  head.addEventListener("click", sort);
-  head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
-}
-</script>
-<style>#trials th { cursor: pointer; text-decoration: underline dotted; }
-.wide { overflow-x: auto; } .wide img { max-width: none; }
-#trials { font-size: .85rem; } tr.best { font-weight: 600; }</style>"""
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialRow:
     """A trial that ended."""
 
     trial_id: str
@@ -66,54 +43,64 @@ class Row:
     """Epoch and held-out accuracy."""
 
 
-def write_report(path: Path, search: "Search", rows: Sequence[Row], best: Row | None, summary: dict[str, Any]) -> None:
+def write_report(
+    path: Path, search: "Search", rows: Sequence[TrialRow], best: TrialRow | None, summary: dict[str, Any]
+) -> None:
     """Write the page of a search."""
     settings = search.settings
     done = [row for row in rows if row.score is not None]
-    parts = [_pairs(summary)]
-    if best is not None:
-        parts += ["<h2>Hyperparameters and score</h2>"]
-        varying = varying_of(done)
-        if len(varying) > 1:
-            words = "Each line is a trial, from hyperparameter to hyperparameter, coloured by its score"
-            image = image_tag(png_of(draw_parallel(done, varying, best, settings.objective)), words)
-            parts.append(f'<div class="wide">{image}</div>')
-        if varying:
-            words = "Score by the value of each hyperparameter"
-            parts.append(image_tag(png_of(draw_effects(done, varying, best, settings.objective)), words))
-        parts += ["<h2>Cost</h2>"]
-        costs = [
-            name for name in ("macs", "parameters", "latency_ms", "seconds") if any(name in r.figures for r in done)
-        ]
-        words = "Score by cost; the line joins the trials that no cheaper one beats"
-        parts.append(
-            image_tag(png_of(draw_costs(done, costs, best, settings.objective, better_is_more(search))), words)
-        )
-        parts += ["<h2>Learning curves of the best</h2>"]
-        words = "Held-out accuracy by epoch of the best trials"
-        parts.append(image_tag(png_of(draw_curves(done, better_is_more(search))), words))
-    parts += ["<h2>Trials</h2>", _table(rows, best), SORTING]
-    parts += ["<h2>Search</h2>", _pairs(dataclasses.asdict(settings))]
     took = sum(row.figures.get("seconds", 0.0) for row in rows)
-    text = f"{len(rows)} trials, {len(rows) - len(done)} of them failed, {took / 60:.0f} minutes of training together."
-    title = f"Search: {settings.space}, {settings.tuner}"
-    write_text(path, PAGE.format(title=html.escape(title), summary=html.escape(text), body="\n".join(parts)))
+    write_page(
+        path,
+        "search.html",
+        title=f"Search: {settings.space}, {settings.tuner}",
+        summary=f"{len(rows)} trials, {len(rows) - len(done)} of them failed, "
+        f"{took / 60:.0f} minutes of training together.",
+        found=_spaced(summary),
+        sections=[] if best is None else _sections(done, best, settings.objective, better_is_more(search)),
+        trials=_table(rows, best),
+        settings=_spaced(dataclasses.asdict(settings)),
+    )
+
+
+def _sections(
+    done: Sequence[TrialRow], best: TrialRow, objective: str, more_is_better: bool
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Headings and the images below them."""
+    score, varying = [], varying_of(done)
+    if len(varying) > 1:
+        words = "Each line is a trial, from hyperparameter to hyperparameter, coloured by its score"
+        score.append({"image": image_of(draw_parallel(done, varying, best, objective), words), "wide": True})
+    if varying:
+        words = "Score by the value of each hyperparameter"
+        score.append({"image": image_of(draw_effects(done, varying, best, objective), words), "wide": False})
+    costs = [name for name in ("macs", "parameters", "latency_ms", "seconds") if any(name in r.figures for r in done)]
+    cost = image_of(
+        draw_costs(done, costs, best, objective, more_is_better),
+        "Score by cost; the line joins the trials that no cheaper one beats",
+    )
+    curves = image_of(draw_curves(done, more_is_better), "Held-out accuracy by epoch of the best trials")
+    return [
+        ("Hyperparameters and score", score),
+        ("Cost", [{"image": cost, "wide": False}]),
+        ("Learning curves of the best", [{"image": curves, "wide": False}]),
+    ]
 
 
 def better_is_more(search: "Search") -> bool:
     return search.full_oracle.objective.direction == "max"
 
 
-def varying_of(rows: Sequence[Row]) -> list[str]:
+def varying_of(rows: Sequence[TrialRow]) -> list[str]:
     """The hyperparameters with more than one value among some trials."""
     names = dict.fromkeys(name for row in rows for name in row.values)
     return [name for name in names if len({str(row.values.get(name)) for row in rows}) > 1]
 
 
-def _axis(rows: Sequence[Row], name: str) -> tuple[dict[str, float], list[tuple[float, str]]]:
+def _axis(rows: Sequence[TrialRow], name: str) -> tuple[dict[str, float], list[tuple[float, str]]]:
     """Where each trial is on the axis of a hyperparameter, 0 to 1, and the axis's marks.
 
-    Trials in which it has no meaning are not on it.
+    Trials without it are not on the axis.
     """
     values = {row.trial_id: row.values[name] for row in rows if name in row.values}
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values())
@@ -129,7 +116,7 @@ def _axis(rows: Sequence[Row], name: str) -> tuple[dict[str, float], list[tuple[
     return {key: place[value] for key, value in values.items()}, marks
 
 
-def draw_parallel(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str) -> Figure:
+def draw_parallel(rows: Sequence[TrialRow], names: Sequence[str], best: TrialRow, objective: str) -> Figure:
     """Parallel coordinates: an axis a hyperparameter, a line a trial."""
     figure = Figure(figsize=(max(8.0, 1.25 * len(names)), 4.6), layout="constrained")
     axes = figure.subplots()
@@ -158,7 +145,7 @@ def draw_parallel(rows: Sequence[Row], names: Sequence[str], best: Row, objectiv
     return figure
 
 
-def draw_effects(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str) -> Figure:
+def draw_effects(rows: Sequence[TrialRow], names: Sequence[str], best: TrialRow, objective: str) -> Figure:
     """An image a hyperparameter: scores by its value."""
     columns = min(4, len(names))
     lines = -(-len(names) // columns)
@@ -191,7 +178,9 @@ def front(points: Sequence[tuple[float, float]], more_is_better: bool) -> list[t
     return kept
 
 
-def draw_costs(rows: Sequence[Row], names: Sequence[str], best: Row, objective: str, more_is_better: bool) -> Figure:
+def draw_costs(
+    rows: Sequence[TrialRow], names: Sequence[str], best: TrialRow, objective: str, more_is_better: bool
+) -> Figure:
     """An image a cost: scores by it, and Pareto's front."""
     titles = {"macs": "Multiply-adds an image (M)", "parameters": "Parameters (k)", "latency_ms": "Latency (ms)"}
     scales = {"macs": 1e-6, "parameters": 1e-3}
@@ -209,7 +198,7 @@ def draw_costs(rows: Sequence[Row], names: Sequence[str], best: Row, objective: 
     return figure
 
 
-def draw_curves(rows: Sequence[Row], more_is_better: bool) -> Figure:
+def draw_curves(rows: Sequence[TrialRow], more_is_better: bool) -> Figure:
     """Held-out accuracy by epoch."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes: Axes = figure.subplots()
@@ -228,34 +217,20 @@ def draw_curves(rows: Sequence[Row], more_is_better: bool) -> Figure:
     return figure
 
 
-def _pairs(values: dict[str, Any]) -> str:
-    return pairs_table({name.replace("_", " "): value for name, value in values.items()})
+def _spaced(values: dict[str, Any]) -> dict[str, Any]:
+    return {spaced(name): value for name, value in values.items()}
 
 
-def _table(rows: Sequence[Row], best: Row | None) -> str:
+def _table(rows: Sequence[TrialRow], best: TrialRow | None) -> dict[str, Any]:
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     costs = [
         name
         for name in ("epochs", "seconds", "parameters", "macs", "latency_ms")
         if any(name in r.figures for r in rows)
     ]
-    head = "".join(
-        f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in ["trial", "score", *costs, *names, "failure"]
-    )
     lines = []
     for row in rows:
-        cells = [row.trial_id, row.score, *(row.figures.get(name) for name in costs)]
-        cells += [*(row.values.get(name) for name in names), row.failure]
-        marked = ' class="best"' if row is best else ""
-        lines.append(f"<tr{marked}>{''.join(map(_cell, cells))}</tr>")
-    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="wide"><table id="trials">{body}</table></div>'
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "<td></td>"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"<td>{html.escape(str(value))}</td>"
-    text = f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
-    return f'<td class="number" data-value="{value}">{text}</td>'
+        values = [row.trial_id, row.score, *(row.figures.get(name) for name in costs)]
+        values += [*(row.values.get(name) for name in names), row.failure]
+        lines.append({"cells": [cell(value) for value in values], "best": row is best})
+    return {"head": [spaced(name) for name in ["trial", "score", *costs, *names, "failure"]], "rows": lines}

@@ -15,10 +15,11 @@ from resnet_keras.config.run_folder import HISTORY
 from resnet_keras.config.train import TrainConfig, config_from_json
 from resnet_keras.files import json_text, write_text
 from resnet_keras.training.record import read_table
-from tuning.oracles import Status
-from tuning.report import Row, write_report
-from tuning.runs import CONFIG, Outcome, RunError, run
-from tuning.search import OBJECTIVES, Search, failure_of
+
+from .oracles import Status
+from .report import TrialRow, write_report
+from .runs import CONFIG, Outcome, RunError, run
+from .search import OBJECTIVES, Search, failure_of
 
 BEST = "best.json"
 REPORT = "report.html"
@@ -53,7 +54,7 @@ class Results:
         what = f"training the recipe {base.name}, to compare with"
         outcome = self._once(config, self.folder / "baseline", self.search.deadline, what=what)
         if outcome:
-            self.search.say(f"the recipe {base.name}: {self._told(outcome)}, after {base.epochs} epochs")
+            self.search.log(f"the recipe {base.name}: {self._score_text(outcome)}, after {base.epochs} epochs")
 
     def last_moment(self, deadline: float | None) -> float | None:
         """When trials must end, so that the best one of now can still be trained in full within the time."""
@@ -72,12 +73,12 @@ class Results:
         if outcome := self._outcome(folder):
             if (folder / CONFIG).read_text("utf-8") == config.to_json() + "\n":
                 return outcome
-            shutil.rmtree(folder)  # of another best trial, before the search went on
-        self.search.say(what)
+            shutil.rmtree(folder)  # of another best trial, before the search was resumed
+        self.search.log(what)
         try:
             outcome = run(config, folder, deadline)
         except RunError as error:
-            self.search.say(f"{folder.name} failed: {error}")
+            self.search.log(f"{folder.name} failed: {error}")
             return None
         write_text(folder / OUTCOME, json.dumps(dataclasses.asdict(outcome)))
         return outcome
@@ -86,10 +87,10 @@ class Results:
         path = folder / OUTCOME
         return Outcome(**json.loads(path.read_text("utf-8"))) if path.exists() else None
 
-    def _told(self, outcome: Outcome) -> str:
+    def _score_text(self, outcome: Outcome) -> str:
         return f"{self.search.settings.objective} {self._figure(outcome):.4f}"
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TrialRow]:
         """The trials that ended, in their order."""
         found = []
         for trial_id in dict.fromkeys(self.search.full_oracle.end_order):
@@ -100,7 +101,7 @@ class Results:
             values = {key: value for key, value in trial.hyperparameters.values.items() if "/" not in key}
             done = trial.status == Status.COMPLETED
             found.append(
-                Row(
+                TrialRow(
                     trial_id,
                     values,
                     trial.score if done else None,
@@ -111,14 +112,14 @@ class Results:
             )
         return found
 
-    def best(self, rows: list[Row]) -> Row | None:
+    def best(self, rows: list[TrialRow]) -> TrialRow | None:
         """The best trial of those that were trained in full; of the others where there is none."""
         done = [row for row in rows if row.score is not None]
         full = [row for row in done if row.figures.get("epochs") == self.search.epochs] or done
         sign = 1 if OBJECTIVES[self.search.settings.objective] == "max" else -1
         return max(full, key=lambda row: sign * (row.score or 0.0), default=None)
 
-    def best_config(self, row: Row) -> TrainConfig:
+    def best_config(self, row: TrialRow) -> TrainConfig:
         """The config of a trial as a recipe: trained in full, tested on the test split."""
         config = config_from_json((self.search.trial_folder(row.trial_id) / CONFIG).read_text("utf-8"))
         name = config.name if config.name.endswith("-tuned") else f"{config.name}-tuned"
@@ -150,7 +151,7 @@ class Results:
         write_text(self.folder / "summary.json", json_text(summary) + "\n")
         return summary
 
-    def _verdict(self, best: Row, own: float) -> str:
+    def _verdict(self, best: TrialRow, own: float) -> str:
         found = self._confirmed(best)
         score = best.score if found is None else self._figure(found)
         if score is None or (found is None and best.figures["epochs"] != self.search.epochs):
@@ -161,14 +162,14 @@ class Results:
             return f"beats the recipe by {gain:.4f} on {images} held-out images"
         return f"does not beat the recipe: {gain:.4f} on {images} held-out images"
 
-    def _confirmed(self, best: Row) -> Outcome | None:
+    def _confirmed(self, best: TrialRow) -> Outcome | None:
         """The best config trained as long as the recipe, where its trial was shorter and that is done."""
         path = self.folder / "confirmed" / CONFIG
         if not path.exists() or path.read_text("utf-8") != self._longer(best).to_json() + "\n":
             return None
         return self._outcome(self.folder / "confirmed")
 
-    def _longer(self, best: Row) -> TrainConfig:
+    def _longer(self, best: TrialRow) -> TrainConfig:
         return dataclasses.replace(self.best_config(best), validation=self.search.settings.validation)
 
     def _figure(self, outcome: Outcome) -> float:

@@ -40,10 +40,10 @@ class Outcome:
 
 
 def run(config: TrainConfig, folder: Path, deadline: float | None = None) -> Outcome:
-    """Train a config in `folder/run`, or go on with what an earlier process left there.
+    """Train a config in `folder/run`, or resume what an earlier process left there.
 
     Args:
-        config: its run_dir is of no meaning.
+        config: its run_dir is not used.
         folder: has `config.json`, `log.txt` and `run`, a run folder.
         deadline: of `time.monotonic`.
 
@@ -57,7 +57,7 @@ def run(config: TrainConfig, folder: Path, deadline: float | None = None) -> Out
     words = ["train", str(folder / CONFIG), "--run-dir", str(run_dir)]
     with open(folder / LOG, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "resnet_keras.cli.main", *words], stdout=log, stderr=log, preexec_fn=_die_with_parent
+            [sys.executable, "-m", "resnet_keras", *words], stdout=log, stderr=log, preexec_fn=_die_with_parent
         )
         code = _wait(process, deadline)
     if code:
@@ -90,7 +90,7 @@ def _wait(process: "subprocess.Popen[bytes]", deadline: float | None) -> int:
 
 def _why(code: int, log: Path) -> str:
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    last = lines[-1].removeprefix("resnet-keras: ") if lines else "it said nothing"
+    last = lines[-1].removeprefix("resnet-keras: ") if lines else "it printed nothing"
     if code < 0:
         name = signal.Signals(-code).name
         return (

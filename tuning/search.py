@@ -24,11 +24,12 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError, reason, unknown
 from resnet_keras.files import write_text
-from resnet_keras.training.building import source_of
-from tuning.costs import Bounds, Cost, count, latency_of, refusal
-from tuning.oracles import TUNERS, Heartbeat, Status, make_oracle
-from tuning.runs import CONFIG, OutOfTime, RunError, run
-from tuning.spaces import Space, draw
+from resnet_keras.training.setup import source_of
+
+from .costs import Bounds, Cost, count, latency_of, refusal
+from .oracles import TUNERS, Heartbeat, Status, make_oracle
+from .runs import CONFIG, OutOfTime, RunError, run
+from .spaces import Space, draw
 
 keras_tuner_config.DEBUG = False  # it would print a traceback for each trial that fails
 OBJECTIVES = {"val_accuracy": "max", "val_loss": "min"}
@@ -36,11 +37,11 @@ SETTINGS = "search.json"
 FAILURE = "failure.txt"
 IDLE_SECONDS = 1.0
 LINGER_SECONDS = 5.0
-"""How long a chief still answers after its last trial, so that every worker hears that the search is over."""
+"""How long a chief still answers after its last trial, so that every worker learns that the search is over."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchConfig:
     """What a search looks for; a folder holds one search, and another one's flags are refused there."""
 
     space: str
@@ -66,31 +67,33 @@ class Settings:
             raise UsageError(f"epochs must be at least 1, not {self.epochs}")
 
 
-def check_folder(folder: Path, settings: Settings) -> bool:
-    """Whether a folder holds this very search, which then goes on. Raises `UsageError` where it holds another."""
+def check_folder(folder: Path, settings: SearchConfig) -> bool:
+    """Whether a folder holds this very search, to be resumed. Raises `UsageError` where it holds another one."""
     path, now = folder / SETTINGS, json.loads(_settings_text(settings))
     if not path.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} is there and holds no search; give another --output")
+            raise UsageError(f"{folder} is there and holds no search; give another --run-dir")
         return False
     try:
         before = dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read: {reason(error)}; give another --output") from error
+        raise UsageError(f"{path} cannot be read: {reason(error)}; give another --run-dir") from error
     changed = [name for name in now if now[name] != before.get(name)]
     if changed:
-        told = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in changed)
-        raise UsageError(f"{folder} holds a search with {told}; give another --output, or the same flags to go on")
+        changes = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in changed)
+        raise UsageError(
+            f"{folder} holds a search with {changes}; give another --run-dir, or the same flags to resume it"
+        )
     return True
 
 
-def claim_folder(folder: Path, settings: Settings) -> None:
+def claim_folder(folder: Path, settings: SearchConfig) -> None:
     """Make a folder that of this search."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / SETTINGS, _settings_text(settings))
 
 
-def _settings_text(settings: Settings) -> str:
+def _settings_text(settings: SearchConfig) -> str:
     return json.dumps(dataclasses.asdict(settings), indent=2) + "\n"
 
 
@@ -104,22 +107,22 @@ class Search(base_tuner.BaseTuner):
         trials: at most so many; None for as many as the time allows.
         deadline: of `time.monotonic`; None for none.
         role: alone, chief or worker.
-        say: prints a line.
+        log: prints a line.
     """
 
     def __init__(
         self,
         space: Space,
-        settings: Settings,
+        settings: SearchConfig,
         folder: Path,
         *,
         trials: int | None = None,
         deadline: float | None = None,
         role: str = "alone",
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
     ) -> None:
         self.space, self.settings, self.folder = space, settings, folder.resolve()
-        self.deadline, self.role, self.say = deadline, role, say
+        self.deadline, self.role, self.log = deadline, role, log
         self.last_moment: Callable[[], float | None] | None = None
         config = self.config(keras_tuner.HyperParameters())
         self.epochs = config.epochs
@@ -128,7 +131,7 @@ class Search(base_tuner.BaseTuner):
         oracle = make_oracle(settings.tuner, objective, max_trials=trials, epochs=self.epochs, seed=settings.seed)
         oracle.verbose, oracle.deadline = 0, deadline
         self.full_oracle = oracle
-        with contextlib.redirect_stdout(None):  # KerasTuner says that it reloads
+        with contextlib.redirect_stdout(None):  # KerasTuner prints that it reloads
             super().__init__(oracle, _Drawing(self), str(self.folder.parent), self.folder.name)
 
     def config(self, hp: keras_tuner.HyperParameters) -> TrainConfig:
@@ -182,7 +185,7 @@ class Search(base_tuner.BaseTuner):
             with Heartbeat(self.oracle, self.tuner_id) if self.role == "worker" else contextlib.nullcontext():
                 self._try_run_and_update_trial(trial)
             self.oracle.end_trial(trial)
-            self._tell(self.oracle.get_trial(trial.trial_id))
+            self._log_trial(self.oracle.get_trial(trial.trial_id))
 
     def serve(self, address: str) -> None:
         """Hand out trials to workers, as the chief of KerasTuner's distributed mode, until there are no more.
@@ -199,24 +202,24 @@ class Search(base_tuner.BaseTuner):
         except RuntimeError as error:
             raise UsageError(f"cannot listen at {address}; is the port taken? give another --address") from error
         server.start()
-        told, over_since = len(oracle.end_order), None
+        logged, over_since = len(oracle.end_order), None
         try:
             while over_since is None or time.monotonic() - over_since < LINGER_SECONDS:
                 time.sleep(0.2)
-                for trial_id in oracle.end_order[told:]:
-                    self._tell(oracle.trials[trial_id])
-                    told += 1
+                for trial_id in oracle.end_order[logged:]:
+                    self._log_trial(oracle.trials[trial_id])
+                    logged += 1
                 if servicer.stop_triggered and not oracle.ongoing_trials and over_since is None:
                     over_since = time.monotonic()
         finally:
             server.stop(1.0).wait()
 
     def set_deadline(self) -> None:
-        """Ask `last_moment`, where there is one, when trials must end: what is the best trial changes it."""
+        """Set when trials must end, by `last_moment` where there is one: it depends on the best trial so far."""
         if self.last_moment is not None:
             self.deadline = self.full_oracle.deadline = self.last_moment()
 
-    def _tell(self, trial: Any) -> None:
+    def _log_trial(self, trial: Any) -> None:
         self.set_deadline()
         best = self.oracle.get_best_trials(1)[0]
         name = self.settings.objective
@@ -226,7 +229,7 @@ class Search(base_tuner.BaseTuner):
             found = f"failed: {failure_of(self.trial_folder(trial.trial_id))}"
         so_far = f"; best {best.score:.4f}, trial {best.trial_id}" if best.score is not None else ""
         left = "" if self.deadline is None else f"; {max(0, self.deadline - time.monotonic()) / 60:.1f} minutes left"
-        self.say(f"trial {trial.trial_id}  {found}{so_far}{left}")
+        self.log(f"trial {trial.trial_id}  {found}{so_far}{left}")
 
     def save(self) -> None:
         """The oracle saves itself."""
@@ -236,12 +239,12 @@ class Search(base_tuner.BaseTuner):
             self.full_oracle.reload()
 
     def _get_tuner_fname(self) -> str:
-        """What is there, where a search is to go on."""
+        """A file that exists where there is a search to resume."""
         return str(self.folder / "oracle.json")
 
 
 class _Drawing(keras_tuner.HyperModel):
-    """What KerasTuner asks for the names of hyperparameters; it builds no network."""
+    """KerasTuner calls it for the names of hyperparameters; it builds no network."""
 
     def __init__(self, search: Search) -> None:
         super().__init__()
@@ -254,7 +257,7 @@ class _Drawing(keras_tuner.HyperModel):
 def failure_of(folder: Path) -> str:
     """Why a trial failed, in one line."""
     path = folder / FAILURE
-    return path.read_text("utf-8").strip() if path.exists() else "its worker said nothing"
+    return path.read_text("utf-8").strip() if path.exists() else "its worker gave no reason"
 
 
 @contextlib.contextmanager
@@ -271,7 +274,7 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def be(role: str, name: str, address: str) -> None:
+def set_role(role: str, name: str, address: str) -> None:
     """Tell KerasTuner, by its own variables, which part of a search this process is."""
     ip, _, port = address.rpartition(":")
     if not ip or not port.isdecimal():

@@ -1,7 +1,7 @@
 """Search spaces: functions from hyperparameters to a config.
 
-A space of your own is such a function, named `space`, in a file: `python -m tuning path/to/file.py`. It starts from a
-recipe and changes it with `dataclasses.replace`; choices that only mean something beside another one stand in
+A space of your own is such a function, named `space`, in a file: `resnet-keras tune path/to/file.py`. It starts from a
+recipe and changes it with `dataclasses.replace`; choices that depend on another one stand in
 `hp.conditional_scope`.
 """
 

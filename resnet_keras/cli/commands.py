@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.errors import UsageError, require, unknown
+from resnet_keras.errors import UsageError, needs_extra, require, unknown
 from resnet_keras.experiments.settings import Settings
 from resnet_keras.serving.options import ServerOptions
 
@@ -148,7 +148,7 @@ class Explain:
 
     def run(self) -> None:
         from resnet_keras.inference.explain import explain
-        from resnet_keras.reports.run import write_explanation
+        from resnet_keras.reports.plots import write_explanation
 
         output = Path(self.output or f"{Path(self.image).stem}-explained.png").expanduser()
         if output.resolve() == Path(self.image).expanduser().resolve():
@@ -264,7 +264,8 @@ class Serve(ServerOptions):
     """Serve models over TensorFlow Serving's API: gRPC, REST and a page to try them on."""
 
     def run(self) -> None:
-        from resnet_keras.serving.server import serve
+        with needs_extra("serve", "serve"):
+            from resnet_keras.serving.server import serve
 
         serve(self)
 

@@ -16,7 +16,7 @@ from resnet_keras.data.splits import ArraySplit
 from resnet_keras.export.servable import export_servable
 from resnet_keras.inference.evaluate import evaluate
 from resnet_keras.inference.predict import predict
-from resnet_keras.serving.client import Answer, Client
+from resnet_keras.serving.client import Reply, ServerClient
 from resnet_keras.serving.process import server_process
 from resnet_keras.training.trainer import train
 
@@ -56,10 +56,10 @@ def ask_in_new_process(version: Path, image: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def ask_server(base: Path, image: Path) -> Answer:
+def ask_server(base: Path, image: Path) -> Reply:
     """The answer that a server of a model's folder gives over REST; it runs for that long."""
     with server_process(["--model_name", base.name, "--model_base_path", str(base)]) as server:
-        (answer,) = Client((str(image),), server=server.rest, model=base.name).ask()
+        (answer,) = ServerClient(server.rest, base.name).send([str(image)])
     if answer.error is not None:
         raise RuntimeError(f"the server gave no answer: {answer.error}")
     return answer

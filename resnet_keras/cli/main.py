@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_keras.cli.client_command import Client
 from resnet_keras.cli.commands import (
     Degradation,
     Demo,
@@ -25,12 +26,12 @@ from resnet_keras.cli.commands import (
     Train,
 )
 from resnet_keras.cli.flags import fill
+from resnet_keras.cli.tune import Tune, with_run_dir
 from resnet_keras.config.recipes import RECIPES, recipe, recipe_summary
 from resnet_keras.config.train import TrainConfig, config_from_json
 from resnet_keras.errors import HostLost, UsageError, reason, unknown
 from resnet_keras.experiments.settings import Settings
 from resnet_keras.experiments.table import EXPERIMENTS, named_experiment
-from resnet_keras.serving.client import Client
 from resnet_keras.serving.options import in_tyro_form
 from resnet_keras.startup import import_tensorflow
 from resnet_keras.version import __version__
@@ -39,11 +40,24 @@ FOLDER_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQ
 
 
 Command = (
-    Demo | Train | Evaluate | Predict | Explain | Export | Rollback | Serve | Client | Degradation | Experiment | Models
+    Demo
+    | Train
+    | Tune
+    | Evaluate
+    | Predict
+    | Explain
+    | Export
+    | Rollback
+    | Serve
+    | Client
+    | Degradation
+    | Experiment
+    | Models
 )
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
     "train": Train,
+    "tune": Tune,
     "evaluate": Evaluate,
     "predict": Predict,
     "explain": Explain,
@@ -63,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = _parse(words)
         if command is not None:
+            if isinstance(command, Tune | Serve):
+                command.check()
             if not isinstance(command, Models | Client):
                 _import_tensorflow()
             command.run()
@@ -128,6 +144,8 @@ def _parse(words: list[str]) -> Command | None:
         return None
     if name == "serve":
         rest = in_tyro_form(rest)
+    if name == "tune":
+        rest = with_run_dir(rest)
     return fill(COMMANDS[name], rest, f"resnet-keras {name}")
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.experiments.finding import Plot, Table
 from resnet_keras.experiments.grid import Trained
-from resnet_keras.reports.run import COLOURS
+from resnet_keras.reports.plots import COLOURS
 
 MARKERS = "osD^vPX"
 

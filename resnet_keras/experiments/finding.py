@@ -1,7 +1,6 @@
 """What an experiment found, and how it is left: sentences, images, tables, and a page that stands on its own."""
 
 import csv
-import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from resnet_keras.config.run_folder import REPORT
-from resnet_keras.files import json_text, whole, write_text
-from resnet_keras.reports.run import PAGE, image_tag, pairs_table, png_of
+from resnet_keras.files import atomic_write, json_text, write_text
+from resnet_keras.reports.html import Image, rows_of, write_page
+from resnet_keras.reports.plots import png_of
 
 SUMMARY = "summary.json"
 Table = Sequence[dict[str, Any]]
@@ -50,22 +50,24 @@ class Finding:
 
 def write_finding(folder: Path, finding: Finding) -> None:
     """Write `report.html`, `summary.json`, `runs.csv`, and a PNG and a CSV file for each image."""
-    parts = [f"<p>{html.escape(sentence)}</p>" for sentence in finding.sentences[1:]]
-    for plot in finding.plots:
-        png = png_of(plot.figure)
-        with whole(folder / f"{plot.name}.png") as beside:
-            beside.write_bytes(png)
+    images = [Image(png_of(plot.figure), plot.words) for plot in finding.plots]
+    for plot, image in zip(finding.plots, images, strict=True):
+        with atomic_write(folder / f"{plot.name}.png") as beside:
+            beside.write_bytes(image.png)
         write_text(folder / f"{plot.name}.csv", csv_text(plot.numbers))
-        parts += [f"<h2>{html.escape(plot.words)}</h2>", image_tag(png, plot.words)]
-    if finding.means:
-        parts += ["<h2>Nets</h2>", html_table(finding.means)]
-    parts += ["<h2>Runs</h2>", html_table(finding.table), "<h2>Protocol</h2>", pairs_table(finding.protocol)]
-    page = PAGE.format(
-        title=html.escape(finding.title), summary=html.escape(finding.sentences[0]), body="\n".join(parts)
-    )
     write_text(folder / "runs.csv", csv_text(finding.table))
     write_text(folder / SUMMARY, json_text(finding.to_dict()) + "\n")
-    write_text(folder / REPORT, page)
+    write_page(
+        folder / REPORT,
+        "finding.html",
+        title=finding.title,
+        summary=finding.sentences[0],
+        sentences=finding.sentences[1:],
+        plots=images,
+        nets=rows_of(finding.means) if finding.means else None,
+        runs=rows_of(finding.table),
+        protocol=finding.protocol,
+    )
 
 
 def csv_text(rows: Table) -> str:
@@ -75,16 +77,3 @@ def csv_text(rows: Table) -> str:
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()
-
-
-def html_table(rows: Table) -> str:
-    """Rows as a table; numbers to four digits."""
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in rows[0])
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row.values())}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, int):
-        return f"<td class=number>{value:,}</td>"
-    return f"<td class=number>{value:.4g}</td>" if isinstance(value, float) else f"<td>{html.escape(str(value))}</td>"

@@ -21,9 +21,10 @@ from resnet_keras.experiments.grid import train_all, training_images
 from resnet_keras.experiments.settings import Net, Settings, from_identity, plain, residual
 from resnet_keras.files import json_text, write_text
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.reports.run import COLOURS
-from resnet_keras.training.building import Prepared, image_format_for, network_of
-from resnet_keras.training.record import Row
+from resnet_keras.reports.plots import COLOURS
+from resnet_keras.training.callbacks import Callback
+from resnet_keras.training.record import EpochRow
+from resnet_keras.training.setup import TrainingSetup, image_format_for, network_of
 
 KEPT = "gradients.json"
 KINDS = (plain, residual, from_identity)
@@ -64,27 +65,24 @@ def at_start(net: Net, settings: Settings, source: Source, seed: int) -> list[fl
     return gradient_norms(network, *training_images(source, shape, config.batch_size))
 
 
-class Along:
-    """A watcher that measures at the start and after each epoch, and keeps it in the run's folder."""
+class Along(Callback):
+    """Measures at the start and after each epoch, and writes the results into the run folder."""
 
-    def __init__(self, prepared: Prepared) -> None:
-        self._prepared = prepared
-        self._path = Path(str(prepared.config.run_dir)) / KEPT
-        self._batch = training_images(prepared.source, prepared.shape, prepared.config.batch_size)
+    def __init__(self, setup: TrainingSetup) -> None:
+        self._setup = setup
+        self._path = Path(str(setup.config.run_dir)) / KEPT
+        self._batch = training_images(setup.source, setup.shape, setup.config.batch_size)
 
-    def begin(self, step: int) -> None:
-        if step == 0:  # a run that goes on was measured at its start
+    def on_train_begin(self, step: int) -> None:
+        if step == 0:  # a resumed run was measured at its start
             self._measure(step)
 
-    def steps(self, step: int, totals: Any) -> None:
-        pass
-
-    def epoch(self, row: Row, tested: Evaluation | None) -> None:
-        self._measure(int(row["epoch"]) * self._prepared.steps_per_epoch)
+    def on_epoch_end(self, row: EpochRow, test: Evaluation | None) -> None:
+        self._measure(int(row["epoch"]) * self._setup.steps_per_epoch)
 
     def _measure(self, step: int) -> None:
         kept = json.loads(self._path.read_text("utf-8")) if self._path.is_file() else {}
-        kept[str(step)] = gradient_norms(self._prepared.network, *self._batch)
+        kept[str(step)] = gradient_norms(self._setup.network, *self._batch)
         write_text(self._path, json_text(kept) + "\n")
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
 from resnet_keras.models.saved import load_model
-from resnet_keras.training.building import Prepared
-from resnet_keras.training.loop import Watcher
-from resnet_keras.training.record import Row, read_table
-from resnet_keras.training.trainer import train
+from resnet_keras.training import trainer
+from resnet_keras.training.callbacks import MakeCallback
+from resnet_keras.training.record import EpochRow, read_table
+from resnet_keras.training.reporters import all_reporters
 
 MARK, MEASURED = "experiment.json", "measured.json"
 
@@ -45,7 +45,7 @@ class Trained:
     parameters: int
     steps: int
     seconds: float
-    epochs: tuple[Row, ...]
+    epochs: tuple[EpochRow, ...]
     """The table of the run: `loss` and `accuracy` of the training batches, `val_accuracy` of the test split."""
     folder: Path
 
@@ -74,7 +74,6 @@ PROTOCOL = (
     "precision",
 )
 """Fields of the config that a page of an experiment says."""
-Watching = Callable[[Prepared], Watcher]
 
 
 def open_folder(settings: Settings, name: str) -> Path:
@@ -112,7 +111,7 @@ def protocol_of(settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 def train_all(
-    nets: Sequence[Net], settings: Settings, source: Source, folder: Path, watchers: Sequence[Watching] = ()
+    nets: Sequence[Net], settings: Settings, source: Source, folder: Path, reporters: Sequence[MakeCallback] = ()
 ) -> Iterator[Trained]:
     """Train each net with each seed, seed after seed, and yield it.
 
@@ -122,7 +121,7 @@ def train_all(
     for seed in range(settings.seed, settings.seed + settings.seeds):
         for net in nets:
             run = folder / f"{net.name}-seed{seed}"
-            trained = _train(net, seed, settings, source, run, watchers)
+            trained = _train(net, seed, settings, source, run, reporters)
             done += 1
             left = (time.perf_counter() - started) / done * (total - done)
             if not settings.quiet:
@@ -133,10 +132,13 @@ def train_all(
             keras.utils.clear_session()
 
 
-def _train(net: Net, seed: int, settings: Settings, source: Source, run: Path, watchers: Sequence[Watching]) -> Trained:
+def _train(
+    net: Net, seed: int, settings: Settings, source: Source, run: Path, reporters: Sequence[MakeCallback]
+) -> Trained:
     config = net.config(settings, seed, str(run))
     # An epoch of digits takes a second or two; longer ones show how they go.
-    result = train(config, quiet=settings.quiet or settings.data == "digits", watchers=watchers)
+    quiet = settings.quiet or settings.data == "digits"
+    result = trainer.run(config, quiet=quiet, reporters=[*all_reporters(quiet), *reporters])
     path = run / MEASURED
     if not path.is_file():
         measured = _measure(result.model, source, config.batch_size)

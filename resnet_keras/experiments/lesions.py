@@ -18,7 +18,7 @@ from resnet_keras.experiments.curves import MARKERS, means_table
 from resnet_keras.experiments.finding import Finding, Plot
 from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.settings import Settings, plain, residual
-from resnet_keras.reports.run import COLOURS
+from resnet_keras.reports.plots import COLOURS
 
 KINDS = ("plain", "residual")
 REMOVED, SWAPPED, SEVERAL = "removed", "swapped with the next", "several removed"

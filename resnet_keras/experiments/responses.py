@@ -18,7 +18,7 @@ from resnet_keras.experiments.curves import as_rows, means_table
 from resnet_keras.experiments.finding import Finding, Plot
 from resnet_keras.experiments.grid import train_all, training_images
 from resnet_keras.experiments.settings import Settings, plain, residual
-from resnet_keras.reports.run import COLOURS
+from resnet_keras.reports.plots import COLOURS
 
 IMAGES = 512
 CLEARLY = 0.9

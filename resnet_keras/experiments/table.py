@@ -81,7 +81,7 @@ def run_experiment(name: str, settings: Settings) -> tuple["Finding", Path]:
     """
     from resnet_keras.experiments.finding import write_finding
     from resnet_keras.experiments.grid import open_folder, protocol_of
-    from resnet_keras.training.building import image_format_for, source_of
+    from resnet_keras.training.setup import image_format_for, source_of
 
     module, _, function = named_experiment(name).function.partition(":")
     run: Callable[[Settings, Source, Path], Any] = getattr(

@@ -21,7 +21,7 @@ from resnet_keras.export.calibration import open_calibration, prove
 from resnet_keras.export.floating import emit_float
 from resnet_keras.export.lowering import in_float32, lower
 from resnet_keras.export.operations import Operation
-from resnet_keras.files import whole, writing_to
+from resnet_keras.files import atomic_write, writing_to
 from resnet_keras.inference.predict import model_labels
 from resnet_keras.models.saved import classifier
 from resnet_keras.startup import standard_error_held
@@ -93,7 +93,7 @@ def export_file(
         raise RuntimeError(f"{format} differs from {given.name} by {apart:.2g} in a probability; not exported")
     with writing_to(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file) as beside:
+        with atomic_write(file) as beside:
             beside.write_bytes(content)
     return file
 

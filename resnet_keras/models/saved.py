@@ -7,15 +7,15 @@ import keras
 
 from resnet_keras.config.run_folder import MODEL
 from resnet_keras.errors import UsageError, reason
-from resnet_keras.files import whole
-from resnet_keras.models import blocks  # noqa: F401  (registers the classes that a .keras file names)
+from resnet_keras.files import atomic_write
+from resnet_keras.models import blocks, preprocessing  # noqa: F401  (register the classes that a .keras file names)
 from resnet_keras.models.registry import OFFER, packaged
 
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Save a `.keras` file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as beside:
+    with atomic_write(path) as beside:
         model.save(beside)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from resnet_keras.serving.loaded import Answer, LoadedVersion
+from resnet_keras.serving.config_files import Batching
+from resnet_keras.serving.loaded import LoadedVersion, OutputArrays
 from resnet_keras.serving.metrics import Metrics
-from resnet_keras.serving.settings import Batching
 from resnet_keras.serving.status import Code, ServingError, invalid
 
 Key = tuple[LoadedVersion, str, tuple[str, ...], tuple[tuple[str, str, tuple[int, ...]], ...]]
@@ -25,7 +25,7 @@ class Task:
     inputs: Mapping[str, np.ndarray]
     rows: int
     since: float = field(default_factory=time.monotonic)
-    answer: "Future[Answer]" = field(default_factory=Future)
+    answer: "Future[OutputArrays]" = field(default_factory=Future)
 
 
 @dataclass
@@ -43,22 +43,22 @@ class Batch:
 class Batcher:
     """Runs requests in batches on threads of its own, which all models share."""
 
-    def __init__(self, settings: Batching, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
-        self._largest = settings.max_execution_batch_size or settings.max_batch_size
+    def __init__(self, parameters: Batching, metrics: Metrics) -> None:
+        self._parameters, self._metrics = parameters, metrics
+        self._largest = parameters.max_execution_batch_size or parameters.max_batch_size
         self._queues: dict[Key, deque[Batch]] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._threads = [
-            threading.Thread(target=self._work, name=settings.thread_pool_name, daemon=True)
-            for _ in range(settings.num_batch_threads)
+            threading.Thread(target=self._work, name=parameters.thread_pool_name, daemon=True)
+            for _ in range(parameters.num_batch_threads)
         ]
         for thread in self._threads:
             thread.start()
 
     def run(
         self, version: LoadedVersion, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
-    ) -> Answer:
+    ) -> OutputArrays:
         """As `LoadedVersion.run`, in company.
 
         Raises:
@@ -71,9 +71,9 @@ class Batcher:
             tuple(sorted(outputs)),
             tuple((name, str(inputs[name].dtype), inputs[name].shape[1:]) for name in sorted(inputs)),
         )
-        if rows > self._settings.max_batch_size:
-            raise invalid(f"Task size {rows} is larger than maximum input batch size {self._settings.max_batch_size}")
-        if rows > self._largest and not self._settings.enable_large_batch_splitting:
+        if rows > self._parameters.max_batch_size:
+            raise invalid(f"Task size {rows} is larger than maximum input batch size {self._parameters.max_batch_size}")
+        if rows > self._largest and not self._parameters.enable_large_batch_splitting:
             raise invalid(f"Task size {rows} is larger than maximum batch size {self._largest}")
         ends = [*range(self._largest, rows, self._largest), rows]
         parts = [
@@ -94,7 +94,7 @@ class Batcher:
             # The last batch is open while a task fits into it.
             free = self._largest - queue[-1].rows if queue else 0
             batches = len(queue) + sum(task.rows > free for task in tasks[:1]) + len(tasks) - 1
-            if batches > self._settings.max_enqueued_batches:
+            if batches > self._parameters.max_enqueued_batches:
                 waiting = sum(len(batch.tasks) for batch in queue)
                 raise ServingError(
                     Code.UNAVAILABLE,
@@ -122,7 +122,7 @@ class Batcher:
         """When the first batch of a queue may run: at once where it is full or others wait behind it."""
         if len(queue) > 1 or queue[0].rows >= self._largest or self._closing:
             return 0.0
-        return queue[0].tasks[0].since + self._settings.batch_timeout_micros / 1e6
+        return queue[0].tasks[0].since + self._parameters.batch_timeout_micros / 1e6
 
     def _seconds_to_wait(self) -> float | None:
         due = [self._due(queue) for queue in self._queues.values()]
@@ -145,7 +145,7 @@ class Batcher:
     def _process(self, key: Key, batch: Batch) -> None:
         now = time.monotonic()
         for task in batch.tasks:
-            self._metrics.queued(self._settings.thread_pool_name, (now - task.since) * 1e6)
+            self._metrics.queued(self._parameters.thread_pool_name, (now - task.since) * 1e6)
         self._answer(key, batch)
 
     def _answer(self, key: Key, batch: Batch) -> None:
@@ -161,9 +161,9 @@ class Batcher:
         for task, answer in zip(batch.tasks, answers, strict=True):
             task.answer.set_result(answer)
 
-    def _together(self, key: Key, batch: Batch) -> list[Answer]:
+    def _together(self, key: Key, batch: Batch) -> list[OutputArrays]:
         version, signature, outputs, _ = key
-        sizes = [size for size in self._settings.allowed_batch_sizes if size >= batch.rows]
+        sizes = [size for size in self._parameters.allowed_batch_sizes if size >= batch.rows]
         padding = min(sizes) - batch.rows if sizes else 0
         inputs = {}
         for name in batch.tasks[0].inputs:

@@ -1,20 +1,22 @@
-"""What REST and gRPC have in common: a request's way to a version, through the batcher or not, and its count."""
+"""What REST and gRPC have in common: a request's path to a version, through the batcher or not, and its count."""
 
-import threading
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from resnet_keras.serving.batching import Batcher
-from resnet_keras.serving.loaded import Answer, LoadedVersion
-from resnet_keras.serving.manager import Manager
+from resnet_keras.serving.config_files import Batching
+from resnet_keras.serving.loaded import LoadedVersion, OutputArrays
+from resnet_keras.serving.manager import Manager, ModelSpec
 from resnet_keras.serving.metrics import Metrics
 from resnet_keras.serving.options import ServerOptions
-from resnet_keras.serving.settings import Batching
-from resnet_keras.serving.status import Code, ServingError, invalid
+from resnet_keras.serving.status import Code, ServingError, internal_errors, invalid
 
 SIGNATURES = "signature_def"
 CALLS_WITHOUT_EXAMPLES = (
@@ -22,8 +24,27 @@ CALLS_WITHOUT_EXAMPLES = (
 )
 
 
+@dataclass
+class Counted:
+    """The labels that a request is counted under."""
+
+    model: str
+    method: str
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The outputs of a request, and the version and signature that gave them."""
+
+    model: str
+    version: int
+    signature: str
+    outputs: OutputArrays
+    dtypes: Mapping[str, tf.DType]
+
+
 class Core:
-    """The models, and everything that is asked of them.
+    """The models, and what both APIs do with them.
 
     Args:
         options: the server's flags.
@@ -37,57 +58,72 @@ class Core:
         self.options, self.metrics = options, Metrics()
         self.manager = Manager(options, self.metrics, config)
         self._batcher = Batcher(batching, self.metrics) if batching else None
-        self._limit = threading.BoundedSemaphore(options.max_waiting_requests)
 
-    def admit(self) -> None:
-        """Count a request in. Raises `ServingError` (UNAVAILABLE) where too many wait; else `done` must follow."""
-        if not self._limit.acquire(blocking=False):
-            raise ServingError(
-                Code.UNAVAILABLE, f"{self.options.max_waiting_requests} requests are under way or wait; try again later"
-            )
+    @contextlib.contextmanager
+    def counted(self, entrypoint: str, model: str = "", method: str = "") -> Iterator[Counted]:
+        """Count and time the request of the block, in which every error becomes a `ServingError`.
 
-    def done(self) -> None:
-        self._limit.release()
+        Args:
+            entrypoint: REST or GRPC.
+            model: its name. Where it is known only later, set it on the object that the block gets.
+            method: predict, status, ...; as `model`.
+        """
+        started, counted = time.perf_counter(), Counted(model, method)
+
+        def count(code: Code) -> None:
+            known = counted.model if self.manager.has_model(counted.model) else ""
+            self.metrics.request(known, code, counted.method, entrypoint, (time.perf_counter() - started) * 1e6)
+
+        try:
+            with internal_errors():
+                yield counted
+        except ServingError as error:
+            count(error.code)
+            raise
+        count(Code.OK)
 
     def predict(
         self,
-        version: LoadedVersion,
+        spec: ModelSpec,
         signature: str,
-        inputs: Mapping[str, np.ndarray],
+        read_inputs: Callable[[LoadedVersion], Mapping[str, np.ndarray]],
         output_filter: Sequence[str] = (),
-    ) -> Answer:
-        """The outputs of a signature; all of them where none is named."""
-        outputs = version.check(signature, inputs, output_filter)
-        started = time.perf_counter()
-        if self._batcher:
-            answer = self._batcher.run(version, signature, inputs, outputs)
-        else:
-            answer = version.run(signature, inputs, outputs)
-        self.metrics.run(version.name, (time.perf_counter() - started) * 1e6)
-        return answer
+    ) -> Predicted:
+        """Run a signature. Every request takes this path; an API only reads requests and writes answers.
 
-    def count(self, model: str, error: ServingError | None, api: str, entrypoint: str, started: float) -> None:
-        """Count an answered request, which began at `started` of `time.perf_counter`."""
-        known = model if self.manager.knows(model) else ""
-        code = error.code if error else Code.OK
-        self.metrics.request(known, code, api, entrypoint, (time.perf_counter() - started) * 1e6)
+        Args:
+            spec: the model and its version, which is held until the outputs are there.
+            signature: its name.
+            read_inputs: gives the inputs as arrays. It gets the version, as JSON cannot be read without its dtypes.
+            output_filter: the outputs to return; all of them where empty.
 
-    def status(
-        self, name: str, number: int | None = None, label: str | None = None
-    ) -> get_model_status_pb2.GetModelStatusResponse:
+        Raises:
+            ServingError: no such version, signature, input or output; inputs of a wrong dtype or shape; a full queue.
+        """
+        with self.manager.version(spec) as version:
+            inputs = read_inputs(version)
+            names = version.check(signature, inputs, output_filter)
+            run = self._batcher.run if self._batcher else LoadedVersion.run
+            started = time.perf_counter()
+            outputs = run(version, signature, inputs, names)
+            self.metrics.run(version.name, (time.perf_counter() - started) * 1e6)
+            dtypes = {name: version.outputs_of(signature)[name].dtype for name in outputs}
+            return Predicted(version.name, version.version, signature, outputs, dtypes)
+
+    def status(self, spec: ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
         """The states of a model's versions."""
         response = get_model_status_pb2.GetModelStatusResponse()
         states = get_model_status_pb2.ModelVersionStatus.State
-        for version, state in self.manager.states(name, number, label).items():
-            told = response.model_version_status.add(version=version, state=states.Value(state.state))
-            told.status.SetInParent()
+        for version, state in self.manager.states(spec).items():
+            row = response.model_version_status.add(version=version, state=states.Value(state.state))
+            row.status.SetInParent()
             if state.error:
-                told.status.error_code = int(state.error.code)  # type: ignore[assignment]
-                told.status.error_message = state.error.message
+                row.status.error_code = int(state.error.code)  # type: ignore[assignment]
+                row.status.error_message = state.error.message
         return response
 
     def metadata(
-        self, name: str, number: int | None = None, label: str | None = None, fields: Sequence[str] = (SIGNATURES,)
+        self, spec: ModelSpec, fields: Sequence[str] = (SIGNATURES,)
     ) -> tuple[get_model_metadata_pb2.GetModelMetadataResponse, get_model_metadata_pb2.SignatureDefMap]:
         """The signatures of a version, packed as gRPC has them and plain."""
         if not fields:
@@ -97,7 +133,7 @@ class Core:
                 raise invalid(f"Metadata field {field} is not supported")
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         signatures = get_model_metadata_pb2.SignatureDefMap()
-        with self.manager.version(name, number, label) as version:
+        with self.manager.version(spec) as version:
             response.model_spec.name = version.name
             response.model_spec.version.value = version.version
             for key, signature in version.signatures.items():

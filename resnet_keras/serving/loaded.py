@@ -19,13 +19,12 @@ from resnet_keras.serving.tensors import to_array
 
 DEFAULT_SIGNATURE = "serving_default"
 MOST_WARMUP_REQUESTS = 1000
-Answer = dict[str, np.ndarray]
-Run = Callable[[str, Mapping[str, np.ndarray], Sequence[str]], Answer]
-"""From a signature, checked inputs and the names of outputs to the outputs."""
+OutputArrays = dict[str, np.ndarray]
+"""The outputs of a request by their names."""
 
 
 @dataclass(frozen=True)
-class Spec:
+class TensorInfo:
     """One input or output of a signature."""
 
     tensor: str
@@ -75,11 +74,11 @@ class LoadedVersion:
         except Exception as error:  # a damaged graph shows itself in a dozen kinds of error
             raise ServingError(Code.INTERNAL, f"{self.folder} cannot be loaded: {error}") from error
 
-    def inputs_of(self, signature: str) -> Mapping[str, Spec]:
+    def inputs_of(self, signature: str) -> Mapping[str, TensorInfo]:
         """Raises KeyError for a signature that is not there."""
         return self._inputs[signature]
 
-    def outputs_of(self, signature: str) -> Mapping[str, Spec]:
+    def outputs_of(self, signature: str) -> Mapping[str, TensorInfo]:
         return self._outputs[signature]
 
     def check(self, signature: str, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str]) -> list[str]:
@@ -114,7 +113,7 @@ class LoadedVersion:
             raise invalid(f"duplicate output tensor alias: {twice}")
         return list(output_filter) or sorted(known)
 
-    def run(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> Answer:
+    def run(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> OutputArrays:
         """The outputs for inputs that `check` let pass."""
         key = (signature, tuple(sorted(inputs)), tuple(sorted(outputs)))
         if key not in self._callables:
@@ -126,7 +125,7 @@ class LoadedVersion:
         return dict(zip(key[2], values, strict=True))
 
     def warm_up(self, times: int) -> int:
-        """Answer the requests that the version brought along; returns their number."""
+        """Run the requests that are stored beside the SavedModel; returns their number."""
         path, requests = self.folder / REQUESTS, 0
         if not path.is_file():
             return 0
@@ -175,9 +174,9 @@ class LoadedVersion:
         self._session.close()
 
 
-def _specs(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, Spec]:
+def _specs(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, TensorInfo]:
     return {
-        name: Spec(info.name, tf.as_dtype(info.dtype), tf.TensorShape(_sizes(info.tensor_shape)))
+        name: TensorInfo(info.name, tf.as_dtype(info.dtype), tf.TensorShape(_sizes(info.tensor_shape)))
         for name, info in infos.items()
     }
 

@@ -27,9 +27,18 @@ START, LOADING, AVAILABLE, UNLOADING, END = "START", "LOADING", "AVAILABLE", "UN
 PLATFORM = "tensorflow"
 
 
+@dataclass(frozen=True)
+class ModelSpec:
+    """The model that a request names, and the version: by number, by label, or the newest."""
+
+    name: str = ""
+    version: int | None = None
+    label: str | None = None
+
+
 @dataclass
 class VersionState:
-    """A version on its way."""
+    """The state of one version."""
 
     state: str = START
     error: ServingError | None = None
@@ -209,7 +218,7 @@ class Manager:
                 state.retry_at = time.monotonic() + max(0, self._options.load_retry_interval_micros) / 1e6
             log.warning("%s version %d cannot be loaded: %s", name, number, known.message)
             return
-        settle()
+        freeze_gc()
         with self._lock:
             state.state, state.error, state.loaded = AVAILABLE, None, loaded
         log.info("%s version %d is served (loaded in %.1f s)", name, number, time.monotonic() - started)
@@ -233,53 +242,52 @@ class Manager:
         if loaded is not None:
             loaded.close()
             del loaded
-            settle()
+            freeze_gc()
         with self._lock:
             state.state = END
         log.info("%s version %d is served no more", model.config.name, number)
 
     @contextlib.contextmanager
-    def version(self, name: str, number: int | None = None, label: str | None = None) -> Iterator[LoadedVersion]:
-        """The version that a request asks for, held until it is answered. The newest where none is named.
+    def version(self, spec: ModelSpec) -> Iterator[LoadedVersion]:
+        """The version that a request names, held until it is answered.
 
         Raises:
             ServingError: NOT_FOUND, or INVALID_ARGUMENT for a label that is not there.
         """
-        if not name:
+        if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         with contextlib.ExitStack() as held:
             with self._lock:
-                model = self._models.get(name)
-                if label is not None:
-                    number = self._labelled(model, label)
-                chosen = number
+                model = self._models.get(spec.name)
+                number = chosen = self._number(model, spec)
                 if model and chosen is None:
                     chosen = max(model.available, default=None)
                 state = model.versions.get(chosen) if model and chosen is not None else None
                 if state is None or state.state != AVAILABLE or state.loaded is None:
-                    asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-                    raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {asked}")
+                    missing = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
+                    raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {missing}")
                 loaded = held.enter_context(state.loaded)
             yield loaded
 
-    def _labelled(self, model: Model | None, label: str) -> int:
-        if model is None or label not in model.labels:
-            raise invalid(f"Unrecognized servable version label: {label}")
-        return model.labels[label]
+    def _number(self, model: Model | None, spec: ModelSpec) -> int | None:
+        if spec.label is None:
+            return spec.version
+        if model is None or spec.label not in model.labels:
+            raise invalid(f"Unrecognized servable version label: {spec.label}")
+        return model.labels[spec.label]
 
-    def states(self, name: str, number: int | None = None, label: str | None = None) -> dict[int, VersionState]:
+    def states(self, spec: ModelSpec) -> dict[int, VersionState]:
         """The versions of a model, newest first, or one of them. Raises `ServingError` where there is none."""
         with self._lock:
-            model = self._models.get(name)
-            if label is not None:
-                number = self._labelled(model, label)
+            model = self._models.get(spec.name)
+            number = self._number(model, spec)
             states = model.versions if model else {}
             if number is not None:
                 if number not in states:
-                    raise ServingError(Code.NOT_FOUND, f"Could not find version {number} of model {name}")
+                    raise ServingError(Code.NOT_FOUND, f"Could not find version {number} of model {spec.name}")
                 return {number: states[number]}
             if not states:
-                raise ServingError(Code.NOT_FOUND, f"Could not find any versions of model {name}")
+                raise ServingError(Code.NOT_FOUND, f"Could not find any versions of model {spec.name}")
             return {key: states[key] for key in sorted(states, reverse=True)}
 
     def names(self) -> list[str]:
@@ -287,7 +295,7 @@ class Manager:
         with self._lock:
             return sorted(self._models)
 
-    def knows(self, name: str) -> bool:
+    def has_model(self, name: str) -> bool:
         with self._lock:
             return name in self._models
 
@@ -327,7 +335,7 @@ def _check(entries: list[model_server_config_pb2.ModelConfig]) -> None:
             raise invalid(f"Model {entry.name} requests unsupported platform {entry.model_platform}")
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Keep what is in memory now out of the garbage collector's reach.
 
     It would walk through all of TensorFlow's objects while a request's JSON makes Python's.

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from resnet_keras.errors import UsageError
+
 START_SECONDS = 180
 STOP_SECONDS = 90
 
@@ -29,7 +31,8 @@ def server_process(flags: Sequence[str]) -> Iterator[ServerProcess]:
     """Start `resnet-keras serve` with these flags on two free ports, and stop it at the end.
 
     Raises:
-        RuntimeError: it did not come up; with what it said.
+        UsageError: the flags are wrong, or a library of the extra `serve` is not installed.
+        RuntimeError: the server did not start for another reason.
     """
     rest, grpc = free_ports()
     command = [sys.executable, "-m", "resnet_keras.cli.main", "serve", "--quiet"]
@@ -60,8 +63,10 @@ def _wait_for(process: "subprocess.Popen[str]", port: int) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
-            _, said = process.communicate()
-            raise RuntimeError(f"the server ended with exit code {process.returncode}: {said.strip()}")
+            _, output = process.communicate()
+            if process.returncode == 2:  # its one line is for the user
+                raise UsageError(output.strip().removeprefix("resnet-keras: "))
+            raise RuntimeError(f"the server ended with exit code {process.returncode}: {output.strip()}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.1)

@@ -2,16 +2,15 @@
 
 import asyncio
 import contextlib
-import logging
 import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote
 
+import numpy as np
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from starlette.applications import Starlette
@@ -21,11 +20,11 @@ from starlette.routing import Route
 
 from resnet_keras.serving import rest_json
 from resnet_keras.serving.core import CALLS_WITHOUT_EXAMPLES, Core
-from resnet_keras.serving.loaded import DEFAULT_SIGNATURE
+from resnet_keras.serving.loaded import DEFAULT_SIGNATURE, LoadedVersion
+from resnet_keras.serving.manager import ModelSpec
 from resnet_keras.serving.page import page
 from resnet_keras.serving.status import Code, ServingError, invalid
 
-log = logging.getLogger(__name__)
 WHICH = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 PREDICTION = re.compile(rf"/v1/models/(?P<model>[^/:]+){WHICH}:(?P<method>classify|regress|predict)", re.I | re.A)
 STATUS = re.compile(rf"/v1/models(?:/(?P<model>[^/:]+))?{WHICH}(?:/(?P<metadata>metadata))?", re.I | re.A)
@@ -33,16 +32,6 @@ LARGE = 1 << 20
 """Bytes of a body from which on bodies are taken one at a time: JSON grows twentyfold on its way to Python's lists."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 VERSION_HEADER = "model-version"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a request's path says."""
-
-    model: str = ""
-    version: int | None = None
-    label: str | None = None
-    method: str = ""
 
 
 class RestApi:
@@ -57,6 +46,7 @@ class RestApi:
         self._core = core
         options = core.options
         self._pool = ThreadPoolExecutor(options.workers(options.rest_api_num_threads), "rest")
+        self._places = threading.BoundedSemaphore(options.max_waiting_requests)
         self._one_large = threading.Lock()
         self._room = options.max_request_bytes * 4
         """Bytes of bodies that may be in memory at a time."""
@@ -78,59 +68,60 @@ class RestApi:
             return Response(status_code=404)
         if request.method == "OPTIONS":
             return self._with_cors(_preflight(request))
-        started, asked, error = time.perf_counter(), Asked(), None
-        answer = Response(status_code=500)
+        end = time.perf_counter() + self._core.options.rest_api_timeout_in_ms / 1000
         try:
-            asked = parse_path(request.method, path)
-            answer = await self._answer(request, asked, started + self._core.options.rest_api_timeout_in_ms / 1000)
-        except ServingError as refused:
-            error = refused
-        except ClientDisconnect:
-            error = ServingError(Code.CANCELLED, "the client has gone")
-        except Exception as fault:
-            log.exception("a request failed by a fault of the server's")
-            error = ServingError(Code.INTERNAL, f"{type(fault).__name__}: {fault}")
-        self._core.count(asked.model, error, asked.method, "REST", started)
-        return self._with_cors(_refusal(error) if error else answer)
+            with self._core.counted("REST") as counted:
+                spec, method = parse_path(request.method, path)
+                counted.model, counted.method = spec.name, method
+                response = await self._answer(request, spec, method, end)
+        except ServingError as error:
+            response = _refusal(error)
+        return self._with_cors(response)
 
     @contextlib.contextmanager
-    def _admitted(self) -> Iterator[None]:
-        self._core.admit()
+    def _place(self) -> Iterator[None]:
+        """A place among the requests that may be under way or wait. gRPC's own library keeps count of its requests."""
+        if not self._places.acquire(blocking=False):
+            most = self._core.options.max_waiting_requests
+            raise ServingError(Code.UNAVAILABLE, f"{most} requests are under way or wait; try again later")
         try:
             yield
         finally:
-            self._core.done()
+            self._places.release()
 
-    async def _answer(self, request: Request, asked: Asked, end: float) -> Response:
-        if asked.method == "status":
-            return _json(self._core.status(asked.model, asked.version, asked.label))
-        if asked.method == "metadata":
-            response, signatures = self._core.metadata(asked.model, asked.version, asked.label)
-            spec, signature_def = _text(response.model_spec), _text(signatures)
-            return _json_text(f'{{"model_spec": {spec}, "metadata": {{"signature_def": {signature_def}}}}}')
-        if asked.method != "predict":
+    async def _answer(self, request: Request, spec: ModelSpec, method: str, end: float) -> Response:
+        if method == "status":
+            return _json(self._core.status(spec))
+        if method == "metadata":
+            response, signatures = self._core.metadata(spec)
+            model_spec, signature_def = _text(response.model_spec), _text(signatures)
+            return _json_text(f'{{"model_spec": {model_spec}, "metadata": {{"signature_def": {signature_def}}}}}')
+        if method != "predict":
             raise ServingError(Code.UNIMPLEMENTED, CALLS_WITHOUT_EXAMPLES)
-        with self._admitted():
+        with self._place():
             async with self._body(request, end) as body:
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._pool, partial(self._predict, asked, body, end))
+                return await loop.run_in_executor(self._pool, partial(self._predict, spec, body, end))
 
-    def _predict(self, asked: Asked, body: bytes, end: float) -> Response:
-        if time.perf_counter() > end:  # whoever asked has stopped waiting
+    def _predict(self, spec: ModelSpec, body: bytes, end: float) -> Response:
+        if time.perf_counter() > end:  # the client waits no longer
             raise too_late()
         one = self._one_large if len(body) > LARGE else contextlib.nullcontext()
         with one:
             request = rest_json.parse(body)
-        signature, wanted = rest_json.signature_name(request, DEFAULT_SIGNATURE), rest_json.output_filter(request)
-        with self._core.manager.version(asked.model, asked.version, asked.label) as version:
+        signature, rows = rest_json.signature_name(request, DEFAULT_SIGNATURE), rest_json.in_rows(request)
+
+        def read_inputs(version: LoadedVersion) -> dict[str, np.ndarray]:
             if signature not in version.signatures:
                 raise invalid(f'Serving signature name: "{signature}" not found in signature def')
             with one:
-                inputs, rows = rest_json.read_inputs(request, version.inputs_of(signature))
+                inputs = rest_json.read_inputs(request, version.inputs_of(signature))
             request.clear()
-            answer = self._core.predict(version, signature, inputs, wanted)
-        response = _json_text(rest_json.write_outputs(answer, rows))
-        response.headers[VERSION_HEADER] = str(version.version)
+            return inputs
+
+        predicted = self._core.predict(spec, signature, read_inputs, rest_json.output_filter(request))
+        response = _json_text(rest_json.write_outputs(predicted.outputs, rows))
+        response.headers[VERSION_HEADER] = str(predicted.version)
         return response
 
     @contextlib.asynccontextmanager
@@ -151,10 +142,14 @@ class RestApi:
                         parts.append(part)
             except TimeoutError:
                 raise too_late() from None
+            except ClientDisconnect:
+                raise ServingError(Code.CANCELLED, "the client has gone") from None
             yield b"".join(parts)
         finally:
             self._room += taken
 
+    # Not Starlette's CORSMiddleware: TensorFlow Serving answers every OPTIONS request, refuses those without an http
+    # origin in JSON, and puts all three headers on every answer, whether a request has an origin or not.
     def _with_cors(self, response: Response) -> Response:
         if self._core.options.rest_api_enable_cors_support:
             response.headers["Access-Control-Allow-Origin"] = "*"
@@ -167,8 +162,12 @@ def too_late() -> ServingError:
     return ServingError(Code.DEADLINE_EXCEEDED, "the request took longer than rest_api_timeout_in_ms")
 
 
-def parse_path(method: str, path: str) -> Asked:
-    """What is asked for. Raises `ServingError` (INVALID_ARGUMENT) for a path that is none of the API's."""
+def parse_path(method: str, path: str) -> tuple[ModelSpec, str]:
+    """The model and the call (predict, status, metadata, ...) that a path names.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT for a path that the API does not have.
+    """
     found = {"POST": PREDICTION, "GET": STATUS}.get(method, re.compile("(?!)")).fullmatch(path)
     if found is None:
         raise invalid(f"Malformed request: {method} {path[:1000]}")
@@ -183,7 +182,7 @@ def parse_path(method: str, path: str) -> Asked:
     label = unquote(parts["label"]) if parts["label"] else None
     kind = "predict" if method == "POST" else "status"
     kind = (parts.get("method") or parts.get("metadata") or kind).lower()
-    return Asked(unquote(parts["model"]), version, label, kind)
+    return ModelSpec(unquote(parts["model"]), version, label), kind
 
 
 def _preflight(request: Request) -> Response:

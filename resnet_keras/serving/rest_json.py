@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import tensorflow as tf
 
-from resnet_keras.serving.loaded import Answer, Spec
+from resnet_keras.serving.loaded import OutputArrays, TensorInfo
 from resnet_keras.serving.status import ServingError, invalid
 
 SHOWN = 256
@@ -51,28 +51,33 @@ def signature_name(request: Mapping[str, Any], default: str) -> str:
 
 
 def output_filter(request: Mapping[str, Any]) -> list[str]:
-    """The outputs asked for; TensorFlow Serving knows them in gRPC alone."""
+    """The outputs to return; TensorFlow Serving has this field in gRPC only."""
     names = request.get("output_filter", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise invalid("'output_filter' key must be a list of strings.")
     return names
 
 
-def read_inputs(request: Mapping[str, Any], specs: Mapping[str, Spec]) -> tuple[dict[str, np.ndarray], bool]:
-    """The inputs of a request, and whether they came in rows ("instances") and not in columns ("inputs")."""
+def in_rows(request: Mapping[str, Any]) -> bool:
+    """Whether the inputs come in rows ("instances") and not in columns ("inputs"); the outputs follow them."""
+    return "instances" in request
+
+
+def read_inputs(request: Mapping[str, Any], specs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
+    """The inputs of a request as arrays of the dtypes in `specs`. Raises `ServingError` (INVALID_ARGUMENT)."""
     if "instances" in request and "inputs" in request:
         raise invalid(
             f"JSON Value: {_shown(request)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys "
             "to exist "
         )
     if "instances" in request:
-        return _rows(request, specs), True
+        return _rows(request, specs)
     if "inputs" in request:
-        return _columns(request["inputs"], specs), False
+        return _columns(request["inputs"], specs)
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
-def _columns(value: Any, specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+def _columns(value: Any, specs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     if not isinstance(value, dict) or _is_base64(value):
         if len(specs) > 1:
             raise invalid(
@@ -87,7 +92,7 @@ def _columns(value: Any, specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
     return {name: to_array(value[name], spec.dtype) for name, spec in specs.items()}
 
 
-def _rows(request: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+def _rows(request: Mapping[str, Any], specs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     rows = request["instances"]
     if not isinstance(rows, list):
         raise invalid(f"JSON Value: {_shown(request)} Expecting 'instances' to be an list/array")
@@ -246,7 +251,7 @@ def _from_base64(value: dict[str, Any]) -> bytes:
         raise invalid("Unable to base64 decode") from None
 
 
-def write_outputs(outputs: Answer, rows: bool) -> bytes:
+def write_outputs(outputs: OutputArrays, rows: bool) -> bytes:
     """The body of an answer: in rows where the request came in rows, a single output without its name."""
     values = {name: _encodable(array, name) for name, array in outputs.items()}
     if not rows:

@@ -1,10 +1,7 @@
 """TensorFlow Serving's gRPC services, with the standard health and reflection services beside them."""
 
-import logging
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -26,10 +23,10 @@ from tensorflow_serving.apis import (
 from resnet_keras.errors import UsageError
 from resnet_keras.serving.core import CALLS_WITHOUT_EXAMPLES, Core
 from resnet_keras.serving.loaded import DEFAULT_SIGNATURE
-from resnet_keras.serving.status import Code, ServingError, invalid
+from resnet_keras.serving.manager import ModelSpec
+from resnet_keras.serving.status import Code, ServingError, internal_errors, invalid
 from resnet_keras.serving.tensors import to_array, to_proto
 
-log = logging.getLogger(__name__)
 LONGEST_MESSAGE = 1024
 CODES = {Code(code.value[0]): code for code in grpc.StatusCode}
 
@@ -124,16 +121,13 @@ def answered(call: Callable[..., Message]) -> Callable[[Any, Any, grpc.ServicerC
 
     def method(self: Any, request: Any, context: grpc.ServicerContext) -> Message:
         try:
-            return call(self, request)
+            with internal_errors():
+                return call(self, request)
         except ServingError as error:
-            refused = error
-        except Exception as fault:
-            log.exception("a request failed by a fault of the server's")
-            refused = ServingError(Code.INTERNAL, f"{type(fault).__name__}: {fault}")
-        text = refused.message
+            code, text = CODES[error.code], error.message
         if len(text) > LONGEST_MESSAGE:
             text = f"{text[:LONGEST_MESSAGE]}...TRUNCATED"
-        context.abort(CODES[refused.code], text)
+        context.abort(code, text)
         raise AssertionError("abort raises")
 
     return method
@@ -145,45 +139,29 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    @contextmanager
-    def _counted(self, request: Any, api: str) -> Iterator[None]:
-        started, failed = time.perf_counter(), None
-        try:
-            yield
-        except ServingError as error:
-            failed = error
-            raise
-        finally:
-            self._core.count(request.model_spec.name, failed, api, "GRPC", started)
-
     @answered
     def Predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:  # noqa: N802
-        with self._counted(request, "Predict"):
-            return self._predict(request)
-
-    def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        if not request.HasField("model_spec"):
-            raise invalid("Missing ModelSpec")
-        response = predict_pb2.PredictResponse()
-        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        with self._core.manager.version(*which(request.model_spec)) as version:
-            inputs = {name: to_array(proto, name) for name, proto in request.inputs.items()}
-            answer = self._core.predict(version, signature, inputs, request.output_filter)
-            for name, array in answer.items():
-                response.outputs[name].CopyFrom(to_proto(array, version.outputs_of(signature)[name].dtype))
-            response.model_spec.name = version.name
-            response.model_spec.version.value = version.version
-            response.model_spec.signature_name = signature
-        return response
+        with self._core.counted("GRPC", request.model_spec.name, "Predict"):
+            predicted = self._core.predict(
+                spec_of(request),
+                request.model_spec.signature_name or DEFAULT_SIGNATURE,
+                lambda _: {name: to_array(proto, name) for name, proto in request.inputs.items()},
+                request.output_filter,
+            )
+            response = predict_pb2.PredictResponse()
+            for name, array in predicted.outputs.items():
+                response.outputs[name].CopyFrom(to_proto(array, predicted.dtypes[name]))
+            response.model_spec.name = predicted.model
+            response.model_spec.version.value = predicted.version
+            response.model_spec.signature_name = predicted.signature
+            return response
 
     @answered
     def GetModelMetadata(  # noqa: N802
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        with self._counted(request, "GetModelMetadata"):
-            if not request.HasField("model_spec"):
-                raise invalid("Missing ModelSpec")
-            return self._core.metadata(*which(request.model_spec), request.metadata_field)[0]
+        with self._core.counted("GRPC", request.model_spec.name, "GetModelMetadata"):
+            return self._core.metadata(spec_of(request), request.metadata_field)[0]
 
     @answered
     def Classify(self, request: Any) -> Message:  # noqa: N802
@@ -202,9 +180,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     def GetModelStatus(  # noqa: N802
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        if not request.HasField("model_spec"):
-            raise invalid("Missing ModelSpec")
-        return self._core.status(*which(request.model_spec))
+        return self._core.status(spec_of(request))
 
     @answered
     def HandleReloadConfigRequest(  # noqa: N802
@@ -216,8 +192,11 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return response
 
 
-def which(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
-    """Name, version and label that a request names."""
+def spec_of(request: Any) -> ModelSpec:
+    """The model and version that a request names. Raises `ServingError` (INVALID_ARGUMENT) where it names no model."""
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    spec: model_pb2.ModelSpec = request.model_spec
     choice = spec.WhichOneof("version_choice")
     version = spec.version.value if choice == "version" else None
-    return spec.name, version, spec.version_label if choice == "version_label" else None
+    return ModelSpec(spec.name, version, spec.version_label if choice == "version_label" else None)

@@ -13,11 +13,11 @@ import grpc
 import uvicorn
 
 from resnet_keras.errors import UsageError, reason
+from resnet_keras.serving.config_files import one_model, read_batching, read_models, read_monitoring, read_ssl
 from resnet_keras.serving.core import Core
 from resnet_keras.serving.options import ServerOptions
 from resnet_keras.serving.rest import RestApi
 from resnet_keras.serving.rpc import RpcServer
-from resnet_keras.serving.settings import one_model, read_batching, read_models, read_monitoring, read_ssl
 from resnet_keras.serving.status import ServingError
 
 log = logging.getLogger(__name__)

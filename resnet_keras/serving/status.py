@@ -1,11 +1,14 @@
 """How a request can fail: TensorFlow's status codes, and what each is in HTTP (TensorFlow Serving's http_server.cc)."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from enum import IntEnum
 from http import HTTPStatus
 
 import tensorflow as tf
+
+log = logging.getLogger(__name__)
 
 
 class Code(IntEnum):
@@ -76,3 +79,15 @@ def tensorflow_errors() -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         raise ServingError(Code(error.error_code), error.message.split("\n\t [[")[0].strip()) from error
+
+
+@contextlib.contextmanager
+def internal_errors() -> Iterator[None]:
+    """Within it, an exception that is no `ServingError` is logged as a fault of the server, and is INTERNAL."""
+    try:
+        yield
+    except ServingError:
+        raise
+    except Exception as fault:
+        log.exception("a request failed by a fault of the server's")
+        raise ServingError(Code.INTERNAL, f"{type(fault).__name__}: {fault}") from fault

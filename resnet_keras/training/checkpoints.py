@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from resnet_keras.errors import reason
-from resnet_keras.files import whole
+from resnet_keras.files import atomic_write
 
 FOLDER = "checkpoints"
 NOTES = "notes"
@@ -32,7 +32,7 @@ def save_checkpoint(
     path = folder / FOLDER / f"step-{step:09d}.npz"
     path.parent.mkdir(exist_ok=True)
     text = np.frombuffer(json.dumps(notes).encode(), np.uint8)
-    with whole(path) as beside, beside.open("wb") as file:
+    with atomic_write(path) as beside, beside.open("wb") as file:
         np.savez(file, **{**arrays, NOTES: text})  # pyright: ignore[reportArgumentType]
     for old in checkpoints(folder)[keep:]:
         old.unlink()

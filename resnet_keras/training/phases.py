@@ -1,4 +1,4 @@
-"""The phases of a run: stretches of epochs with images of one size and one set of layers that learn."""
+"""The phases of a run: epochs with images of one size and one set of trainable layers."""
 
 import itertools
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ class Phase:
     size: int | None
     """Side of the training images; None for the network's own."""
     unfrozen: tuple[str, ...]
-    """Parts that were frozen at first and learn by now."""
+    """Parts that were frozen at first and are trainable now."""
 
 
 def phases_of(config: TrainConfig) -> list[Phase]:
     """The phases of a run, in their order."""
     sizes = config.train_sizes
     turns = {i * config.epochs // len(sizes) for i in range(len(sizes))}
-    starts = {part: min(round(share * config.epochs), config.epochs - 1) for part, share in config.unfreeze.items()}
+    starts = {part: min(round(start * config.epochs), config.epochs - 1) for part, start in config.unfreeze.items()}
     edges = sorted({0, config.epochs, *turns, *starts.values()})
     return [
         Phase(
@@ -45,11 +45,11 @@ def _place(epoch: int, epochs: int, count: int) -> int:
     return max(i for i in range(count) if i * epochs // count <= epoch)
 
 
-def set_learning(network: keras.Model, config: TrainConfig, phase: Phase) -> None:
-    """Set which layers of a network learn in a phase.
+def set_trainable(network: keras.Model, config: TrainConfig, phase: Phase) -> None:
+    """Set which layers of a network are trainable in a phase.
 
     Raises:
-        UsageError: for a part that the network does not have, or where nothing learns.
+        UsageError: the network does not have a part, or nothing is trainable.
     """
     if config.freeze is not None:
         unfreeze(network, norms=True)
@@ -62,7 +62,7 @@ def set_learning(network: keras.Model, config: TrainConfig, phase: Phase) -> Non
     if config.freeze_norms:
         freeze_norms(network)
     if not network.trainable_weights:
-        raise UsageError(f"with freeze={config.freeze} nothing is left to learn; freeze less")
+        raise UsageError(f"with freeze={config.freeze} nothing is trainable; freeze less")
 
 
 def view_of_size(network: keras.Model, size: int | None) -> keras.Model:

@@ -1,4 +1,4 @@
-"""The terminal: a line an epoch and, where someone watches, one that moves."""
+"""Progress on the terminal: a line an epoch, and a live line on a terminal."""
 
 import sys
 import time
@@ -6,41 +6,45 @@ import time
 import numpy as np
 
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.training.record import Row
+from resnet_keras.training.callbacks import Callback
+from resnet_keras.training.record import EpochRow
+from resnet_keras.training.setup import TrainingSetup
 
 
-class Progress:
+class Progress(Callback):
     """Loss, accuracy, images/s and time left, on standard error."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
-        self.epochs, self.steps_per_epoch, self.batch_size = epochs, steps_per_epoch, batch_size
+    def __init__(self, setup: TrainingSetup) -> None:
+        self.epochs, self.batch_size = setup.config.epochs, setup.config.batch_size
+        self.steps_per_epoch = setup.steps_per_epoch
         self.live = sys.stderr.isatty()
         self.start, self.clear = ("\r", "\033[K") if self.live else ("", "")
 
-    def begin(self, step: int) -> None:
-        """Figures are of this session alone."""
+    def on_train_begin(self, step: int) -> None:
+        # The figures are of this session alone.
         self.first = self.epoch_first = self.done = step
         self.started = self.epoch_started = time.perf_counter()
 
-    def steps(self, step: int, totals: np.ndarray | None) -> None:
+    def on_train_batch_end(self, step: int, totals: np.ndarray | None) -> None:
         self.done = step
         if not self.live or totals is None or not totals[2]:
             return
-        loss, right, count = totals
-        share = (step % self.steps_per_epoch or self.steps_per_epoch) * 100 // self.steps_per_epoch
+        loss, correct, count = totals
+        percent = (step % self.steps_per_epoch or self.steps_per_epoch) * 100 // self.steps_per_epoch
         print(
-            f"{self.start}{self._place((step - 1) // self.steps_per_epoch + 1)} {share:3d} %  loss {loss / count:.4f}  "
-            f"accuracy {right / count:.4f}  {self._rate():,.0f} images/s  {self._left()} left{self.clear}",
+            f"{self.start}{self._place((step - 1) // self.steps_per_epoch + 1)} {percent:3d} %  "
+            f"loss {loss / count:.4f}  accuracy {correct / count:.4f}  "
+            f"{self._rate():,.0f} images/s  {self._left()} left{self.clear}",
             end="",
             file=sys.stderr,
             flush=True,
         )
 
-    def epoch(self, row: Row, tested: Evaluation | None) -> None:
-        test = f"test loss {tested.loss:.4f}  test accuracy {tested.accuracy:.4f}  " if tested else ""
+    def on_epoch_end(self, row: EpochRow, test: Evaluation | None) -> None:
+        measured = f"test loss {test.loss:.4f}  test accuracy {test.accuracy:.4f}  " if test else ""
         print(
             f"{self.start}{self._place(int(row['epoch']))}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
-            f"{test}{row['seconds']:.1f} s, "
+            f"{measured}{row['seconds']:.1f} s, "
             f"{self._rate():,.0f} images/s, {self._left()} left{self.clear}",
             file=sys.stderr,
             flush=True,

@@ -1,4 +1,4 @@
-"""All that a run remembers from one step to the next, as a strategy's variables and as a checkpoint's arrays."""
+"""The state of a run from one step to the next, as a strategy's variables and as a checkpoint's arrays."""
 
 import contextlib
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -9,59 +9,61 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.errors import UsageError
+from resnet_keras.models.variables import roles_of
 
 FIRST_LOSS_SCALE = 2.0**15
 
 
 class TrainingState:
-    """Weights, statistics, optimizer, running averages and counters of a run.
+    """Weights, batch_stats, optimizer state, running averages and counters of a run.
 
-    On several replicas each has a copy. Copies of weights, slots and counters are equal, for each replica computes the
-    same update; statistics of batch norm are each replica's own until `settle`.
+    On several replicas each has a copy. The copies of weights, optimizer state and counters are equal, since each
+    replica computes the same update; batch_stats differ between replicas until `sync_batch_stats`.
 
     Args:
-        network: the network; it is made under `strategy`.
-        learning: paths of the weights that ever learn.
-        slots: what the optimizer remembers of each of them.
+        network: the network, made under `strategy`.
+        trainable: paths of the weights that are trained in any phase.
+        state_names: names of the optimizer's tensors of each of them.
         averaged: keep running averages.
-        strategy: whose variables these are.
+        strategy: owns the variables.
     """
 
     def __init__(
         self,
         network: keras.Model,
-        learning: Container[str],
-        slots: Sequence[str],
+        trainable: Container[str],
+        state_names: Sequence[str],
         averaged: bool,
         strategy: tf.distribute.Strategy,
     ) -> None:
         self.network, self.strategy = network, strategy
         # A model's own order of all variables says nothing of what is frozen, so a checkpoint outlives unfreezing.
-        self.variables = [v for v in network.variables if not _is_seed(v)]
-        self.seeds = [v for v in network.variables if _is_seed(v)]
-        self.weights = [v for v in self.variables if v.path in learning]
-        self.statistics = [v for v in self.variables if _is_statistic(v)]
+        self._roles = roles_of(network)
+        self.variables = [v for v in network.variables if not self._roles.is_seed(v)]
+        self.seeds = self._roles.seeds
+        self.weights = [v for v in self.variables if v.path in trainable]
+        self.batch_stats = self._roles.batch_stats
         with strategy.scope():
-            self.slots = [tuple(_zeros_like(weight) for _ in slots) for weight in self.weights]
+            self.optimizer_state = [tuple(_zeros_like(weight) for _ in state_names) for weight in self.weights]
             self.averages = [self._copy_of(variable) for variable in self.variables] if averaged else []
             self.step = _counter(0, tf.int64)
             self.loss_scale = _counter(FIRST_LOSS_SCALE, tf.float32)
             self.steps_at_scale = _counter(0, tf.int64)
             self.bad_step = _counter(-1, tf.int64)
             self.rate_scale = _counter(1.0, tf.float32)
-            # Each host's wish to stop, and whether any had it when the last step began.
-            self.wants_stop = each_its_own(tf.constant(0.0), tf.VariableAggregation.SUM)
-            self.stops = _counter(0.0, tf.float32)
-            # Sum of losses, right answers and images of the epoch so far, each replica's own.
-            self.totals = each_its_own(tf.zeros(3, tf.float64), tf.VariableAggregation.SUM)
+            # Each host's request to stop, and whether there was any when the last step began.
+            self.stop_requested = per_replica(tf.constant(0.0), tf.VariableAggregation.SUM)
+            self.stop_agreed = _counter(0.0, tf.float32)
+            # Sums of losses, correct images and images of the epoch so far, each replica's own.
+            self.totals = per_replica(tf.zeros(3, tf.float64), tf.VariableAggregation.SUM)
         self._counters = {
             "step": self.step,
             "loss_scale": self.loss_scale,
             "steps_at_scale": self.steps_at_scale,
             "rate_scale": self.rate_scale,
         }
-        self._slot_names = tuple(slots)
-        self._settled = tf.function(lambda: strategy.run(self._take_means), autograph=False)
+        self._state_names = tuple(state_names)
+        self._sync = tf.function(lambda: strategy.run(self._take_means), autograph=False)
 
     def local(self, variable: Any) -> Any:
         """This replica's copy of a variable, inside `strategy.run`."""
@@ -75,40 +77,42 @@ class TrainingState:
         return copies[replica % len(copies)]
 
     def check_that_all_agree(self) -> None:
-        """Raise `UsageError` where hosts have read different checkpoints. All hosts call it."""
+        """Raise `UsageError` if hosts have read different checkpoints. All hosts call it."""
         if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return
         mean = self.strategy.reduce(tf.distribute.ReduceOp.MEAN, tf.cast(self.step.read_value(), tf.float64), axis=None)
         if float(mean) != float(self.value_of(self.step)):
             raise UsageError("the hosts see different checkpoints; run_dir must be one folder that all of them see")
 
-    def all_agree_to_stop(self, wanted: bool) -> bool:
-        """Whether a host wanted to stop before the last step, so that all of them do so after the same one.
+    def all_agree_to_stop(self, requested: bool) -> bool:
+        """Whether any host requested a stop before the last step, so that all of them stop after the same one.
 
-        One host stops when it wants to.
+        A single host stops at once.
         """
         if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return wanted
-        if wanted:
-            self._assign(self.wants_stop, 1.0)
-        return bool(self.value_of(self.stops))
+            return requested
+        if requested:
+            self._assign(self.stop_requested, 1.0)
+        return bool(self.value_of(self.stop_agreed))
 
     def set_rate_scale(self, scale: float) -> None:
-        """Go on at this share of the learning rate."""
+        """Set the factor of the learning rate."""
         self._assign(self.rate_scale, scale)
 
     def wait_for_all(self) -> None:
-        """Return when every host has come here."""
+        """Return when every host has called it."""
         self.read_totals()
 
-    def settle(self) -> None:
-        """Give every replica the mean of all replicas' statistics: what a saved model has. All workers call it."""
-        if self.strategy.num_replicas_in_sync > 1 and self.statistics:
-            self._settled()
+    def sync_batch_stats(self) -> None:
+        """Set each replica's batch_stats to the mean of all replicas, as a saved model has them. All hosts call it."""
+        if self.strategy.num_replicas_in_sync > 1 and self.batch_stats:
+            self._sync()
 
     def _take_means(self) -> None:
-        own = [self.local(variable) for variable in self.statistics]
-        own += [self.local(a) for v, a in zip(self.variables, self.averages, strict=False) if _is_statistic(v)]
+        own = [self.local(variable) for variable in self.batch_stats]
+        own += [
+            self.local(a) for v, a in zip(self.variables, self.averages, strict=False) if self._roles.is_batch_stat(v)
+        ]
         means = tf.distribute.get_replica_context().all_reduce(
             tf.distribute.ReduceOp.MEAN, [tf.identity(v) for v in own]
         )
@@ -116,19 +120,19 @@ class TrainingState:
             variable.assign(mean)
 
     def read_totals(self, everywhere: bool = True) -> np.ndarray:
-        """Sums of losses, right answers and images: of all workers, who then all ask, or of this one alone."""
+        """Sums of losses, correct images and images: of all hosts, which must all call it, or of this host alone."""
         if everywhere:
             return np.asarray(self.totals.read_value())
         return np.sum([copy.numpy() for copy in self.strategy.experimental_local_results(self.totals)], axis=0)
 
     def write_totals(self, totals: Any, mine: bool = True) -> None:
-        """Set the sums: the first replica holds them all, where they are `mine` to hold."""
+        """Set the sums: on the first replica of the host that is `mine`, zero elsewhere."""
         for i, copy in enumerate(self.strategy.experimental_local_results(self.totals)):
             copy.assign(totals if mine and i == 0 else np.zeros(3))
 
     @contextlib.contextmanager
     def averages_in_place(self) -> Iterator[None]:
-        """Within it the network's weights and statistics are the running averages, where there are any."""
+        """Within it the network's weights and batch_stats are the running averages, if there are any."""
         before = [self.value_of(variable) for variable in self.variables] if self.averages else []
         try:
             self.take_averages()
@@ -138,39 +142,43 @@ class TrainingState:
                 self._assign(variable, value)
 
     def take_averages(self) -> None:
-        """The running averages become the network's weights and statistics, for good."""
+        """Replace the network's weights and batch_stats by the running averages."""
         for variable, average in zip(self.variables, self.averages, strict=False):
             self._assign(variable, self.value_of(average))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, by name."""
         arrays = {f"variable:{v.path}": self.value_of(v) for v in self.variables}
-        for weight, slots in zip(self.weights, self.slots, strict=True):
-            for name, slot in zip(self._slot_names, slots, strict=True):
-                arrays[f"{name}:{weight.path}"] = self.value_of(slot)
+        for weight, tensors in zip(self.weights, self.optimizer_state, strict=True):
+            for name, tensor in zip(self._state_names, tensors, strict=True):
+                arrays[f"{name}:{weight.path}"] = self.value_of(tensor)
         for variable, average in zip(self.variables, self.averages, strict=False):
             arrays[f"average:{variable.path}"] = self.value_of(average)
         return arrays | {name: self.value_of(counter) for name, counter in self._counters.items()}
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over what `arrays` gave. Raises `UsageError` where it is of another network; then nothing is changed."""
-        homes: dict[str, Any] = {f"variable:{v.path}": v for v in self.variables}
-        for weight, slots in zip(self.weights, self.slots, strict=True):
-            homes |= {f"{name}:{weight.path}": slot for name, slot in zip(self._slot_names, slots, strict=True)}
+        """Set everything from `arrays()`. Raises `UsageError`, and changes nothing, if they are of another network."""
+        by_name: dict[str, Any] = {f"variable:{v.path}": v for v in self.variables}
+        for weight, tensors in zip(self.weights, self.optimizer_state, strict=True):
+            by_name |= {
+                f"{name}:{weight.path}": tensor for name, tensor in zip(self._state_names, tensors, strict=True)
+            }
         for variable, average in zip(self.variables, self.averages, strict=False):
-            homes[f"average:{variable.path}"] = average
-        homes |= self._counters
-        for name, home in homes.items():
-            if name not in arrays or arrays[name].shape != tuple(home.shape):
-                raise UsageError(f"the checkpoint is of another network or version: it has no {name} of {home.shape}")
-        for name, home in homes.items():
-            self._assign(home, arrays[name])
+            by_name[f"average:{variable.path}"] = average
+        by_name |= self._counters
+        for name, variable in by_name.items():
+            if name not in arrays or arrays[name].shape != tuple(variable.shape):
+                raise UsageError(
+                    f"the checkpoint is of another network or version: it has no {name} of {variable.shape}"
+                )
+        for name, variable in by_name.items():
+            self._assign(variable, arrays[name])
         self._assign(self.bad_step, -1)
 
     def _copy_of(self, variable: Any) -> tf.Variable:
         value = tf.convert_to_tensor(variable.value)
-        if _is_statistic(variable):
-            return each_its_own(value, tf.VariableAggregation.MEAN)
+        if self._roles.is_batch_stat(variable):
+            return per_replica(value, tf.VariableAggregation.MEAN)
         return tf.Variable(value, trainable=False)
 
     def _copies(self, variable: Any) -> Sequence[Any]:
@@ -187,17 +195,8 @@ class TrainingState:
             copy.assign(value)
 
 
-def _is_seed(variable: Any) -> bool:
-    return "int" in variable.dtype
-
-
-def _is_statistic(variable: Any) -> bool:
-    """Whether batch norm changes it, and no gradient ever does."""
-    return variable.path.rsplit("/", 1)[-1].startswith("moving_")
-
-
-def each_its_own(value: tf.Tensor, together: tf.VariableAggregation) -> tf.Variable:
-    """A variable of which each replica has its own value; read outside of them, it is their sum or mean."""
+def per_replica(value: tf.Tensor, together: tf.VariableAggregation) -> tf.Variable:
+    """A variable with a value of its own on each replica; read outside of replicas, it is their sum or mean."""
     options: dict[str, Any] = {"synchronization": tf.VariableSynchronization.ON_READ, "aggregation": together}
     return tf.Variable(value, trainable=False, **options)
 

@@ -1,9 +1,8 @@
 """The training step: two pure functions of tensors, which XLA can compile on each replica, and what is between them.
 
 A step is `gradients = backward(weights, batch)`, their mean over all replicas, `weights = update(weights, gradients)`.
-Keras cannot compile a step for more than one replica, since the compiled code would have to reach into variables that
-live elsewhere (keras#19005). Here variables are read before and written after, outside the compiled functions, by each
-replica for itself.
+Keras cannot compile a step for more than one replica: the compiled code would have to use variables of other devices
+(keras#19005). Here each replica reads its variables before the compiled functions and writes them after.
 """
 
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -13,7 +12,9 @@ import keras
 import tensorflow as tf
 
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.training.optimization import rate_at, rule_for, shares
+from resnet_keras.models.layers import sublayers_of
+from resnet_keras.training.optimizers import OptimizerState, make_optimizer, parameter_groups
+from resnet_keras.training.schedule import rate_at
 from resnet_keras.training.state import TrainingState
 
 MEAN = tf.distribute.ReduceOp.MEAN
@@ -24,15 +25,15 @@ Tensors = list[tf.Tensor]
 
 
 class Pass(NamedTuple):
-    """What a forward and backward pass gives."""
+    """The result of forward and backward passes."""
 
     gradients: Tensors
-    """Of the mean loss of these images, for each learning weight."""
-    statistics: Tensors
+    """Of the mean loss of these images, for each trainable weight."""
+    batch_stats: Tensors
     loss: tf.Tensor
     """Sum over the images."""
-    right: tf.Tensor
-    """Images whose likeliest class is that of the largest label."""
+    correct: tf.Tensor
+    """Images whose class of the highest score is that of the largest label."""
 
 
 class Step:
@@ -40,11 +41,11 @@ class Step:
 
     Args:
         network: ends in logits; made under the state's strategy.
-        state: what is trained.
-        config: the run's.
-        total_steps: of the run, for the schedule.
+        state: of the network and its optimizer.
+        config: of the run.
+        total_steps: steps of the run, for the schedule.
         xla: compile the pure functions.
-        class_weights: how much each class counts; all one where None.
+        class_weights: factor of the loss of each class; None for one each.
     """
 
     def __init__(
@@ -58,25 +59,26 @@ class Step:
         class_weights: Sequence[float] | None = None,
     ) -> None:
         self.network, self.state, self.config, self.total_steps, self.xla = network, state, config, total_steps, xla
-        self.rule, self.shares = rule_for(config.optimizer), shares(config.optimizer, state.weights)
+        self.optimizer = make_optimizer(config.optimizer)
+        self.groups = parameter_groups(config.optimizer, state.weights)
         self.class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
         self.synchronised = state.strategy.num_replicas_in_sync > 1 and any(
-            getattr(layer, "synchronized", False) for layer in network._flatten_layers()
+            getattr(layer, "synchronized", False) for _, layer in sublayers_of(network)
         )
 
     def runner(self, network: keras.Model | None = None) -> Callable[[Iterator[Any], tf.Tensor], None]:
         """A function that takes `n` steps (a scalar tensor) on the batches of an iterator.
 
-        Which weights learn, and which norms stand still, is as the network's layers say now. `network`: another view of
-        the same layers, for images of another size.
+        It trains the weights, and moves the norms, that are trainable now. `network`: another view of the same layers,
+        for images of another size.
         """
         view = self.network if network is None else network
-        learning = {variable.path for variable in view.trainable_variables}
-        backward = self._compiled(lambda *tensors: self.backward(view, learning, *tensors))
-        update = self._compiled(lambda *tensors: self.update(learning, *tensors))
+        trainable = {variable.path for variable in view.trainable_variables}
+        backward = self._compiled(lambda *tensors: self.backward(view, trainable, *tensors))
+        update = self._compiled(lambda *tensors: self.update(trainable, *tensors))
 
         def replica(images: tf.Tensor, labels: tf.Tensor) -> None:
-            self._replica_step(backward, update, learning, images, labels)
+            self._replica_step(backward, update, trainable, images, labels)
 
         @tf.function(autograph=False)
         def run(iterator: Any, steps: tf.Tensor) -> None:
@@ -108,84 +110,82 @@ class Step:
     def backward(
         self,
         network: keras.Model,
-        learning: Container[str],
+        trainable: Container[str],
         variables: Tensors,
         images: tf.Tensor,
         labels: tf.Tensor,
         seed: tf.Tensor,
         loss_scale: tf.Tensor,
     ) -> Pass:
-        """Forward and backward pass of one replica's share of a batch, in the config's number of parts.
+        """Forward and backward pass over one replica's part of a batch, divided as `accumulation` says.
 
         Pure: it reads and writes no variable of the network, whose values are `variables`.
         """
         state, parts = self.state, self.config.accumulation
         count = int(images.shape[0] or 0) // parts
-        statistic = {variable.path for variable in state.statistics}
+        stats = {variable.path for variable in state.batch_stats}
+        places = [i for i, variable in enumerate(state.variables) if variable.path in stats]
 
-        def one_part(part: Any, gradients: Tensors, statistics: Tensors, loss: Any, right: Any) -> tuple[Any, ...]:
-            values, fresh = list(variables), iter(statistics)
-            for i, variable in enumerate(state.variables):
-                if variable.path in statistic:
-                    values[i] = next(fresh)
-            watched = [v for variable, v in zip(state.variables, values, strict=True) if variable.path in learning]
-            own = [tensor[part * count : (part + 1) * count] for tensor in (images, labels)]
+        def add_part(part: tf.Tensor, sums: Pass) -> tuple[tf.Tensor, Pass]:
+            values = list(variables)
+            for i, value in zip(places, sums.batch_stats, strict=True):
+                values[i] = value
+            watched = [v for variable, v in zip(state.variables, values, strict=True) if variable.path in trainable]
+            own_images, own_labels = (tensor[part * count : (part + 1) * count] for tensor in (images, labels))
             seeds = fold_in(seed, part)
             mapping = [*zip(state.variables, values, strict=True), *self._seeds(seeds)]
             with tf.GradientTape(watch_accessed_variables=False) as tape, keras.StatelessScope(mapping) as scope:
                 tape.watch(watched)
-                logits = network(own[0], training=True)
-                losses = self.losses(logits, own[1])
+                logits = network(own_images, training=True)
+                losses = self.losses(logits, own_labels)
                 target = tf.reduce_mean(losses) * loss_scale
-            new: Any = tape.gradient(target, watched)
-            gradients = [total + gradient / parts for total, gradient in zip(gradients, new, strict=True)]
-            statistics = [tf.convert_to_tensor(scope.get_current_value(v)) for v in state.statistics]
-            hits = tf.argmax(logits, -1) == tf.argmax(own[1], -1)
-            return (
-                part + 1,
-                gradients,
-                statistics,
-                loss + tf.reduce_sum(losses),
-                right + tf.reduce_sum(tf.cast(hits, tf.float32)),
+            gradients: Any = tape.gradient(target, watched)
+            correct = tf.argmax(logits, -1) == tf.argmax(own_labels, -1)
+            return part + 1, Pass(
+                [total + gradient / parts for total, gradient in zip(sums.gradients, gradients, strict=True)],
+                [tf.convert_to_tensor(scope.get_current_value(v)) for v in state.batch_stats],
+                sums.loss + tf.reduce_sum(losses),
+                sums.correct + tf.reduce_sum(tf.cast(correct, tf.float32)),
             )
 
-        zeros = [
-            tf.zeros_like(value)
-            for variable, value in zip(state.variables, variables, strict=True)
-            if variable.path in learning
-        ]
-        before = [v for variable, v in zip(state.variables, variables, strict=True) if variable.path in statistic]
-        loop: tuple[Any, ...] = (tf.constant(0), zeros, before, tf.constant(0.0), tf.constant(0.0))
+        weights = [v for variable, v in zip(state.variables, variables, strict=True) if variable.path in trainable]
+        sums = Pass(
+            [tf.zeros_like(weight) for weight in weights],
+            [variables[i] for i in places],
+            tf.constant(0.0),
+            tf.constant(0.0),
+        )
+        loop = (tf.constant(0), sums)
         if parts == 1 or self.synchronised:
             # Replicas cannot meet inside a loop, as synchronised norms must.
-            for part in range(parts):
+            for i in range(parts):
                 # One operation to wait for: each constant of a part waits for all that stand here.
-                with tf.control_dependencies([tf.group(*loop[1])] if part else []):
-                    loop = one_part(*loop)
+                with tf.control_dependencies([tf.group(*loop[1].gradients)] if i else []):
+                    loop = add_part(*loop)
         else:
-            loop = tf.while_loop(lambda part, *_: part < parts, one_part, loop, parallel_iterations=1)
-        return Pass(*loop[1:])
+            loop = tf.while_loop(lambda part, _: part < parts, add_part, loop, parallel_iterations=1)
+        return loop[1]
 
     def update(
         self,
-        learning: Container[str],
+        trainable: Container[str],
         weights: Tensors,
-        slots: list[tuple[tf.Tensor, ...]],
+        states: list[OptimizerState],
         gradients: Tensors,
         rate: tf.Tensor,
         norm: tf.Tensor,
         step: tf.Tensor,
-    ) -> tuple[Tensors, list[tuple[tf.Tensor, ...]]]:
-        """Learning weights and their slots after a step. Pure, and the same on every replica."""
+    ) -> tuple[Tensors, list[OptimizerState]]:
+        """The trainable weights and their optimizer states after a step. Pure, and the same on every replica."""
         if clip := self.config.optimizer.clip_norm:
             shrink = tf.minimum(1.0, clip / norm)
             gradients = [gradient * shrink for gradient in gradients]
-        own = [share for w, share in zip(self.state.weights, self.shares, strict=True) if w.path in learning]
+        groups = [group for w, group in zip(self.state.weights, self.groups, strict=True) if w.path in trainable]
         done = [
-            self.rule(weight, gradient, slot, rate * share.rate, share.decay, step)
-            for weight, gradient, slot, share in zip(weights, gradients, slots, own, strict=True)
+            self.optimizer(weight, gradient, state, rate * group.rate, group.decay, step)
+            for weight, gradient, state, group in zip(weights, gradients, states, groups, strict=True)
         ]
-        return [weight for weight, _ in done], [slot for _, slot in done]
+        return [weight for weight, _ in done], [state for _, state in done]
 
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return tf.function(function, jit_compile=True, autograph=False) if self.xla else function
@@ -198,52 +198,52 @@ class Step:
         self,
         backward: Callable[..., Pass],
         update: Callable[..., Any],
-        learning: Container[str],
+        trainable: Container[str],
         images: tf.Tensor,
         labels: tf.Tensor,
     ) -> None:
         state, local, replica = self.state, self.state.local, tf.distribute.get_replica_context()
         mixed = self.config.precision == "mixed_float16"
         step = local(state.step).read_value()
-        # Each replica draws its own; the same for a step whenever it is taken.
+        # Each replica has its own; a step has the same whenever it is taken.
         seed = tf.stack([tf.constant(self.config.seed, tf.int64), step])
         seed = fold_in(seed, tf.cast(replica.replica_id_in_sync_group, tf.int64))
         scale = local(state.loss_scale).read_value() if mixed else tf.constant(1.0)
         variables = [tf.convert_to_tensor(local(variable)) for variable in state.variables]
         own = backward(variables, images, labels, seed, scale)
-        *gradients, loss, stops = replica.all_reduce(
-            MEAN, [*own.gradients, own.loss, local(state.wants_stop).read_value()]
+        *gradients, loss, stop = replica.all_reduce(
+            MEAN, [*own.gradients, own.loss, local(state.stop_requested).read_value()]
         )
         gradients = [gradient / scale for gradient in gradients] if mixed else gradients
         norm = tf.linalg.global_norm(gradients)
-        fine = tf.math.is_finite(loss + norm) & (local(state.bad_step) < 0)
+        finite = tf.math.is_finite(loss + norm) & (local(state.bad_step) < 0)
 
-        def take() -> tf.Tensor:
-            chosen = [i for i, weight in enumerate(state.weights) if weight.path in learning]
-            homes = [local(state.weights[i]) for i in chosen]
-            slots = [tuple(local(slot) for slot in state.slots[i]) for i in chosen]
-            weights, memories = update(
-                [tf.convert_to_tensor(home) for home in homes],
-                [tuple(tf.convert_to_tensor(slot) for slot in each) for each in slots],
+        def take_step() -> tf.Tensor:
+            chosen = [i for i, weight in enumerate(state.weights) if weight.path in trainable]
+            local_weights = [local(state.weights[i]) for i in chosen]
+            local_states = [tuple(local(tensor) for tensor in state.optimizer_state[i]) for i in chosen]
+            weights, states = update(
+                [tf.convert_to_tensor(weight) for weight in local_weights],
+                [tuple(tf.convert_to_tensor(tensor) for tensor in tensors) for tensors in local_states],
                 gradients,
                 self.rate(step) * local(state.rate_scale),
                 norm,
                 step,
             )
-            for home, weight, own_slots, memory in zip(homes, weights, slots, memories, strict=True):
-                home.assign(weight)
-                for slot, value in zip(own_slots, memory, strict=True):
-                    slot.assign(value)
-            for variable, value in zip(state.statistics, own.statistics, strict=True):
+            for variable, weight, tensors, values in zip(local_weights, weights, local_states, states, strict=True):
+                variable.assign(weight)
+                for tensor, value in zip(tensors, values, strict=True):
+                    tensor.assign(value)
+            for variable, value in zip(state.batch_stats, own.batch_stats, strict=True):
                 local(variable).assign(value)
             self._average(step)
             count = tf.constant(images.shape[0] or 0, tf.float64)
-            local(state.totals).assign_add([tf.cast(own.loss, tf.float64), tf.cast(own.right, tf.float64), count])
+            local(state.totals).assign_add([tf.cast(own.loss, tf.float64), tf.cast(own.correct, tf.float64), count])
             if mixed:
                 self._raise_scale()
             return tf.constant(0)
 
-        def refuse() -> tf.Tensor:
+        def skip_step() -> tf.Tensor:
             bad = local(state.bad_step)
             first = tf.where(bad < 0, step, bad)
             if mixed:
@@ -253,16 +253,16 @@ class Step:
             bad.assign(first)
             return tf.constant(0)
 
-        tf.cond(fine, take, refuse)
-        local(state.stops).assign(stops)
+        tf.cond(finite, take_step, skip_step)
+        local(state.stop_agreed).assign(stop)
         local(state.step).assign(step + 1)
 
     def _average(self, step: tf.Tensor) -> None:
         count = tf.cast(step, tf.float32)
         keep = tf.minimum(self.config.ema, (1 + count) / (10 + count))
         for variable, average in zip(self.state.variables, self.state.averages, strict=False):
-            home = self.state.local(average)
-            home.assign_add((1 - keep) * (tf.convert_to_tensor(self.state.local(variable)) - home))
+            local_average = self.state.local(average)
+            local_average.assign_add((1 - keep) * (tf.convert_to_tensor(self.state.local(variable)) - local_average))
 
     def _raise_scale(self) -> None:
         scale, steps = self.state.local(self.state.loss_scale), self.state.local(self.state.steps_at_scale)

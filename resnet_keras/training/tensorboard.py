@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: curves, norms by stage, images as the network sees them, confusion, HParams."""
+"""The TensorBoard log of a run: curves, norms by stage, images as the network sees them, confusion, HParams."""
 
 import math
 from pathlib import Path
@@ -12,48 +12,44 @@ from tensorboard.plugins.hparams import api as hparams
 from resnet_keras.config.run_folder import LOGS
 from resnet_keras.config.train import flat
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.reports.run import LARGEST_CONFUSION, draw_confusion, png_of
-from resnet_keras.training.building import Prepared
+from resnet_keras.reports.plots import LARGEST_CONFUSION, draw_confusion, png_of
+from resnet_keras.training.callbacks import Callback
 from resnet_keras.training.phases import phases_of, view_of_size
-from resnet_keras.training.record import Row
+from resnet_keras.training.record import EpochRow
+from resnet_keras.training.setup import TrainingSetup
 
 IMAGES = 16
 NORM_IMAGES = 256
 """Most images of a batch over which the norms of the gradient are taken."""
 
 
-class TensorBoardLog:
-    """Writes `tensorboard/train` and `tensorboard/validation` in a run folder.
+class TensorBoardLog(Callback):
+    """Writes `tensorboard/train` and `tensorboard/validation` into a run folder."""
 
-    Args:
-        folder: the run folder.
-        prepared: the run.
-    """
-
-    def __init__(self, folder: Path, prepared: Prepared) -> None:
-        self.prepared, self.folder = prepared, folder / LOGS
+    def __init__(self, setup: TrainingSetup) -> None:
+        self.setup, self.folder = setup, Path(str(setup.config.run_dir)) / LOGS
         self.writers: dict[str, Any] = {}
 
-    def begin(self, step: int) -> None:
+    def on_train_begin(self, step: int) -> None:
         self.writers = {
             part: tf.summary.create_file_writer(str(self.folder / part)) for part in ("train", "validation")
         }
         self.batch = self._some_batch(step)
         with self.writers["train"].as_default(step):
-            config = flat(self.prepared.config)
+            config = flat(self.setup.config)
             hparams.hparams({name: v if isinstance(v, int | float) else str(v) for name, v in config.items()})
             tf.summary.image("batch as the network sees it", self._images(), max_outputs=IMAGES)
             self.writers["train"].flush()
 
-    def steps(self, step: int, totals: np.ndarray | None) -> None:
+    def on_train_batch_end(self, step: int, totals: np.ndarray | None) -> None:
         if totals is None or not totals[2]:
             return
         with self.writers["train"].as_default(step):
             tf.summary.scalar("running_loss", totals[0] / totals[2])
             tf.summary.scalar("running_accuracy", totals[1] / totals[2])
-            tf.summary.scalar("learning_rate", self.prepared.step.rate(step))
+            tf.summary.scalar("learning_rate", self.setup.step.rate(step))
 
-    def epoch(self, row: Row, tested: Evaluation | None) -> None:
+    def on_epoch_end(self, row: EpochRow, test: Evaluation | None) -> None:
         epoch = int(row["epoch"])
         with self.writers["train"].as_default(epoch - 1):
             for name in ("loss", "accuracy", "learning_rate"):
@@ -62,38 +58,38 @@ class TensorBoardLog:
             for name, (weight, gradient) in self._norms().items():
                 tf.summary.scalar(f"weight_norm/{name}", weight)
                 tf.summary.scalar(f"gradient_norm/{name}", gradient)
-        if tested:
+        if test:
             with self.writers["validation"].as_default(epoch - 1):
-                tf.summary.scalar("epoch_loss", tested.loss)
-                tf.summary.scalar("epoch_accuracy", tested.accuracy)
-                if len(tested.labels) <= LARGEST_CONFUSION:
-                    tf.summary.image("confusion", tf.io.decode_png(png_of(draw_confusion(tested)))[None])
+                tf.summary.scalar("epoch_loss", test.loss)
+                tf.summary.scalar("epoch_accuracy", test.accuracy)
+                if len(test.labels) <= LARGEST_CONFUSION:
+                    tf.summary.image("confusion", tf.io.decode_png(png_of(draw_confusion(test)))[None])
         for writer in self.writers.values():
             writer.flush()
 
     def _images_of_an_epoch(self) -> int:
-        return self.prepared.steps_per_epoch * self.prepared.config.batch_size
+        return self.setup.steps_per_epoch * self.setup.config.batch_size
 
     def _some_batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first batch of the run's session, or the part of it that one replica takes."""
-        prepared = self.prepared
-        epoch = min(step // prepared.steps_per_epoch, prepared.config.epochs - 1)
-        phase = next(phase for phase in phases_of(prepared.config) if epoch < phase.last)
-        self.network = view_of_size(prepared.trained, phase.size)
-        own = next(prepared.batches(phase, step, step + 1))
-        images, labels = (prepared.strategy.experimental_local_results(part)[0].numpy()[:NORM_IMAGES] for part in own)
+        """The next batch of the run, or the first replica's part of it."""
+        setup = self.setup
+        epoch = min(step // setup.steps_per_epoch, setup.config.epochs - 1)
+        phase = next(phase for phase in phases_of(setup.config) if epoch < phase.last)
+        self.network = view_of_size(setup.trained, phase.size)
+        own = next(setup.batches(phase, step, step + 1))
+        images, labels = (setup.strategy.experimental_local_results(part)[0].numpy()[:NORM_IMAGES] for part in own)
         return images, labels
 
     def _images(self) -> np.ndarray:
-        """Changed and mixed as the batch's are, before the network's own normalisation."""
+        """Augmented and mixed, before the network's own normalisation."""
         return self.batch[0][:IMAGES].clip(0, 255).astype("uint8")
 
     def _norms(self) -> dict[str, tuple[float, float]]:
-        """Length of weights and gradients of each stage, over the first batch, in inference mode."""
-        network = self.prepared.trained
+        """Norm of the weights and of the gradient of each stage, over one batch, in inference mode."""
+        network = self.setup.trained
         with tf.GradientTape() as tape:
             logits = self.network(self.batch[0], training=False)
-            loss = tf.reduce_mean(self.prepared.step.losses(logits, tf.constant(self.batch[1])))
+            loss = tf.reduce_mean(self.setup.step.losses(logits, tf.constant(self.batch[1])))
         weights = network.trainable_variables
         gradients: Any = tape.gradient(loss, [weight.value for weight in weights])
         squares: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""`train(config)`: data, network, the loop, and the run folder that holds what comes of it."""
+"""`train(config)`: the setup, the loop, and the run folder with the results."""
 
 import contextlib
 import dataclasses
@@ -23,52 +23,62 @@ from resnet_keras.inference.evaluate import Evaluation, Evaluator
 from resnet_keras.models.complexity import complexity
 from resnet_keras.models.preprocessing import card_layer
 from resnet_keras.models.saved import load_model, save_model
-from resnet_keras.reports.run import write_report
-from resnet_keras.training.building import Prepared, prepare
+from resnet_keras.training.batch_stats import recompute_batch_stats
+from resnet_keras.training.callbacks import Callback, MakeCallback
 from resnet_keras.training.devices import describe, host_of, make_strategy
-from resnet_keras.training.loop import Interrupted, Loop, Watcher
-from resnet_keras.training.progress import Progress
+from resnet_keras.training.loop import Interrupted, Loop
 from resnet_keras.training.record import Record
-from resnet_keras.training.statistics import recompute_statistics
-from resnet_keras.training.tensorboard import TensorBoardLog
+from resnet_keras.training.reporters import all_reporters
+from resnet_keras.training.setup import TrainingSetup, make_setup
 
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
-"""What TensorFlow raises where a host no longer answers."""
+"""What TensorFlow raises when a host no longer answers."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run leaves."""
+    """The result of a run."""
 
     model: keras.Model
     """From raw pixels, 0 to 255, to probabilities."""
     metrics: dict[str, Any]
-    """loss, accuracy, top5_accuracy and examples on the test split, and how the run went."""
+    """`loss`, `accuracy`, `top5_accuracy` and `examples` on the test split (with `validation`: on the held-out images);
+    `epochs`, `interrupted`, `seconds` and `environment`."""
     run_dir: Path
 
 
-def train(
-    config: TrainConfig, *, quiet: bool = False, watchers: Sequence[Callable[[Prepared], Watcher]] = ()
-) -> TrainResult:
+def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
     """Train a network as a config says, and write its run folder.
 
     The folder has `config.json`, `metrics.csv` (a row an epoch), `metrics.json`, `model.keras`, `checkpoints/`,
     `tensorboard/` and `report.html`. Model and table are written after each epoch. A run that was stopped, by whatever,
-    goes on from its last checkpoint when it is started with the same config and `run_dir`, and ends as if it had never
-    been stopped; one that was finished is only read. Ctrl-C and SIGTERM write a checkpoint and raise
-    `KeyboardInterrupt`.
+    resumes from its last checkpoint when it is started with the same config and `run_dir`, and ends as if it had never
+    been stopped; a finished run is only read. Ctrl-C and SIGTERM write a checkpoint and raise `KeyboardInterrupt`.
 
     Args:
         config: a recipe of `resnet_keras.config.recipes`, changed with `dataclasses.replace`.
         quiet: without the progress on standard error.
-        watchers: functions that make objects which are told of the run as it goes, on the first host.
 
     On CPU, one seed gives one result to the last bit where TensorFlow runs one op at a time, as the program sets it:
     `tf.config.threading.set_inter_op_parallelism_threads(1)` before anything else.
 
     Raises:
         UsageError: (a ValueError) for data, a network, weights or a folder that cannot be used, before anything is
-            written; and for a loss that is no longer a number.
+            written; and for a loss that is not a number.
+    """
+    return run(config, quiet=quiet, reporters=all_reporters(quiet))
+
+
+def run(config: TrainConfig, *, quiet: bool = True, reporters: Sequence[MakeCallback] = ()) -> TrainResult:
+    """`train` with reporters of one's own.
+
+    Without any, the run folder has `config.json`, `metrics.csv`, checkpoints and, at the end, `metrics.json` and
+    `model.keras`.
+
+    Args:
+        config: as in `train`.
+        quiet: without the lines about the run on standard error.
+        reporters: make the callbacks of the run, on the first host.
     """
     strategy = make_strategy(config.strategy)  # before anything else runs on TensorFlow
     host, hosts = host_of(strategy)
@@ -80,71 +90,70 @@ def train(
     if resumes and (done := _finished(folder)):
         say(f"{folder} is finished; remove it, or give another --run-dir, to train anew")
         return done
-    prepared = prepare(dataclasses.replace(config, run_dir=str(folder)), strategy)
+    setup = make_setup(dataclasses.replace(config, run_dir=str(folder)), strategy)
     with run_folder(folder) if host == 0 else contextlib.nullcontext(), writing_to(folder):
         if host == 0 and not resumes:
-            write_text(folder / CONFIG, prepared.config.to_json() + "\n")
+            write_text(folder / CONFIG, setup.config.to_json() + "\n")
         try:
-            own = [make(prepared) for make in watchers] if host == 0 else []
-            return _run(prepared, folder, say, own, quiet=quiet, resumes=resumes)
+            callbacks = [make(setup) for make in reporters] if host == 0 else []
+            return _run(setup, folder, say, callbacks, resumes=resumes)
         except LOST as error:
             if hosts == 1:
                 raise
             raise HostLost(
                 f"another host of the run has gone ({reason(error)}); start the same command on all of them, and the "
-                f"run goes on from the last checkpoint in {folder}"
+                f"run resumes from the last checkpoint in {folder}"
             ) from error
 
 
 def _run(
-    prepared: Prepared, folder: Path, say: Callable[[str], None], own: list[Watcher], *, quiet: bool, resumes: bool
+    setup: TrainingSetup, folder: Path, say: Callable[[str], None], callbacks: list[Callback], *, resumes: bool
 ) -> TrainResult:
-    config, state, network = prepared.config, prepared.state, prepared.network
-    host, hosts = host_of(prepared.strategy)
-    test_batches = evaluation_batches(prepared.source, prepared.shape, config.batch_size)
-    evaluator = Evaluator(network, prepared.source.labels, prepared.strategy, flip=config.test_flip, host=(host, hosts))
-    watchers: list[Watcher] = [TensorBoardLog(folder, prepared), *own] if host == 0 else []
-    if host == 0 and not quiet:
-        watchers.append(Progress(config.epochs, prepared.steps_per_epoch, config.batch_size))
-    loop = Loop(prepared, Record(folder), lambda: evaluator(test_batches), folder, host, hosts, watchers, say)
-    say(_opening(prepared))
+    config, state, network = setup.config, setup.state, setup.network
+    host, hosts = host_of(setup.strategy)
+    test_batches = evaluation_batches(setup.source, setup.shape, config.batch_size)
+    evaluator = Evaluator(network, setup.source.labels, setup.strategy, flip=config.test_flip, host=(host, hosts))
+    loop = Loop(setup, Record(folder), lambda: evaluator(test_batches), callbacks, say)
+    say(_opening(setup))
     if resumes and loop.restore():
-        say(f"going on after step {int(state.value_of(state.step)):,} of {prepared.total_steps:,}")
+        say(f"resuming after step {int(state.value_of(state.step)):,} of {setup.total_steps:,}")
     state.check_that_all_agree()
     started, interrupted = time.perf_counter(), False
     try:
         loop.run()
-        result = loop.tested
+        test = loop.test
         state.take_averages()
         if config.precise_bn:
-            recompute_statistics(prepared)
-            result = None
+            recompute_batch_stats(setup)
+            test = None
     except Interrupted as stop:
-        interrupted, result = True, None
+        interrupted, test = True, None
         if hosts > 1 or not stop.by_hand:
-            raise KeyboardInterrupt(_go_on(folder)) from None
+            raise KeyboardInterrupt(_how_to_resume(folder)) from None
         say(f"\ninterrupted: saving {folder}")
         state.take_averages()
-    result = result or evaluator(test_batches)
+    test = test or evaluator(test_batches)
     metrics = {
-        **result.metrics,
+        **test.metrics,
         "epochs": len(loop.record.rows),
         "interrupted": interrupted,
         "seconds": time.perf_counter() - started,
-        "environment": environment(prepared),
+        "environment": environment(setup),
     }
     if host == 0:
-        _finish(folder, network, config, result, metrics, loop.record.rows)
+        _finish(folder, network, config, test, metrics)
+        for callback in callbacks:
+            callback.on_train_end(test, metrics, loop.record.rows)
     if interrupted:
-        raise KeyboardInterrupt(_go_on(folder))
+        raise KeyboardInterrupt(_how_to_resume(folder))
     return TrainResult(network, metrics, folder)
 
 
-def environment(prepared: Prepared) -> dict[str, str]:
+def environment(setup: TrainingSetup) -> dict[str, str]:
     """Where a figure was measured: devices, versions."""
     return {
-        "devices": describe(prepared.strategy),
-        "xla": "on" if prepared.step.xla else "off",
+        "devices": describe(setup.strategy),
+        "xla": "on" if setup.step.xla else "off",
         "machine": f"{platform.machine()}, {platform.system()}",
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
@@ -153,7 +162,7 @@ def environment(prepared: Prepared) -> dict[str, str]:
 
 
 def _finished(folder: Path) -> TrainResult | None:
-    """What a run left that is at its end; None where it is not."""
+    """The result of a finished run; None if it is not finished."""
     path = folder / METRICS
     metrics = json.loads(path.read_text("utf-8")) if path.is_file() else {"interrupted": True}
     return None if metrics["interrupted"] else TrainResult(load_model(folder), metrics, folder)
@@ -167,33 +176,25 @@ def _say_nothing(line: str) -> None:
     pass
 
 
-def _go_on(folder: Path) -> str:
-    return f"the run is saved in {folder}; resnet-keras train {folder} goes on"
+def _how_to_resume(folder: Path) -> str:
+    return f"the run is saved in {folder}; resnet-keras train {folder} resumes it"
 
 
-def _opening(prepared: Prepared) -> str:
-    config, source, cost = prepared.config, prepared.source, complexity(prepared.network)
+def _opening(setup: TrainingSetup) -> str:
+    config, source, cost = setup.config, setup.source, complexity(setup.network)
     return (
-        f"{prepared.network.name}: {cost.trainable_parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds a "
+        f"{setup.network.name}: {cost.trainable_parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds a "
         f"image\n{source.name}: {len(source.train):,} training and {len(source.test):,} test images, "
         f"{len(source.labels)} classes\n"
-        f"{config.epochs} epochs in batches of {config.batch_size}; {describe(prepared.strategy)}, {config.precision}, "
-        f"XLA {'on' if prepared.step.xla else 'off'}; run folder {config.run_dir}"
+        f"{config.epochs} epochs in batches of {config.batch_size}; {describe(setup.strategy)}, {config.precision}, "
+        f"XLA {'on' if setup.step.xla else 'off'}; run folder {config.run_dir}"
     )
 
 
-def _finish(
-    folder: Path,
-    network: keras.Model,
-    config: TrainConfig,
-    result: Evaluation,
-    metrics: dict[str, Any],
-    rows: list[dict[str, Any]],
-) -> None:
+def _finish(folder: Path, network: keras.Model, config: TrainConfig, test: Evaluation, metrics: dict[str, Any]) -> None:
     layer = card_layer(network)
     assert layer is not None
     if not config.validation:  # a card's figures are of a test split
-        layer.card = dataclasses.replace(layer.card, metrics=result.metrics)
+        layer.card = dataclasses.replace(layer.card, metrics=test.metrics)
     save_model(network, folder / MODEL)
     write_text(folder / METRICS, json_text(metrics) + "\n")
-    write_report(folder, config, result, metrics, rows)

@@ -16,10 +16,10 @@ from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import Augmentation, Schedule, TrainConfig, config_from_json
 from resnet_keras.data.augmentation import pad_crop_flip
 from resnet_keras.data.sources import open_source
-from resnet_keras.training.building import prepare
-from resnet_keras.training.optimization import rate_at
 from resnet_keras.training.phases import phases_of
 from resnet_keras.training.record import COLUMNS
+from resnet_keras.training.schedule import rate_at
+from resnet_keras.training.setup import make_setup
 
 pytestmark = pytest.mark.interop
 program: Any = pytest.importorskip("benchmarks.cifar_torch", reason="torch is not installed; see test_interop.py")
@@ -98,7 +98,7 @@ def test_windows_are_ours() -> None:
 def test_steps_are_ours(quick: TrainConfig) -> None:
     """From the same weights on the same pixels: normalisation, loss, momentum, rates and decay, here a strong one."""
     config = replace(quick, optimizer=replace(quick.optimizer, weight_decay=0.1))
-    ours = prepare(config, tf.distribute.get_strategy())
+    ours = make_setup(config, tf.distribute.get_strategy())
     theirs = program.Training(config, open_source(config.data, config.data_dir))
     theirs.net.load_state_dict(carried(ours.network))
     run = ours.step.runner(ours.trained)

@@ -42,7 +42,7 @@ from resnet_keras.experiments.lesions import REMOVED, SWAPPED, operate
 from resnet_keras.experiments.settings import DIGITS, Net, Settings, plain, residual
 from resnet_keras.experiments.table import EXPERIMENTS, run_experiment
 from resnet_keras.models.layers import run
-from resnet_keras.training.building import source_of
+from resnet_keras.training.setup import source_of
 
 Capture = pytest.CaptureFixture[str]
 RANDOM = np.random.default_rng(0)

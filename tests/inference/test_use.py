@@ -20,7 +20,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.export import ask_servable, servable
 from resnet_keras.files import json_text
 from resnet_keras.inference.evaluate import Evaluation, Evaluator
-from resnet_keras.reports.run import draw_confusion, png_of
+from resnet_keras.reports.plots import draw_confusion, png_of
 
 RNG = np.random.default_rng(0)
 

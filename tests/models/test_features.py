@@ -11,7 +11,7 @@ import resnet_keras as rk
 from resnet_keras.config.train import Optimizer
 from resnet_keras.errors import UsageError
 from resnet_keras.training.devices import make_strategy
-from resnet_keras.training.optimization import shares
+from resnet_keras.training.optimizers import parameter_groups
 
 RNG = np.random.default_rng(0)
 
@@ -168,23 +168,24 @@ def test_layers_learn_at_decaying_rates() -> None:
     """The head at the full rate, each layer with weights before it at half; frozen ones do not count."""
     model = net()
     config = Optimizer(0.1, layer_decay=0.5)
-    by_layer = {w.path.split("/")[0]: s.rate for w, s in zip(model.weights, shares(config, model.weights), strict=True)}
+    groups = parameter_groups(config, model.weights)
+    by_layer = {w.path.split("/")[0]: group.rate for w, group in zip(model.weights, groups, strict=True)}
     order = ["stem", "stage1_block1", "stage2_block1", "stage3_block1", "logits"]
     assert by_layer == {layer: 0.5 ** (4 - i) for i, layer in enumerate(order)}
     rk.freeze(model, "stage2")
-    assert {share.rate for share in shares(config, model.trainable_weights)} == {0.5, 1.0}
+    assert {group.rate for group in parameter_groups(config, model.trainable_weights)} == {0.5, 1.0}
 
 
 def test_decay_spares_vectors_and_named_layers() -> None:
     model = net()
     config = Optimizer(0.1, weight_decay=0.3, no_decay=("logits", "stage1_*"))
-    decayed = {w.path for w, s in zip(model.weights, shares(config, model.weights), strict=True) if s.decay}
+    decayed = {w.path for w, s in zip(model.weights, parameter_groups(config, model.weights), strict=True) if s.decay}
     assert decayed == {
         w.path for w in model.weights if len(w.shape) > 1 and not w.path.startswith(("logits", "stage1_"))
     }
-    assert {s.decay for s in shares(config, model.weights)} == {0.0, 0.3}
+    assert {s.decay for s in parameter_groups(config, model.weights)} == {0.0, 0.3}
     with pytest.raises(UsageError, match="unknown layer in no_decay 'head'"):
-        shares(Optimizer(no_decay=("head",)), model.weights)
+        parameter_groups(Optimizer(no_decay=("head",)), model.weights)
 
 
 def test_frozen_models_train_under_a_strategy() -> None:

@@ -249,7 +249,7 @@ def test_half_precision_and_non_finite_tensors() -> None:
 def test_five_steps_are_torchs() -> None:
     """SGD with Nesterov, coupled decay and label smoothing from the same weights: five steps end at the same."""
     from resnet_keras.config.train import Optimizer, Schedule, TrainConfig
-    from resnet_keras.training.optimization import rule_for
+    from resnet_keras.training.optimizers import make_optimizer
     from resnet_keras.training.state import TrainingState
     from resnet_keras.training.step import Step
 
@@ -291,7 +291,8 @@ def test_five_steps_are_torchs() -> None:
         label_smoothing=0.1,
     )
     learning = {variable.path for variable in model.trainable_variables}
-    state = TrainingState(model, learning, rule_for(config.optimizer).slots, False, tf.distribute.get_strategy())
+    names = make_optimizer(config.optimizer).state_names
+    state = TrainingState(model, learning, names, False, tf.distribute.get_strategy())
     before = [variable.numpy() for variable in model.trainable_variables]
     run = Step(model, state, config, total_steps=steps).runner()
     one_hot = (np.eye(classes)[targets] * 0.9 + 0.1 / classes).astype("float32")

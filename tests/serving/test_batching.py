@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_keras.serving.batching import Batcher
+from resnet_keras.serving.config_files import Batching
 from resnet_keras.serving.metrics import Metrics
-from resnet_keras.serving.settings import Batching
 from resnet_keras.serving.status import Code, ServingError, invalid
 
 

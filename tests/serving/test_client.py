@@ -1,6 +1,10 @@
 """`resnet-keras client`, against the local server."""
 
+import importlib
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +12,7 @@ import pytest
 from test_serving import Address, running
 
 from resnet_keras.cli.main import main
+from resnet_keras.errors import UsageError, needs_extra
 from resnet_keras.serving.process import free_ports
 
 
@@ -39,6 +44,53 @@ def test_one_image(served: Address, digit_png: Path, capsys: pytest.CaptureFixtu
     assert main(["client", str(digit_png), "--server", served.rest, "--model", "digits"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{digit_png}: ")
+
+
+WITHOUT_THE_EXTRA = """
+import sys
+for name in ("grpc_health", "grpc_reflection", "starlette", "uvicorn", "orjson", "prometheus_client"):
+    sys.modules[name] = None  # as if it were not installed
+sys.argv[0], png, server, base = "bin/resnet-keras", *sys.argv[1:]  # the program's name, for which TensorFlow waits
+from resnet_keras.cli.main import main
+assert main(["client", png, "--server", server, "--model", "digits"]) == 0
+assert "tensorflow" not in sys.modules
+from resnet_keras.startup import import_tensorflow
+import_tensorflow()
+import resnet_keras.export.servable, resnet_keras.inference.predict, resnet_keras.training.trainer, tuning.costs
+assert main(["serve", "--model_base_path", base]) == 2
+"""
+
+
+def test_rest_needs_neither_tensorflow_nor_the_extra_that_serve_needs(
+    served: Address, servable: Path, digit_png: Path
+) -> None:
+    words = [sys.executable, "-c", WITHOUT_THE_EXTRA, str(digit_png), served.rest, str(servable.parent)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{digit_png}: ")
+    assert re.fullmatch(
+        r"resnet-keras: serve needs \S+, which is not installed: pip install 'resnet-keras\[serve\]'\n", done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("grpc", "client needs grpcio, which is not installed: pip install 'resnet-keras[serve]'"),
+        ("grpc_health.v1", "client needs grpcio-health-checking, "),
+        ("orjson", "client needs orjson, "),
+    ],
+)
+def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, module: str, words: str) -> None:
+    for name in (module, module.split(".")[0]):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError, match=re.escape(words)), needs_extra("client", "serve"):
+        importlib.import_module(module)
+
+
+def test_a_module_of_ours_that_is_not_there_is_no_usage_error() -> None:
+    with pytest.raises(ModuleNotFoundError), needs_extra("client", "serve"):
+        importlib.import_module("resnet_keras.no_such_module")
 
 
 @pytest.mark.parametrize(

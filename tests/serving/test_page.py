@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from test_serving import Address, running
 
-from resnet_keras.serving.client import Client
+from resnet_keras.serving.client import ServerClient
 from resnet_keras.serving.page import PAGE
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -48,7 +48,7 @@ def status_of(browser: webdriver.Chrome, words: str) -> str:
 
 
 def test_an_image_is_answered(served: Address, browser: webdriver.Chrome, digit_png: Path, tmp_path: Path) -> None:
-    (expected,) = Client((str(digit_png),), server=served.rest, model="digits").ask()
+    (expected,) = ServerClient(served.rest, "digits").send([str(digit_png)])
     browser.get(served.url)
     browser.find_element(By.ID, "file").send_keys(str(digit_png))
     said = status_of(browser, "answered in")

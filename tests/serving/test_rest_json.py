@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_keras.serving import rest_json
-from resnet_keras.serving.loaded import Spec
+from resnet_keras.serving.loaded import TensorInfo
 from resnet_keras.serving.rest_json import parse, read_inputs, to_array, write_outputs
 from resnet_keras.serving.status import ServingError
 
 ANY: Any = None
 
 
-def specs(**dtypes: tf.DType) -> dict[str, Spec]:
-    return {name: Spec(f"{name}:0", dtype, tf.TensorShape(ANY)) for name, dtype in dtypes.items()}
+def specs(**dtypes: tf.DType) -> dict[str, TensorInfo]:
+    return {name: TensorInfo(f"{name}:0", dtype, tf.TensorShape(ANY)) for name, dtype in dtypes.items()}
 
 
 ONE = specs(x=tf.float32)
@@ -44,9 +44,10 @@ TWO = specs(a=tf.int32, b=tf.string)
         ({"instances": [2**63]}, specs(p=tf.uint64), {"p": [2**63]}),
     ],
 )
-def test_requests(body: dict[str, Any], known: dict[str, Spec], expected: dict[str, Any]) -> None:
-    arrays, rows = read_inputs(parse(json.dumps(body).encode()), known)
-    assert rows == ("instances" in body)
+def test_requests(body: dict[str, Any], known: dict[str, TensorInfo], expected: dict[str, Any]) -> None:
+    request = parse(json.dumps(body).encode())
+    arrays = read_inputs(request, known)
+    assert rest_json.in_rows(request) == ("instances" in body)
     assert {name: array.tolist() for name, array in arrays.items()} == expected
     for name, array in arrays.items():
         wanted = object if known[name].dtype == tf.string else known[name].dtype.as_numpy_dtype
@@ -54,7 +55,7 @@ def test_requests(body: dict[str, Any], known: dict[str, Spec], expected: dict[s
 
 
 def test_what_json_has_no_number_for() -> None:
-    arrays, _ = read_inputs(parse(b'{"instances": [NaN, Infinity, -Infinity, 1e999]}'), ONE)
+    arrays = read_inputs(parse(b'{"instances": [NaN, Infinity, -Infinity, 1e999]}'), ONE)
     np.testing.assert_array_equal(arrays["x"], [np.nan, np.inf, -np.inf, np.inf])
     assert json.loads(write_outputs({"y": arrays["x"]}, True))["predictions"][1:3] == [np.inf, -np.inf]
     assert b"NaN" in write_outputs({"y": arrays["x"], "z": arrays["x"]}, True)
@@ -105,7 +106,7 @@ def test_what_json_has_no_number_for() -> None:
         (b'{"instances": [[1], ' + b"[" * 900 + b"]" * 900 + b"]}", ONE, "of 'instances' list"),
     ],
 )
-def test_what_is_wrong_is_said(body: bytes, known: dict[str, Spec], words: str) -> None:
+def test_what_is_wrong_is_said(body: bytes, known: dict[str, TensorInfo], words: str) -> None:
     with pytest.raises(ServingError) as caught:
         read_inputs(parse(body), known)
     assert words in caught.value.message

@@ -32,14 +32,15 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from resnet_keras.cli.client_command import histogram, quantile
 from resnet_keras.cli.flags import fill
 from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import ask
-from resnet_keras.serving.client import Client, histogram, quantile
+from resnet_keras.serving.client import ServerClient
+from resnet_keras.serving.config_files import read_batching, read_models, read_monitoring
 from resnet_keras.serving.options import ServerOptions, in_tyro_form
 from resnet_keras.serving.process import free_ports
 from resnet_keras.serving.server import Server
-from resnet_keras.serving.settings import read_batching, read_models, read_monitoring
 from resnet_keras.serving.status import ServingError
 from resnet_keras.serving.tensors import to_array, to_proto
 
@@ -243,7 +244,7 @@ def test_images_over_rest_and_grpc(served: Address, servable: Path, digit_png: P
     expected = ask(servable, {"image_bytes": {"image_bytes": [image]}})["image_bytes"]
     labels = [label.decode() for label in expected["labels"][0]]
     for protocol, server in (("rest", served.rest), ("grpc", served.grpc)):
-        (answer,) = Client((str(digit_png),), server=server, model="digits", protocol=protocol).ask()
+        (answer,) = ServerClient(server, "digits", protocol=protocol).send([str(digit_png)])
         assert (answer.error, answer.labels, answer.version) == (None, tuple(labels), 7)
         np.testing.assert_allclose(answer.scores, expected["scores"][0], rtol=1e-5)
     damaged = served.prediction
@@ -359,9 +360,34 @@ def test_metrics(served: Address) -> None:
     assert "_created" not in text
 
 
+def test_a_fault_of_the_server_is_internal_and_counted_so(served: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    def count() -> float:
+        words = ':tensorflow:serving:request_count{model_name="half_plus_two",status="INTERNAL"} '
+        lines = served.get("/monitoring/prometheus/metrics").text.splitlines()
+        return sum(float(line.removeprefix(words)) for line in lines if line.startswith(words))
+
+    assert served.server.core is not None
+    monkeypatch.setattr(served.server.core.manager, "version", fault)
+    before = count()
+    response = served.post(f"{HALF}:predict", ONE)
+    assert (response.status_code, response.json()) == (500, {"error": "RuntimeError: a fault"})
+    assert count() == before + 1
+    with pytest.raises(grpc.RpcError, match="RuntimeError: a fault") as caught:
+        served.predict("half_plus_two", X)
+    assert caught.value.code() == grpc.StatusCode.INTERNAL  # type: ignore[attr-defined]
+    assert count() == before + 2
+
+
 def test_cors(served: Address) -> None:
     allowed = requests.options(f"{served.url}{HALF}:predict", headers={"Origin": "http://a.example"}, timeout=60)
     assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "*")
+    for answer in (allowed, served.get(HALF), served.post("/v1/models/x:predict", ONE)):
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert answer.headers["access-control-allow-methods"] == "POST, GET"
+        assert answer.headers["access-control-allow-headers"] == "Content-Type"
     refused = requests.options(f"{served.url}{HALF}:predict", timeout=60)
     assert (refused.status_code, "Origin header is missing" in refused.text) == (400, True)
 

@@ -17,11 +17,11 @@ from resnet_keras.config.train import Augmentation, Optimizer, TrainConfig
 from resnet_keras.data.sources import open_source
 from resnet_keras.errors import UsageError
 from resnet_keras.models.layers import Recomputable, leaves
-from resnet_keras.training.building import prepare
+from resnet_keras.training.batch_stats import recompute_batch_stats
 from resnet_keras.training.devices import make_strategy
 from resnet_keras.training.input import balanced_weights
-from resnet_keras.training.phases import Phase, phases_of, set_learning, view_of_size
-from resnet_keras.training.statistics import recompute_statistics
+from resnet_keras.training.phases import Phase, phases_of, set_trainable, view_of_size
+from resnet_keras.training.setup import make_setup
 
 NONE = "none"
 
@@ -55,7 +55,7 @@ def test_parts_learn_from_their_time_on_and_their_norms_never() -> None:
     config = TrainConfig(epochs=10, freeze="stage2", unfreeze={"stage2": 0.3, "stem": 0.6})
     learning = []
     for phase in phases_of(config):
-        set_learning(model, config, phase)
+        set_trainable(model, config, phase)
         learning.append({variable.path.split("/")[0] for variable in model.trainable_variables})
         moving = {path.split("/")[0] for path, layer in leaves(model) if path.endswith("norm") and layer.trainable}
         assert moving == {"stage3_block1"}
@@ -74,7 +74,7 @@ def test_a_run_in_phases(quick: TrainConfig, tmp_path: Path) -> None:
         model_options={"norm": "group"},
         run_dir=str(tmp_path / "run"),
     )
-    start = prepare(config, make_strategy(NONE)).network.get_weights()
+    start = make_setup(config, make_strategy(NONE)).network.get_weights()
     model = rk.train(config, quiet=True).model
     for before, variable in zip(start, model.weights, strict=True):
         frozen_norm = variable.path.startswith(("stem", "stage1")) and variable.path.split("/")[-1] in ("gamma", "beta")
@@ -108,16 +108,16 @@ def test_balanced_classes_count_the_same(image_folder: Path, quick: TrainConfig,
 def test_recomputed_statistics_are_those_of_all_the_images(quick: TrainConfig, strategy: str) -> None:
     """The first norm sees the first convolution alone, whose output for all images can be computed at once."""
     config = dataclasses.replace(quick, precise_bn=1400, augmentation=Augmentation("none"), strategy=strategy)
-    prepared = prepare(config, make_strategy(strategy))
-    recompute_statistics(prepared)
-    prepared.state.settle()
-    network, images = prepared.network, prepared.source.train.images  # pyright: ignore[reportAttributeAccessIssue]
+    setup = make_setup(config, make_strategy(strategy))
+    recompute_batch_stats(setup)
+    setup.state.sync_batch_stats()
+    network, images = setup.network, setup.source.train.images  # pyright: ignore[reportAttributeAccessIssue]
     stem: Any = network.get_layer("stem")
     maps = stem.layers[0](network.get_layer("preprocessing")(images)).numpy()
     norm = next(layer for layer in stem.layers if layer.name == "norm")
     # An epoch drops its last, incomplete batch: 29 of 1,437 images are missing.
-    np.testing.assert_allclose(prepared.state.value_of(norm.moving_mean), maps.mean((0, 1, 2)), atol=0.02)
-    np.testing.assert_allclose(prepared.state.value_of(norm.moving_variance), maps.var((0, 1, 2)), rtol=0.03)
+    np.testing.assert_allclose(setup.state.value_of(norm.moving_mean), maps.mean((0, 1, 2)), atol=0.02)
+    np.testing.assert_allclose(setup.state.value_of(norm.moving_variance), maps.var((0, 1, 2)), rtol=0.03)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
@@ -197,10 +197,10 @@ def test_batches_from_a_data_service_are_those_of_the_run(quick: TrainConfig, tm
     dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
     worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=dispatcher.target.split("://")[1]))
     config = dataclasses.replace(quick, run_dir=str(tmp_path / "run"), data_service=dispatcher.target, epochs=2)
-    prepared = prepare(config, make_strategy(NONE))
-    plain = prepare(quick, make_strategy(NONE))
+    setup = make_setup(config, make_strategy(NONE))
+    plain = make_setup(quick, make_strategy(NONE))
     phase = phases_of(config)[0]
-    ours, theirs = ([images.numpy().tobytes() for images, _ in p.batches(phase, 0, 11)] for p in (plain, prepared))
+    ours, theirs = ([images.numpy().tobytes() for images, _ in p.batches(phase, 0, 11)] for p in (plain, setup))
     assert len(ours) == 11
     assert sorted(ours) == sorted(theirs)
     assert rk.train(config, quiet=True).metrics["epochs"] == 2

@@ -133,7 +133,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_later(
     folder = tmp_path / "run"
     code, said = stop_after(folder, data_dir, 12, number)
     assert code == 130
-    assert said.splitlines()[-1].endswith(f"the run is saved in {folder}; resnet-keras train {folder} goes on")
+    assert said.splitlines()[-1].endswith(f"the run is saved in {folder}; resnet-keras train {folder} resumes it")
     assert "Traceback" not in said
     if number == signal.SIGINT:
         assert json.loads((folder / "metrics.json").read_text())["interrupted"]
@@ -249,10 +249,10 @@ def test_nothing_is_left_of_a_checkpoint_that_could_not_be_written(
 
 
 def test_a_checkpoint_of_another_network_is_refused_whole(quick: TrainConfig, tmp_path: Path) -> None:
-    from resnet_keras.training.building import prepare
     from resnet_keras.training.devices import make_strategy
+    from resnet_keras.training.setup import make_setup
 
-    state = prepare(quick, make_strategy("none")).state
+    state = make_setup(quick, make_strategy("none")).state
     arrays = state.arrays()
     changed = {**arrays, "variable:logits/kernel": np.zeros((3, 3)), "step": np.int64(5)}
     with pytest.raises(UsageError, match="the checkpoint is of another network or version: it has no variable:logits"):

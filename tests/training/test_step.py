@@ -1,4 +1,4 @@
-"""The compiled step: one device, two replicas, XLA, parts of a batch, precisions and rules all train the same net."""
+"""The compiled step: devices, XLA, parts of a batch, precisions and optimizers all train the same net."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import tensorflow as tf
 import resnet_keras as rk
 from resnet_keras.config.train import Optimizer, Schedule, TrainConfig
 from resnet_keras.training.devices import make_strategy
-from resnet_keras.training.optimization import rule_for
+from resnet_keras.training.optimizers import make_optimizer
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step
 
@@ -75,7 +75,7 @@ def train(
     finally:
         keras.config.set_dtype_policy(before)
     learning = {variable.path for variable in network.trainable_variables}
-    state = TrainingState(network, learning, rule_for(config.optimizer).slots, config.ema > 0, strategy)
+    state = TrainingState(network, learning, make_optimizer(config.optimizer).state_names, config.ema > 0, strategy)
     first = 0
     if start:
         state.load(start.arrays)
@@ -98,7 +98,7 @@ def train(
     for _ in range(0, steps, at_once):
         run(batches, tf.constant(at_once))
     statistics = [
-        [copy.numpy() for copy in strategy.experimental_local_results(variable.value)] for variable in state.statistics
+        [copy.numpy() for copy in strategy.experimental_local_results(variable.value)] for variable in state.batch_stats
     ]
     return Trained(state.arrays(), state.read_totals(), statistics, state, network)
 
@@ -169,8 +169,8 @@ def test_replicas_with_synchronised_norm_follow_one_device() -> None:
 
 def test_settled_replicas_have_the_mean_of_their_statistics() -> None:
     two = train("mirrored")
-    two.state.settle()
-    for variable, (first, second) in zip(two.state.statistics, two.statistics, strict=True):
+    two.state.sync_batch_stats()
+    for variable, (first, second) in zip(two.state.batch_stats, two.statistics, strict=True):
         for copy in two.state.strategy.experimental_local_results(variable.value):
             np.testing.assert_allclose(copy.numpy(), (first + second) / 2, rtol=1e-6, atol=1e-7)
 
@@ -187,7 +187,7 @@ def test_a_state_goes_on_to_the_last_bit(strategy: str) -> None:
     options: dict[str, Any] = {"stochastic_depth": 0.3, "dropout": 0.2}
     whole = train(strategy, config=config, **options)
     half = train(strategy, steps=2, config=config, **options)
-    half.state.settle()
+    half.state.sync_batch_stats()
     rest = train(
         strategy, steps=2, start=Trained(half.state.arrays(), half.totals, [], half.state, half.network), **options
     )
@@ -257,18 +257,18 @@ def test_a_bad_batch_stops_all_change(strategy: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sgd", "lamb"])
 def test_a_step_by_hand(algorithm: Any) -> None:
-    """Two steps of each rule in NumPy, decay for the kernel alone."""
+    """Two steps of each optimizer in NumPy, decay for the kernel alone."""
     config = Optimizer(algorithm=algorithm, learning_rate=0.1, weight_decay=0.5)
-    rule = rule_for(config)
+    optimizer = make_optimizer(config)
     rng = np.random.default_rng(0)
     for decay in (0.5, 0.0):
         weight = rng.normal(size=(3, 2))
         gradients = rng.normal(size=(2, 3, 2))
-        slots = tuple(tf.zeros((3, 2)) for _ in rule.slots)
+        slots = tuple(tf.zeros((3, 2)) for _ in optimizer.state_names)
         ours = tf.constant(weight, tf.float32)
         mean, square = np.zeros((3, 2)), np.zeros((3, 2))
         for count, gradient in enumerate(gradients):
-            ours, slots = rule(
+            ours, slots = optimizer(
                 ours, tf.constant(gradient, tf.float32), slots, tf.constant(0.1), decay, tf.constant(count)
             )
             if algorithm == "sgd":
@@ -287,8 +287,8 @@ def test_a_step_by_hand(algorithm: Any) -> None:
 
 
 def test_lamb_moves_what_starts_at_zero() -> None:
-    rule = rule_for(Optimizer(algorithm="lamb"))
-    new, _ = rule(tf.zeros(3), tf.ones(3), (tf.zeros(3), tf.zeros(3)), tf.constant(0.1), 0.5, tf.constant(0))
+    optimizer = make_optimizer(Optimizer(algorithm="lamb"))
+    new, _ = optimizer(tf.zeros(3), tf.ones(3), (tf.zeros(3), tf.zeros(3)), tf.constant(0.1), 0.5, tf.constant(0))
     np.testing.assert_allclose(new, -0.1, rtol=1e-4)
 
 

@@ -17,10 +17,10 @@ import resnet_keras as rk
 from resnet_keras.config.train import Augmentation, Optimizer, Schedule, TrainConfig
 from resnet_keras.errors import UsageError
 from resnet_keras.inference.evaluate import Evaluator
-from resnet_keras.training.building import prepare
 from resnet_keras.training.devices import describe, make_strategy, use_xla
-from resnet_keras.training.optimization import rate_at
 from resnet_keras.training.record import COLUMNS
+from resnet_keras.training.schedule import rate_at
+from resnet_keras.training.setup import make_setup
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -68,7 +68,7 @@ def test_mirrored_with_ordinary_norm_trains_and_evaluates(quick: TrainConfig, tm
 
 def test_a_batch_that_cannot_be_shared_evenly_is_evaluated_whole(quick: TrainConfig) -> None:
     strategy = make_strategy("mirrored")
-    network = prepare(quick, strategy).network
+    network = make_setup(quick, strategy).network
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), "uint8")
     batches = tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype="float32")[:5])).batch(4)  # 4, then 1
     labels = tuple("0123456789")
@@ -79,7 +79,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_evaluated_whole(quick: TrainCon
 
 
 def test_test_flip_is_the_mean_of_both_sides(quick: TrainConfig) -> None:
-    network = prepare(quick, make_strategy("none")).network
+    network = make_setup(quick, make_strategy("none")).network
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), "uint8")
     one_hot = np.eye(10, dtype="float32")[:6]
     batches = tf.data.Dataset.from_tensor_slices((images, one_hot)).batch(6)
@@ -219,7 +219,7 @@ def test_interruption_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path, mo
         if step == 14:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Progress, "steps", interrupt)
+    monkeypatch.setattr(Progress, "on_train_batch_end", interrupt)
     folder = tmp_path / "run"
     config = dataclasses.replace(quick, run_dir=str(folder))
     with pytest.raises(KeyboardInterrupt, match="run"):

@@ -1,11 +1,13 @@
 """Searches: spaces whose every draw is a config, trials that survive kills, and what is said of the results."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from resnet_keras.cli.main import main
+from resnet_keras.cli.tune import seconds_of, tuning_module
 from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import TrainConfig, config_from_json
 from resnet_keras.data.sources import open_source
@@ -23,15 +27,15 @@ from resnet_keras.data.splits import ArraySplit, Source, hold_out
 from resnet_keras.errors import UsageError
 from resnet_keras.models.complexity import complexity
 from resnet_keras.serving.process import free_ports
-from resnet_keras.training.building import image_format_for, network_of
+from resnet_keras.training.setup import image_format_for, network_of
 from tuning import oracles
-from tuning.__main__ import main, seconds_of
 from tuning.costs import Bounds, Cost, count, latency_of, refusal
 from tuning.hypermodel import ResNetHyperModel
 from tuning.oracles import Status, make_oracle
-from tuning.report import Row, front, varying_of
+from tuning.report import TrialRow, front, varying_of
 from tuning.results import Results, mean_and_deviation
-from tuning.search import Settings
+from tuning.runs import RunError, run
+from tuning.search import SearchConfig
 from tuning.spaces import SPACES, draw, find_space
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +43,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:(getName|currentThread)\\(\\) is
 SMALL = """
 import dataclasses
 from resnet_keras.config.train import Augmentation
+from resnet_keras.cli.main import main
+from resnet_keras.cli.tune import seconds_of, tuning_module
 from resnet_keras.config.recipes import recipe
 
 def space(hp):
@@ -160,7 +166,7 @@ def test_a_space_file_with_an_error_is_reported_with_its_line(tmp_path: Path, te
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["digitz", "--trials", "1"], "unknown space 'digitz'; choose from digits, cifar10, folder, imagenet"),
         (["no/such/file.py", "--trials", "1"], "there is no space file no/such/file.py"),
@@ -177,16 +183,17 @@ def test_a_space_file_with_an_error_is_reported_with_its_line(tmp_path: Path, te
         (["digits", "--trials", "1", "--validation", "1"], "validation must be a share above 0 and below 1"),
         (["digits", "--trials", "1", "--role", "chief", "--address", "x"], "address must be HOST:PORT"),
         (["digits", "--trials", "1", "--no-such-flag", "3"], "no-such-flag"),
+        (["digits", "--trials", "1", "--run-dir", "a", "--output=b"], "--output is the old name of --run-dir"),
     ],
 )
 def test_wrong_words(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
+    assert main(["tune", *words]) == 2
     assert list(tmp_path.iterdir()) == []
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert len(error.strip().splitlines()) == 1
 
 
@@ -196,15 +203,15 @@ def test_budgets() -> None:
 
 def test_time_is_kept_for_the_best_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial that takes longer than the recipe, and is the best, takes longer in full too."""
-    search: Any = SimpleNamespace(folder=tmp_path, epochs=4, settings=Settings("digits", validation=0.2))
+    search: Any = SimpleNamespace(folder=tmp_path, epochs=4, settings=SearchConfig("digits", validation=0.2))
     results = Results(search, retrain=2)
     (tmp_path / "baseline").mkdir()
     (tmp_path / "baseline" / "outcome.json").write_text('{"accuracy": 0.5, "loss": 1.0, "seconds": 8.0}')
-    rows: list[Row] = []
+    rows: list[TrialRow] = []
     monkeypatch.setattr(Results, "rows", lambda self: rows)
     assert results.last_moment(None) is None
     assert results.last_moment(100.0) == 100 - 2 * 8 / 0.8
-    rows.append(Row("0", {}, 0.9, {"seconds": 6.0, "epochs": 2}, None, []))
+    rows.append(TrialRow("0", {}, 0.9, {"seconds": 6.0, "epochs": 2}, None, []))
     assert results.last_moment(100.0) == 100 - 2 * 12 / 0.8
 
 
@@ -214,7 +221,7 @@ def test_pareto_front() -> None:
     assert front(points, False) == [(1.0, 0.3)]
     assert mean_and_deviation([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
     assert mean_and_deviation([1.0]) == (1.0, 0.0)
-    rows = [Row(str(i), {"a": i, "b": 1}, 0.0, {}, None, []) for i in range(2)]
+    rows = [TrialRow(str(i), {"a": i, "b": 1}, 0.0, {}, None, []) for i in range(2)]
     assert varying_of(rows) == ["a"]
 
 
@@ -290,25 +297,57 @@ def space_file(tmp_path: Path) -> Path:
     return path
 
 
-def command(space: Path, output: Path, data_dir: str, *more: str) -> list[str]:
-    words = [str(space), "--output", str(output), "--data-dir", data_dir, "--trials", "3", "--validation", "0.2"]
-    return [sys.executable, "-m", "tuning", *words, *more]
+def flags(space: Path, folder: Path, data_dir: str, *more: str) -> list[str]:
+    words = [str(space), "--run-dir", str(folder), "--data-dir", data_dir, "--trials", "3", "--validation", "0.2"]
+    return [*words, *more]
 
 
-def start(words: list[str], **options: Any) -> "subprocess.Popen[str]":
+def start(words: list[str], code: str = "") -> "subprocess.Popen[str]":
+    """The program in a process of its own; `code` runs there first."""
+    program = ["-m", "tuning"]
+    if code:
+        program = [
+            "-c",
+            f"{code}\nimport sys; from resnet_keras.cli.main import main; sys.exit(main(sys.argv[1:]))",
+            "tune",
+        ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, *program, *words], stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
-def test_a_search_is_killed_and_goes_on(tmp_path: Path, space_file: Path, data_dir: str) -> None:
-    space_file.write_text(SMALL % 12)
+class InProcess:
+    """Takes the place of `subprocess.Popen` for the trainings of a search: the same program, here and at once."""
+
+    def __init__(self, command: list[str], stdout: Any, stderr: Any, preexec_fn: Any) -> None:
+        assert command[1:4] == ["-m", "resnet_keras", "train"]
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(os.fdopen(os.dup(stdout.fileno()), "a"))
+            stack.enter_context(contextlib.redirect_stdout(log))
+            stack.enter_context(contextlib.redirect_stderr(log))
+            self.code = main(command[3:])
+
+    def wait(self, timeout: float | None) -> int:
+        return self.code
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of the searches of this process are no processes; `test_a_search_is_killed...` has real ones."""
+    runs = tuning_module("runs")
+    stand_in = SimpleNamespace(Popen=InProcess, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(runs, "subprocess", stand_in)
+
+
+def test_a_search_is_killed_and_resumed(
+    tmp_path: Path, space_file: Path, data_dir: str, in_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space_file.write_text(SMALL % 8)
     output = tmp_path / "search"
-    words = command(space_file, output, data_dir, "--epochs", "12")
+    words = flags(space_file, output, data_dir)
     process = start(words)
     second = output / "trial_1" / "run" / "metrics.csv"
-    while not second.exists() or len(second.read_text().splitlines()) < 3:
+    while not second.exists() or len(second.read_text().splitlines()) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.kill()
@@ -316,20 +355,18 @@ def test_a_search_is_killed_and_goes_on(tmp_path: Path, space_file: Path, data_d
     first = (output / "trial_0" / "run" / "metrics.json").stat().st_mtime_ns
     time.sleep(0.5)
     rows = len(second.read_text().splitlines())
+    assert rows < 9
     time.sleep(1.5)
     assert len(second.read_text().splitlines()) == rows, "the killed search left a training behind"
-    other = start([*words, "--seed", "5"])
-    assert "holds a search with seed 0, now 5" in other.communicate()[1]
-    assert other.returncode == 2
-    process = start([*words, "--json"])
-    said, error = process.communicate()
-    assert process.returncode == 0, error
-    found = json.loads(said)
+    assert main(["tune", *words, "--seed", "5"]) == 2
+    assert "holds a search with seed 0, now 5" in capsys.readouterr().err
+    assert main(["tune", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
     assert (found["trials"], found["failed"], found["test_runs"]) == (3, 0, 1)
     assert sorted(path.name for path in output.glob("trial_*")) == ["trial_0", "trial_1", "trial_2"]
     assert (output / "trial_0" / "run" / "metrics.json").stat().st_mtime_ns == first
     best = config_from_json((output / "best.json").read_text())
-    assert (best.validation, best.run_dir, best.epochs, best.name) == (0.0, None, 12, "small-tuned")
+    assert (best.validation, best.run_dir, best.epochs, best.name) == (0.0, None, 8, "small-tuned")
     page = (output / "report.html").read_text()
     for words_ in ("Hyperparameters and score", "Learning curves", "Trials", "<script>", "data:image/png"):
         assert words_ in page
@@ -337,31 +374,37 @@ def test_a_search_is_killed_and_goes_on(tmp_path: Path, space_file: Path, data_d
     assert (final["examples"], final["accuracy"]) == (360, pytest.approx(found["test_accuracy"], abs=1e-4))
 
 
-def test_failing_trials_do_not_end_a_search(tmp_path: Path, space_file: Path, data_dir: str) -> None:
+def test_failing_trials_do_not_end_a_search(
+    tmp_path: Path, space_file: Path, data_dir: str, in_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = (SMALL % 1).replace("rate = hp.Float", "rate = 1e9 if hp.Boolean('wild') else hp.Float")
     space_file.write_text(text.replace("return data", 'hp.values.get("wild") and hp.Int("x", 0, 1)\n    return data'))
-    output = tmp_path / "search"
-    words = command(space_file, output, data_dir, "--retrain", "0", "--json", "--max-parameters", "9000")
-    process = start([*words, "--trials", "6"])
-    said, error = process.communicate()
-    assert process.returncode == 0, error
-    found = json.loads(said)
+    folder = tmp_path / "search"
+    words = flags(space_file, folder, data_dir, "--retrain", "0", "--json", "--max-parameters", "9000")
+    words[words.index("--run-dir")] = "--output"  # its old name
+    assert main(["tune", *words, "--trials", "6"]) == 0
+    found = json.loads(capsys.readouterr().out)
     assert found["trials"] == 6
-    failures = [path.read_text() for path in output.glob("trial_*/failure.txt")]
+    failures = [path.read_text() for path in folder.glob("trial_*/failure.txt")]
     assert len(failures) == found["failed"] > 0
     assert all("no number" in text or "more than max_parameters" in text for text in failures), failures
+
+
+def test_a_training_that_fails_says_why(tmp_path: Path, data_dir: str) -> None:
+    config = dataclasses.replace(recipe("digits"), data_dir=data_dir, batch_size=2000)
+    with pytest.raises(RunError, match="^batch_size 2000 is larger than"):
+        run(config, tmp_path / "trial")
 
 
 @pytest.mark.slow
 def test_a_chief_and_two_workers_one_of_which_dies(tmp_path: Path, space_file: Path, data_dir: str) -> None:
     output, port = tmp_path / "search", free_ports()[0]
     space_file.write_text(SMALL % 6)
-    words = command(space_file, output, data_dir, "--address", f"127.0.0.1:{port}", "--retrain", "0", "--trials", "5")
-    quick = "import tuning.oracles as o; o.SILENT_SECONDS = 8.0; o.BEAT_SECONDS = 0.5; import runpy, sys\n"
-    run = f"{quick}sys.argv = ['tuning', *sys.argv[1:]]\nrunpy.run_module('tuning', run_name='__main__')"
-    hurried = [sys.executable, "-c", run, *words[3:]]
-    chief = start([*hurried, "--role", "chief", "--json"])
-    workers = [start([*hurried, "--role", "worker", "--id", str(number)]) for number in range(2)]
+    words = flags(space_file, output, data_dir, "--address", f"127.0.0.1:{port}", "--retrain", "0", "--trials", "5")
+    hurried = "from resnet_keras.cli.tune import tuning_module; o = tuning_module('oracles')\n"
+    hurried += "o.SILENT_SECONDS = 8.0; o.BEAT_SECONDS = 0.5"
+    chief = start([*words, "--role", "chief", "--json"], hurried)
+    workers = [start([*words, "--role", "worker", "--id", str(number)], hurried) for number in range(2)]
     while len(list(output.glob("trial_*/run/metrics.csv"))) < 2:
         assert chief.poll() is None, chief.communicate()
         time.sleep(0.05)
@@ -393,24 +436,33 @@ def test_hyper_model_in_a_script_of_ones_own(tmp_path: Path, space_file: Path, d
     assert best.score > 0.2
 
 
-def test_a_stopped_search_says_how_it_goes_on(tmp_path: Path, space_file: Path, data_dir: str) -> None:
-    space_file.write_text(SMALL % 60)
-    output = tmp_path / "search"
-    process = start(command(space_file, output, data_dir))
-    while not (output / "trial_0" / "run" / "metrics.csv").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
-    assert (process.returncode, error.strip()) == (130, "tuning: interrupted; the same command goes on")
-    assert list((output / "trial_0" / "run" / "checkpoints").glob("*"))
+def test_a_stopped_search_says_how_to_resume_it(
+    tmp_path: Path, space_file: Path, data_dir: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM to this process while a trial, which is a process, runs."""
+    space_file.write_text(SMALL % 2000)
+    folder = tmp_path / "search"
+
+    def terminate() -> None:
+        end = time.monotonic() + 120
+        while not (folder / "trial_0" / "run" / "metrics.csv").exists():
+            if time.monotonic() > end:
+                return
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    assert main(["tune", *flags(space_file, folder, data_dir)]) == 130
+    thread.join()
+    assert capsys.readouterr().err == "resnet-keras: interrupted; the same command resumes the search\n"
+    assert list((folder / "trial_0" / "run" / "checkpoints").glob("*"))
 
 
 @pytest.mark.slow
 def test_a_budget_ends_a_search(tmp_path: Path, space_file: Path, data_dir: str) -> None:
     space_file.write_text(SMALL % 2000)
-    output = tmp_path / "search"
-    process = start(command(space_file, output, data_dir, "--budget", "25s", "--retrain", "0"))
+    process = start(flags(space_file, tmp_path / "search", data_dir, "--budget", "25s", "--retrain", "0"))
     said, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     assert "the time is up" in said

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from resnet_keras.errors import UsageError, reason
-from resnet_keras.files import whole
+from resnet_keras.files import atomic_write
 from resnet_keras.models.weights.layouts import TIMM_V2, TORCH_DENSENET, TORCH_RESNET, TORCH_VGG, Layout, to_theirs
 from resnet_keras.models.weights.reading import import_extra
 from resnet_keras.models.weights.units import Network
@@ -61,7 +61,7 @@ def save_weights(model: keras.Model, path: str | Path) -> Path:
         raise UsageError(f"cannot save weights as {path.name}; end the name in {', '.join(SUFFIXES)}")
     state = torch_state_dict(model)
     try:
-        with whole(path) as beside:
+        with atomic_write(path) as beside:
             _WRITERS.get(path.suffix, _write_torch)(beside, state)
     except UsageError:
         raise

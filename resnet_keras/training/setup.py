@@ -1,4 +1,4 @@
-"""What a config trains: the data, the network, and the step that brings them together."""
+"""The setup of a run: its data, its network, and the step that trains it."""
 
 import contextlib
 import dataclasses
@@ -25,8 +25,8 @@ from resnet_keras.models.weights.reading import Weights
 from resnet_keras.models.weights.units import Network
 from resnet_keras.training.devices import host_of, use_xla
 from resnet_keras.training.input import balanced_weights, check_batch, steps_of
-from resnet_keras.training.optimization import rule_for
-from resnet_keras.training.phases import Phase, phases_of, set_learning
+from resnet_keras.training.optimizers import make_optimizer
+from resnet_keras.training.phases import Phase, phases_of, set_trainable
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step
 
@@ -40,7 +40,7 @@ def _check_model_options(config: TrainConfig) -> None:
 
 
 def _starting_weights(config: TrainConfig) -> Weights | None:
-    """The published or converted weights that a config starts from; None for none, and for a file of ours."""
+    """The published or converted weights that a config starts from; None if there are none, or for our own file."""
     if not config.weights or is_own_file(config.weights):
         return None
     spec: Any = named(config.model).spec
@@ -50,13 +50,13 @@ def _starting_weights(config: TrainConfig) -> Weights | None:
 
 
 def source_of(config: TrainConfig) -> Source:
-    """The data of a config, with training images held out for its test split where it says so."""
+    """The data of a config; with `validation`, held-out training images take the place of the test split."""
     source = open_source(config.data, config.data_dir)
     return hold_out(source, config.validation) if config.validation else source
 
 
 def image_format_for(config: TrainConfig, source: Source, start: Weights | None = None) -> ImageFormat:
-    """The images of a run; normalised as the model it starts from was, else as the data are, else as ImageNet."""
+    """The images of a run, normalised as the model it starts from was, or by their own mean and std, or as ImageNet."""
     if config.image_size:
         size = (config.image_size, config.image_size)
     elif source.image_size:
@@ -82,8 +82,8 @@ def image_format_for(config: TrainConfig, source: Source, start: Weights | None 
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """All that a run needs, before anything is written."""
+class TrainingSetup:
+    """The parts of a run, before anything is written."""
 
     config: TrainConfig
     strategy: tf.distribute.Strategy
@@ -92,7 +92,7 @@ class Prepared:
     network: keras.Model
     """From raw pixels to probabilities."""
     trained: keras.Model
-    """Its view that ends in logits: the loss is exact there."""
+    """The same network up to its logits, for which the loss is exact."""
     state: TrainingState
     step: Step
     steps_per_epoch: int
@@ -107,12 +107,12 @@ class Prepared:
         return dataclasses.replace(self.shape, size=size)
 
     def batches(self, phase: Phase, first: int, last: int) -> Iterator[Any]:
-        """The batches of steps `first` up to, and without, `last`, at a phase's size."""
+        """The batches of steps `first` to `last` (exclusive), in a phase's size."""
         return steps_of(self.config, self.source, self.shape_in(phase), self.strategy, first, last)
 
 
-def prepare(config: TrainConfig, strategy: tf.distribute.Strategy) -> Prepared:
-    """Open the data and build the network of a config. Raises `UsageError` for what cannot be."""
+def make_setup(config: TrainConfig, strategy: tf.distribute.Strategy) -> TrainingSetup:
+    """Open the data and build the network of a config. Raises `UsageError` for a config that cannot be trained."""
     _check_model_options(config)
     check_batch(config, strategy)
     xla = use_xla(config, strategy)
@@ -127,20 +127,20 @@ def prepare(config: TrainConfig, strategy: tf.distribute.Strategy) -> Prepared:
         trained = keras.Model(network.input, network.get_layer("logits").output, name=network.name)
     phases = phases_of(config)
     for phase in phases:
-        set_learning(network, config, phase)
-    learning = {variable.path for variable in network.trainable_variables}  # the last phase has them all
-    state = TrainingState(network, learning, rule_for(config.optimizer).slots, config.ema > 0, strategy)
+        set_trainable(network, config, phase)
+    trainable = {variable.path for variable in network.trainable_variables}  # the last phase has them all
+    state = TrainingState(network, trainable, make_optimizer(config.optimizer).state_names, config.ema > 0, strategy)
     total = steps * config.epochs
     step = Step(trained, state, config, total_steps=total, xla=xla, class_weights=class_weights)
-    prepared = Prepared(config, strategy, source, shape, network, trained, state, step, steps)
+    setup = TrainingSetup(config, strategy, source, shape, network, trained, state, step, steps)
     for phase in phases:
-        check_augmentation(config.augmentation, prepared.shape_in(phase), config.batch_size // host_of(strategy)[1])
-    return prepared
+        check_augmentation(config.augmentation, setup.shape_in(phase), config.batch_size // host_of(strategy)[1])
+    return setup
 
 
 @contextlib.contextmanager
 def _precision(name: str) -> Iterator[None]:
-    """Keras's global policy, for the length of a `with`."""
+    """Set Keras's global dtype policy within a `with`."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

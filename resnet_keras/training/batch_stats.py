@@ -1,4 +1,4 @@
-"""Batch norm's statistics as true averages over training images, instead of the running ones of the last steps.
+"""batch_stats as true averages over training images, instead of the running averages of the last steps.
 
 The authors of ResNet computed theirs so (the note on batch norm in their released models).
 """
@@ -9,27 +9,27 @@ import keras
 import tensorflow as tf
 
 from resnet_keras.models.layers import leaves
-from resnet_keras.training.building import Prepared
 from resnet_keras.training.phases import phases_of, view_of_size
-from resnet_keras.training.state import each_its_own
+from resnet_keras.training.setup import TrainingSetup
+from resnet_keras.training.state import per_replica
 
 
-def recompute_statistics(prepared: Prepared) -> None:
+def recompute_batch_stats(setup: TrainingSetup) -> None:
     """Set each batch norm's mean and variance to those of `precise_bn` training images or more, in training mode.
 
-    Norms that are frozen stay as they are. The images are those that would come after the last step.
+    Frozen norms keep theirs. The images are those that would follow the last step.
     """
-    config, state, strategy = prepared.config, prepared.state, prepared.strategy
+    config, state, strategy = setup.config, setup.state, setup.strategy
     phase = phases_of(config)[-1]
-    trained = view_of_size(prepared.trained, phase.size)
-    count = min(-(-config.precise_bn // config.batch_size), prepared.steps_per_epoch)
-    batches = prepared.batches(phase, prepared.total_steps, prepared.total_steps + count)
+    trained = view_of_size(setup.trained, phase.size)
+    count = min(-(-config.precise_bn // config.batch_size), setup.steps_per_epoch)
+    batches = setup.batches(phase, setup.total_steps, setup.total_steps + count)
     norms = [
         layer for _, layer in leaves(trained) if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]
     with strategy.scope():
         sums = [
-            [each_its_own(tf.zeros(layer.moving_mean.shape), tf.VariableAggregation.MEAN) for _ in range(2)]
+            [per_replica(tf.zeros(layer.moving_mean.shape), tf.VariableAggregation.MEAN) for _ in range(2)]
             for layer in norms
         ]
 

@@ -42,7 +42,7 @@ MONITORING: Mapping[str, tuple[int, Any]] = {"prometheus_config": (1, ".resnet_k
 
 def _message_types() -> dict[str, Any]:
     file = descriptor_pb2.FileDescriptorProto(
-        name="resnet_keras_settings.proto", package="resnet_keras", syntax="proto3"
+        name="resnet_keras_serving.proto", package="resnet_keras", syntax="proto3"
     )
     file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
     kinds = {

@@ -1,0 +1,34 @@
+"""The learning rate along a run."""
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from resnet_keras.config.train import Schedule
+
+
+def rate_at(step: Any, peak: float, schedule: Schedule, total_steps: int) -> tf.Tensor:
+    """The learning rate of a step, counted from 0, of a run of `total_steps`: `peak` times the schedule's factor."""
+    progress = tf.cast(step, tf.float32) / total_steps
+    factor = tf.constant(1.0)
+    if schedule.decay == "step":
+        for milestone in schedule.milestones:
+            factor = tf.where(progress >= milestone, factor * schedule.factor, factor)
+    elif schedule.decay != "constant":
+        left = 1 - tf.clip_by_value((progress - schedule.warmup) / (1 - schedule.warmup), 0.0, 1.0)
+        if schedule.decay == "cosine":
+            factor = (1 - tf.cos(math.pi * left)) / 2
+        else:
+            factor = left**schedule.power if schedule.decay == "poly" else left
+        factor = schedule.floor + (1 - schedule.floor) * factor
+    if schedule.warmup:
+        start = schedule.warmup_from
+        if schedule.warmup_shape == "constant":
+            rising = tf.constant(start)
+        else:
+            # The first step already moves: (step + 1) of the warm-up's steps.
+            climbed = (progress + 1 / total_steps) / schedule.warmup
+            rising = start + (1 - start) * tf.minimum(climbed, 1.0)
+        factor = tf.where(progress < schedule.warmup, rising, factor)
+    return peak * factor
