@@ -1,12 +1,27 @@
-"""Tiny SavedModels to serve: what TensorFlow Serving's documentation calls half_plus_two, and variations of it."""
+"""Tiny SavedModels to serve, and a server of them in this process."""
 
+import contextlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
+import requests
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
+
+from resnet_keras.serving.options import ServerOptions
+from resnet_keras.serving.process import free_ports
+from resnet_keras.serving.server import Server
 
 
 def half_plus(two: float, folder: Path, *, steps: int = 0) -> Path:
-    """y = x / 2 + two, with `steps` slow operations in between; one signature with more inputs and outputs."""
+    """TensorFlow Serving's own example, y = x / 2 + two.
+
+    With `steps` slow operations in between, and one signature with more inputs and outputs.
+    """
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         x, a, b = (v1.placeholder(tf.float32, [None], name) for name in ("x", "a", "b"))
@@ -33,3 +48,53 @@ def _predict(inputs: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor]) -> obj
     v1 = tf.compat.v1.saved_model
     infos = [{name: v1.build_tensor_info(t) for name, t in some.items()} for some in (inputs, outputs)]
     return v1.build_signature_def(*infos, v1.signature_constants.PREDICT_METHOD_NAME)
+
+
+@contextlib.contextmanager
+def running(**options: Any) -> Iterator["Address"]:
+    """A server in this process, on free ports."""
+    rest, rpc = free_ports()
+    server = Server(
+        ServerOptions(**{"port": rpc, "rest_api_port": rest, "file_system_poll_wait_seconds": 0, **options})
+    )
+    server.start()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{rpc}") as channel:
+            yield Address(server, f"http://127.0.0.1:{rest}", channel, rest, rpc)
+    finally:
+        server.stop()
+
+
+class Address:
+    """Where a server is, and a client of each kind."""
+
+    def __init__(self, server: Server, url: str, channel: grpc.Channel, rest_port: int, grpc_port: int) -> None:
+        self.server, self.url, self.channel = server, url, channel
+        self.rest, self.grpc = f"127.0.0.1:{rest_port}", f"127.0.0.1:{grpc_port}"
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(channel)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> requests.Response:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return requests.post(f"{self.url}{path}", data, timeout=60, **options)
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(f"{self.url}{path}", timeout=60)
+
+    def predict(self, model: str, inputs: dict[str, Any], **spec: Any) -> predict_pb2.PredictResponse:
+        return self.prediction.Predict(predict_request(model, inputs, **spec), timeout=60)
+
+
+def predict_request(
+    model: str, inputs: dict[str, Any], *, signature: str = "", version: int | None = None, label: str = "", **more: Any
+) -> predict_pb2.PredictRequest:
+    request = predict_pb2.PredictRequest(**more)
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    if version is not None:
+        request.model_spec.version.value = version
+    if label:
+        request.model_spec.version_label = label
+    for name, value in inputs.items():
+        proto = value if isinstance(value, tensor_pb2.TensorProto) else tf.make_tensor_proto(value)
+        request.inputs[name].CopyFrom(proto)
+    return request

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_serving import Address, running
+from serving_models import Address, running
 
 from resnet_keras.cli.main import main
 from resnet_keras.errors import UsageError, needs_extra

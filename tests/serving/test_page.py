@@ -10,7 +10,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
-from test_serving import Address, running
+from serving_models import Address, running
 
 from resnet_keras.serving.client import ServerClient
 from resnet_keras.serving.page import PAGE

@@ -1,6 +1,5 @@
 """The server's API: status codes and bodies as TensorFlow Serving's sources and tests have them."""
 
-import contextlib
 import json
 import re
 import shutil
@@ -18,7 +17,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from serving_models import half_plus
+from serving_models import Address, half_plus, predict_request, running
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -26,7 +25,6 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
     regression_pb2,
@@ -43,56 +41,6 @@ from resnet_keras.serving.process import free_ports
 from resnet_keras.serving.server import Server
 from resnet_keras.serving.status import ServingError
 from resnet_keras.serving.tensors import to_array, to_proto
-
-
-@contextlib.contextmanager
-def running(**options: Any) -> Iterator["Address"]:
-    """A server in this process, on free ports."""
-    rest, rpc = free_ports()
-    server = Server(
-        ServerOptions(**{"port": rpc, "rest_api_port": rest, "file_system_poll_wait_seconds": 0, **options})
-    )
-    server.start()
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{rpc}") as channel:
-            yield Address(server, f"http://127.0.0.1:{rest}", channel, rest, rpc)
-    finally:
-        server.stop()
-
-
-class Address:
-    """Where a server is, and a client of each kind."""
-
-    def __init__(self, server: Server, url: str, channel: grpc.Channel, rest_port: int, grpc_port: int) -> None:
-        self.server, self.url, self.channel = server, url, channel
-        self.rest, self.grpc = f"127.0.0.1:{rest_port}", f"127.0.0.1:{grpc_port}"
-        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        self.models = model_service_pb2_grpc.ModelServiceStub(channel)
-
-    def post(self, path: str, body: Any = None, **options: Any) -> requests.Response:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return requests.post(f"{self.url}{path}", data, timeout=60, **options)
-
-    def get(self, path: str) -> requests.Response:
-        return requests.get(f"{self.url}{path}", timeout=60)
-
-    def predict(self, model: str, inputs: dict[str, Any], **spec: Any) -> predict_pb2.PredictResponse:
-        return self.prediction.Predict(predict_request(model, inputs, **spec), timeout=60)
-
-
-def predict_request(
-    model: str, inputs: dict[str, Any], *, signature: str = "", version: int | None = None, label: str = "", **more: Any
-) -> predict_pb2.PredictRequest:
-    request = predict_pb2.PredictRequest(**more)
-    request.model_spec.name, request.model_spec.signature_name = model, signature
-    if version is not None:
-        request.model_spec.version.value = version
-    if label:
-        request.model_spec.version_label = label
-    for name, value in inputs.items():
-        proto = value if isinstance(value, tensor_pb2.TensorProto) else tf.make_tensor_proto(value)
-        request.inputs[name].CopyFrom(proto)
-    return request
 
 
 @pytest.fixture(scope="module")
@@ -562,7 +510,7 @@ def test_tensors_go_there_and_back(name: str) -> None:
 
 
 def test_too_many_requests_are_refused(tmp_path: Path) -> None:
-    half_plus(2, tmp_path / "slow" / "1", steps=60)
+    half_plus(2, tmp_path / "slow" / "1", steps=20)
     with running(model_name="slow", model_base_path=str(tmp_path / "slow"), max_waiting_requests=3) as address:
         codes: list[int] = []
 
