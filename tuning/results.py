@@ -71,7 +71,7 @@ class Results:
     def _once(self, config: TrainConfig, folder: Path, deadline: float | None = None, *, what: str) -> Outcome | None:
         """A run that is not repeated where it was finished before; None where it fails."""
         if outcome := self._outcome(folder):
-            if (folder / CONFIG).read_text("utf-8") == config.to_json() + "\n":
+            if _holds(folder / CONFIG, config):
                 return outcome
             shutil.rmtree(folder)  # of another best trial, before the search was resumed
         self.search.log(what)
@@ -165,7 +165,7 @@ class Results:
     def _confirmed(self, best: TrialRow) -> Outcome | None:
         """The best config trained as long as the recipe, where its trial was shorter and that is done."""
         path = self.folder / "confirmed" / CONFIG
-        if not path.exists() or path.read_text("utf-8") != self._longer(best).to_json() + "\n":
+        if not path.exists() or not _holds(path, self._longer(best)):
             return None
         return self._outcome(self.folder / "confirmed")
 
@@ -190,6 +190,11 @@ class Results:
                 what = f"training the best config in full, seed {seed}, for its test accuracy"
                 self._once(dataclasses.replace(config, seed=seed), self._final(seed), what=what)
         return self.write()
+
+
+def _holds(path: Path, config: TrainConfig) -> bool:
+    """Whether a file holds a config, by whatever version it was written."""
+    return config_from_json(path.read_text("utf-8"), str(path)) == config_from_json(config.to_json())
 
 
 def _curve(run_folder: Path) -> list[tuple[int, float]]:

@@ -10,7 +10,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
-from resnet_keras.errors import UsageError, check_types, require, unknown
+from resnet_keras.errors import UsageError, check_types, is_whole, require, unknown
+from resnet_keras.version import __version__
+
+FORMAT_VERSION = 1
+"""Of the JSON object. It rises when an older version of the package would misread it."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +279,8 @@ class TrainConfig:
             require(good, "profile", "two steps, such as 10:20", repr(self.profile))
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        """The config as a JSON object, with the version of its format."""
+        return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2)
 
 
 OPERATIONAL = {
@@ -307,14 +312,22 @@ def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any,
 
 
 def config_from_json(text: str, where: str = "the config") -> TrainConfig:
-    """Read what `TrainConfig.to_json` wrote; fields left out have their defaults.
+    """The config that `TrainConfig.to_json` wrote; fields left out have their defaults.
 
-    Raises `UsageError` for anything else, naming `where` and the field.
+    Raises `UsageError`, which names `where` and the field, for anything else and for a later version of the format.
     """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not JSON: {error}") from error
+    if isinstance(values, dict):
+        version = values.pop("format_version", 1)  # files of 0.1 have none
+        require(is_whole(version) and version >= 1, f"{where}, format_version", "a whole number from 1", repr(version))
+        if version > FORMAT_VERSION:
+            raise UsageError(
+                f"{where} has format_version {version}, and resnet-keras {__version__} reads up to {FORMAT_VERSION}; "
+                f"it needs a later version: pip install --upgrade resnet-keras"
+            )
     return _from_dict(TrainConfig, values, where)
 
 

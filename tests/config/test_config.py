@@ -97,6 +97,8 @@ def test_refusals(kind: type, values: dict, message: str) -> None:
         ('{"epoch": 3}', "unknown field in best.json 'epoch'; did you mean epochs"),
         ('{"optimizer": {"lr": 3}}', "unknown field in best.json, optimizer 'lr'; choose from learning_rate"),
         ('{"optimizer": 3}', "best.json, optimizer must be a JSON object"),
+        ('{"format_version": 2}', "best.json has format_version 2, and resnet-keras .* it needs a later version: pip"),
+        ('{"format_version": "1"}', "best.json, format_version must be a whole number from 1, not '1'"),
     ],
 )
 def test_json_refusals(text: str, message: str) -> None:
@@ -118,6 +120,10 @@ def test_json_round_trip(epochs: int, rate: float, milestones: list[float], opti
         model_options=options,
     )
     assert config_from_json(config.to_json()) == config
+
+
+def test_the_json_says_its_format() -> None:
+    assert json.loads(TrainConfig().to_json())["format_version"] == 1
 
 
 def test_fields_left_out_have_their_defaults() -> None:
