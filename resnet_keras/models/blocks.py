@@ -29,7 +29,7 @@ from resnet_keras.models.pooling import BlurPool, Shape
 from resnet_keras.models.spec import Norm, ResNetSpec, Shortcut
 
 
-class Convolution(NamedTuple):
+class ConvSpec(NamedTuple):
     """One convolution of a branch."""
 
     filters: int
@@ -97,7 +97,7 @@ class ResidualBlock(Recomputable):
         self.weight_standardization, self.antialias = weight_standardization, antialias
         self.zero_init_gamma, self.activation = zero_init_gamma, activation
 
-    def convolutions(self) -> list[Convolution]:
+    def convolutions(self) -> list[ConvSpec]:
         """The branch's convolutions, first to last."""
         raise NotImplementedError
 
@@ -135,9 +135,9 @@ class ResidualBlock(Recomputable):
         )
         build_in_turn([*self.front, *self.branch, *self.end], input_shape)
         build_in_turn(self.bypass, input_shape)
-        self.settle()
+        self.restore_trainable()
 
-    def conv_norm(self, convolution: Convolution, **options: Any) -> ConvNorm:
+    def conv_norm(self, convolution: ConvSpec, **options: Any) -> ConvNorm:
         """A convolution of this block, branch or projection."""
         standard = self.weight_standardization
         options = {**convolution._asdict(), **options, "weight_standardization": standard}
@@ -163,7 +163,7 @@ class ResidualBlock(Recomputable):
             return [*layers, ZeroPaddedShortcut(channels, strides, name="shortcut", dtype=dtype)]
         # Pre-activation's projection reads the activated input, which needs no further norm.
         norm = None if self.preactivation else self.norm
-        return [*layers, self.conv_norm(Convolution(channels, 1, strides), norm=norm, name="projection")]
+        return [*layers, self.conv_norm(ConvSpec(channels, 1, strides), norm=norm, name="projection")]
 
     @property
     def layers(self) -> list[keras.layers.Layer]:
@@ -196,8 +196,8 @@ class ResidualBlock(Recomputable):
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions (He et al. 2015, Figure 5 left)."""
 
-    def convolutions(self) -> list[Convolution]:
-        return [Convolution(self.filters, 3, self.strides), Convolution(self.filters, 3)]
+    def convolutions(self) -> list[ConvSpec]:
+        return [ConvSpec(self.filters, 3, self.strides), ConvSpec(self.filters, 3)]
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
@@ -206,13 +206,13 @@ class BottleneckBlock(ResidualBlock):
 
     expansion = 4
 
-    def convolutions(self) -> list[Convolution]:
+    def convolutions(self) -> list[ConvSpec]:
         width = self.filters * self.base_width // 64 * self.cardinality
         in_1x1, in_3x3 = (self.strides, 1) if self.stride_in_1x1 else (1, self.strides)
         return [
-            Convolution(width, 1, in_1x1),
-            Convolution(width, 3, in_3x3, self.cardinality),
-            Convolution(self.filters * self.expansion, 1),
+            ConvSpec(width, 1, in_1x1),
+            ConvSpec(width, 3, in_3x3, self.cardinality),
+            ConvSpec(self.filters * self.expansion, 1),
         ]
 
 
@@ -267,7 +267,7 @@ class DenseLayer(Recomputable, Chain):
         if self.dropout:
             self.layers.append(keras.layers.Dropout(self.dropout, name="dropout", dtype=dtype))
         build_in_turn(self.layers, input_shape)
-        self.settle()
+        self.restore_trainable()
 
     def forward(self, x: Any, training: bool | None) -> Any:
         return ops.concatenate([x, run(self.layers, x, training)], axis=-1)
@@ -304,7 +304,7 @@ class Transition(Chain):
             keras.layers.AveragePooling2D(2, name="pool", dtype=dtype),
         ]
         build_in_turn(self.layers, input_shape)
-        self.settle()
+        self.restore_trainable()
 
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("filters", "norm", "activation", "weight_standardization")}

@@ -29,7 +29,7 @@ def dropped_branch(rate: float, dtype: Any) -> keras.layers.Layer:
 
 
 class Composite(keras.layers.Layer):
-    """A layer made of the sublayers in `layers`, which subclasses make in `build`, ending it with `settle`.
+    """A layer made of the sublayers in `layers`, which subclasses make in `build`, ending it with `restore_trainable`.
 
     Sublayers know nothing of what was frozen before they were made, so a file says which of them were.
     """
@@ -38,7 +38,7 @@ class Composite(keras.layers.Layer):
         super().__init__(**kwargs)
         self.frozen = tuple(frozen)
 
-    def settle(self) -> None:
+    def restore_trainable(self) -> None:
         """Freeze the sublayers that were frozen when the layer was saved."""
         for path, layer in sublayers_of(self):
             if not self.trainable or path in self.frozen:
@@ -269,7 +269,7 @@ class ConvNorm(Chain):
         if self.antialias and self.strides > 1:
             self.layers.append(BlurPool(self.strides, name="blur", dtype=dtype))
         build_in_turn(self.layers, input_shape)
-        self.settle()
+        self.restore_trainable()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
@@ -291,7 +291,7 @@ class NormActivation(Chain):
             keras.layers.Activation(self.activation, name="activation", dtype=dtype),
         ]
         build_in_turn(self.layers, input_shape)
-        self.settle()
+        self.restore_trainable()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "norm": self.norm, "activation": self.activation}
@@ -317,7 +317,7 @@ class SqueezeExcitation(Composite):
             keras.layers.Dense(channels, "sigmoid", name="expand", dtype=dtype),
         ]
         build_in_turn(self.layers, input_shape)
-        self.settle()
+        self.restore_trainable()
 
     def call(self, x: Any) -> Any:
         return x * run(self.layers, x, None)
