@@ -23,7 +23,7 @@ def test_a_dense_layer_is_its_equation() -> None:
         branch = sublayer(branch)
     np.testing.assert_array_equal(model(x), np.concatenate([x, branch], axis=-1))
     assert [sub.name for sub in layer.layers] == ["preactivation", "conv1", "conv2"]
-    assert layer.layers[1].filters == 16
+    assert layer.layers[1].spec.filters == 16
     plain = DenseLayer(4, bottleneck=False)
     plain.build((None, 6, 5, 8))
     assert [sub.name for sub in plain.layers] == ["preactivation", "conv1"]

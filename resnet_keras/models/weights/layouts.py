@@ -86,7 +86,7 @@ CONV, NORM = r"/conv(?P<c>\d+)/conv", r"/conv(?P<c>\d+)/norm"
 
 def _torch_resnet(network: WeightLayers) -> Rows:
     deep = "stem1/conv" in network.by_path
-    at = 1 if any(block.shortcut == "D" for block in network.blocks) else 0  # D's pool comes before its projection
+    at = 1 if any(block.spec.shortcut == "D" for block in network.blocks) else 0  # D's pool comes before its projection
     sides = ("shortcut", "downsample") if network.small_stem else ("downsample", "shortcut")
     return {
         "stem1/conv": ("conv1.0",),

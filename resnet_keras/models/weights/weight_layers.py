@@ -55,7 +55,7 @@ class WeightLayers:
 
     @property
     def preactivation(self) -> bool:
-        return bool(self.blocks) and self.blocks[0].preactivation
+        return bool(self.blocks) and self.blocks[0].spec.preactivation
 
     @property
     def bottleneck(self) -> bool:
@@ -63,16 +63,18 @@ class WeightLayers:
 
     @property
     def stride_in_1x1(self) -> bool:
-        return self.bottleneck and self.blocks[0].stride_in_1x1
+        return self.bottleneck and self.blocks[0].spec.stride_in_1x1
 
     @property
     def antialias(self) -> bool:
-        return any(block.antialias for block in self.blocks)
+        return any(block.spec.antialias for block in self.blocks)
 
     @property
     def slim(self) -> bool:
         """Whether the last block of a stage strides, by leaving pixels out of its shortcut."""
-        return self.preactivation and any(block.strides > 1 and block.shortcut == "A" for block in self.blocks[:-1])
+        return self.preactivation and any(
+            block.strides > 1 and block.spec.shortcut == "A" for block in self.blocks[:-1]
+        )
 
     @property
     def small_stem(self) -> bool:
