@@ -96,7 +96,7 @@ def identity_errors(network: keras.Model, images: Any) -> dict[str, float]:
     return {
         block.name: float(tf.reduce_max(tf.abs(block(x, training=False) - x)))
         for block, x in _at_blocks(network, images)
-        if not block.bypass and block.shortcut != "none"
+        if not block.bypass and block.spec.shortcut != "none"
     }
 
 

@@ -241,8 +241,8 @@ def _(layer: ZeroPaddedShortcut, x: Operation) -> Operation:
 def _(layer: ResidualBlock, x: Operation) -> Operation:
     activated = through(layer.front, x)
     y = through(layer.branch, activated)
-    if layer.shortcut != "none":
-        bypass = through(layer.bypass, x if layer.shortcut == "A" or not layer.bypass else activated)
+    if layer.spec.shortcut != "none":
+        bypass = through(layer.bypass, x if layer.spec.shortcut == "A" or not layer.bypass else activated)
         # A sum that no activation follows has a range of its own, so it stays apart from the convolution.
         if layer.end and isinstance(y, Convolution) and y.activation is None and len(y.inputs) == 1:
             y = dataclasses.replace(y, inputs=(*y.inputs, bypass))

@@ -42,7 +42,7 @@ class ModelOptions:
             raise UsageError(f"name must be words without a slash, not {self.name!r}")
 
 
-def open_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, side: int) -> tuple[Any, Any]:
+def make_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, side: int) -> tuple[Any, Any]:
     """The input of a network and the tensor behind its preprocessing, `[N, H, W, C]`.
 
     Args:
@@ -88,14 +88,14 @@ def _preprocessing(asked: bool | ModelCard, channels: int) -> Preprocessing:
     return Preprocessing(card, name="preprocessing")
 
 
-def pooled(x: Any, options: ModelOptions) -> Any:
+def global_pool(x: Any, options: ModelOptions) -> Any:
     """The last stage, `[N, H, W, C]`, pooled as the options say, `[N, C]` for a head."""
     if options.include_top or options.pooling == "avg":
         return keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     return keras.layers.GlobalMaxPooling2D(name="max_pool")(x) if options.pooling == "max" else x
 
 
-def close(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, inputs: Any, x: Any) -> keras.Model:
+def add_head(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, inputs: Any, x: Any) -> keras.Model:
     """The model from `inputs` to the classes of the features `x`, `[N, C]`, or to `x` itself; with its weights."""
     if options.include_top:
         if spec.dropout and not isinstance(spec, VGGSpec):  # VGG drops out in its own dense layers

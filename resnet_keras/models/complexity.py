@@ -18,7 +18,7 @@ from resnet_keras.models.layers import leaves
 from resnet_keras.models.registry import COMPLEXITY, NAMES, model_table, named
 from resnet_keras.models.resnet import build_cifar_resnet, build_resnet
 from resnet_keras.models.vgg import build_vgg
-from resnet_keras.models.weights.units import HEAD
+from resnet_keras.models.weights.weight_layers import HEAD
 
 BUILDERS = {
     "resnet": build_resnet,

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from resnet_keras.models.blocks import DenseLayer, Transition
-from resnet_keras.models.builder import close, open_input, pooled, split_arguments
+from resnet_keras.models.builder import add_head, global_pool, make_input, split_arguments
 from resnet_keras.models.layers import ConvNorm, NormActivation
 from resnet_keras.models.pooling import StemMaxPooling
 from resnet_keras.models.spec import densenet_spec
@@ -28,7 +28,7 @@ def build_densenet(depth: int, **arguments: Any) -> keras.Model:
     options, fields = split_arguments(f"densenet{depth}", arguments)
     spec = densenet_spec(depth, **fields)
     cifar = spec.stem == "cifar"
-    inputs, x = open_input(spec, options, 32 if cifar else 224)
+    inputs, x = make_input(spec, options, 32 if cifar else 224)
     kept: dict[str, Any] = {"norm": spec.norm, "activation": spec.activation}
     kept["weight_standardization"] = spec.weight_standardization
     if cifar:
@@ -42,4 +42,4 @@ def build_densenet(depth: int, **arguments: Any) -> keras.Model:
         if stage < len(spec.layers):
             x = Transition(max(1, int(x.shape[-1] * spec.compression)), **kept, name=f"transition{stage}")(x)
     x = NormActivation(spec.norm, spec.activation, name="final_norm")(x)
-    return close(spec, options, inputs, pooled(x, options))
+    return add_head(spec, options, inputs, global_pool(x, options))

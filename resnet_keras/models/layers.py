@@ -4,15 +4,15 @@ Images are `[N, H, W, C]`, channels last. Padding is `kernel // 2` on both sides
 "same" pads unevenly at stride 2, which moves every feature by half a pixel and breaks published weights.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
+import dataclasses
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import keras
-import tensorflow as tf
 from keras import ops
-from tensorflow.python.eager import record
 
+from resnet_keras.errors import UsageError
 from resnet_keras.models.normalization import normalization
 from resnet_keras.models.pooling import BlurPool, Shape
 from resnet_keras.models.spec import Norm
@@ -29,7 +29,7 @@ def dropped_branch(rate: float, dtype: Any) -> keras.layers.Layer:
 
 
 class Composite(keras.layers.Layer):
-    """A layer made of the sublayers in `layers`, which subclasses make in `build`, ending it with `settle`.
+    """A layer made of the sublayers in `layers`, which subclasses make in `build`, ending it with `restore_trainable`.
 
     Sublayers know nothing of what was frozen before they were made, so a file says which of them were.
     """
@@ -38,7 +38,7 @@ class Composite(keras.layers.Layer):
         super().__init__(**kwargs)
         self.frozen = tuple(frozen)
 
-    def settle(self) -> None:
+    def restore_trainable(self) -> None:
         """Freeze the sublayers that were frozen when the layer was saved."""
         for path, layer in sublayers_of(self):
             if not self.trainable or path in self.frozen:
@@ -69,80 +69,44 @@ class Recomputable(Composite):
     """
 
     rematerialize = False
-    """Set by whoever trains: it changes memory and time, never a result, so no file says it."""
+    """Set by whoever trains: it changes memory and time, never a result, so no file holds it."""
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         if not (training and self.rematerialize):
             return self.forward(x, training)
-        # What they are now, and not a variable that the first pass moves on.
-        seeds = [(v, ops.add(v, 0)) for v in self.variables if "int" in v.dtype]
-        variables = [v for v in self.variables if "int" not in v.dtype]
+        from resnet_keras.models.recomputation import recompute  # which imports TensorFlow
 
-        # A pure function: what a norm does to its statistics comes out of it, and counts once.
-        def pure(x: Any, *values: Any) -> Any:
-            with keras.StatelessScope([*seeds, *zip(variables, values, strict=True)]) as scope:
-                y = self.forward(x, training)
-            return y, *(ops.convert_to_tensor(scope.get_current_value(v)) for v in self.non_trainable_variables)
+        return recompute(self, lambda x: self.forward(x, training), self._kind(), x)
 
-        tensors = [x, *(ops.convert_to_tensor(v) for v in variables)]
-        y, *changed = recomputed(pure, None if seeds else self._kind(tensors), *tensors)
-        for variable, value in zip(self.non_trainable_variables, changed, strict=True):
-            variable.assign(value)
-        return y
-
-    def _kind(self, tensors: Sequence[Any]) -> Hashable:
-        """The same for layers that compute the same function of such tensors."""
+    def _kind(self) -> Hashable:
+        """The same for layers that compute the same function of tensors of one shape."""
         options = {name: value for name, value in self.get_config().items() if name not in ("name", "frozen")}
-        learning = tuple(layer.trainable for _, layer in sublayers_of(self))
-        return type(self), str(options), learning, *((tensor.dtype, tuple(tensor.shape)) for tensor in tensors)
+        return type(self), str(options), tuple(layer.trainable for _, layer in sublayers_of(self))
 
     def forward(self, x: Any, training: bool | None) -> Any:
         raise NotImplementedError
 
 
-_PASSES: WeakKeyDictionary[Any, dict[Hashable, tuple[Any, ...]]] = WeakKeyDictionary()
-"""For each graph and kind of layer in it, the two passes of `recomputed`."""
-
-
-def recomputed(function: Callable[..., tuple[Any, ...]], kind: Hashable, *tensors: Any) -> tuple[Any, ...]:
-    """`function(*tensors)`, of which the backward pass keeps the tensors alone, and computes the rest again.
-
-    The gradient is that of the first result. In a graph, functions of one kind are traced once and called: a net of a
-    thousand layers is a few functions, where `tf.recompute_grad` would walk through all of the graph for each layer.
+class Specified(Composite):
+    """A composite whose options are a frozen dataclass: `ConvNorm(64, 3)` or `ConvNorm(spec=ConvSpec(64, 3))`.
 
     Args:
-        function: pure.
-        kind: the same for functions that compute the same; None for one of its own.
-        tensors: its arguments.
+        *args, **kwargs: fields of the spec, and Keras's own arguments (`name`, `dtype`, ...).
+        spec: in place of its fields.
     """
 
-    def backward(gradient: Any, *tensors: Any) -> Any:
-        # Zero, but not known to be before the gradient is there: else the compiler would find the two passes to be the
-        # same, and keep the first.
-        some = tf.reshape(gradient, [-1])[0]
-        zero = tf.where(tf.math.is_nan(some), tf.zeros_like(some), tf.minimum(tf.abs(some), tf.zeros_like(some)))
-        first, *rest = tensors
-        again = [first + tf.cast(zero, first.dtype), *map(tf.identity, rest)]
-        with tf.GradientTape() as tape:
-            tape.watch(again)
-            y = function(*again)[0]
-        return tape.gradient(y, again, gradient, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    spec_type: ClassVar[type]
 
-    passes: tuple[Any, ...] = (function, backward)
-    if kind is not None and not tf.executing_eagerly():
-        known = _PASSES.setdefault(tf.compat.v1.get_default_graph(), {})
-        if kind not in known:
-            apart: dict[str, Any] = {"autograph": False, "experimental_attributes": {"_noinline": True}}
-            known[kind] = tuple(tf.function(one, **apart) for one in passes)
-        passes = known[kind]
+    def __init__(self, *args: Any, spec: Any = None, **kwargs: Any) -> None:
+        names = [field.name for field in dataclasses.fields(self.spec_type)]
+        options = {name: kwargs.pop(name) for name in names if name in kwargs}
+        super().__init__(**kwargs)
+        if spec is not None and (args or options):
+            raise UsageError(f"give {type(self).__name__} a spec or its fields, not both")
+        self.spec = self.spec_type(*args, **options) if spec is None else spec
 
-    @tf.custom_gradient
-    def forward(*tensors: Any) -> Any:
-        with record.stop_recording():  # else the function would hand out what its own gradient needs
-            results = passes[0](*tensors)
-        return tuple(results), lambda gradient, *_: passes[1](gradient, *tensors)
-
-    return forward(*tensors)
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **dataclasses.asdict(self.spec)}
 
 
 class Chain(Composite):
@@ -185,94 +149,72 @@ class StandardizedConv2D(keras.layers.Conv2D):
         return super().convolution_op(inputs, ops.cast(standard, kernel.dtype))
 
 
-@keras.saving.register_keras_serializable("resnet_keras")
-class ConvNorm(Chain):
-    """Convolution, then norm, then activation; norm and activation may be left out.
+@dataclass(frozen=True)
+class ConvSpec:
+    """A convolution, and the norm and activation behind it, which may be None."""
 
-    Args:
-        filters: channels out.
-        kernel_size: side of the kernel.
-        strides: 1 or 2; the output is `ceil(size / strides)`.
-        groups: groups of channels that do not mix.
-        norm: as in `ResNetSpec`, or None.
-        activation: Keras's name of an activation, or None.
-        zero_init: start the norm's gamma at zero (the kernel where there is no norm), so that the output is zero.
-        dilation: pixels from one tap of the kernel to the next.
-        use_bias: add a bias before the norm.
-        antialias: convolve every pixel and blur before the strides leave some out.
-        weight_standardization: as in `ResNetSpec`.
+    filters: int
+    """Channels out."""
+    kernel_size: int = 3
+    strides: int = 1
+    """1 or 2; the output is `ceil(size / strides)`."""
+    groups: int = 1
+    """Groups of channels that do not mix."""
+    norm: Norm | None = "batch"
+    activation: str | None = None
+    """Keras's name of an activation."""
+    zero_init: bool = False
+    """Start the norm's gamma at zero (the kernel where there is no norm), so that the output is zero."""
+    dilation: int = 1
+    """Pixels from one tap of the kernel to the next."""
+    use_bias: bool = False
+    """Add a bias before the norm."""
+    antialias: bool = False
+    """Convolve every pixel, and blur before the strides leave some out."""
+    weight_standardization: bool = False
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class ConvNorm(Specified, Chain):
+    """Convolution, then norm, then activation: `[N, H, W, C]` to `[N, ceil(H/strides), ceil(W/strides), filters]`.
+
+    Its arguments are the fields of `ConvSpec`. Norm and activation may be left out.
     """
 
-    options = (
-        "filters",
-        "kernel_size",
-        "strides",
-        "groups",
-        "norm",
-        "activation",
-        "zero_init",
-        "dilation",
-        "use_bias",
-        "antialias",
-        "weight_standardization",
-    )
-
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: int = 3,
-        strides: int = 1,
-        groups: int = 1,
-        norm: Norm | None = "batch",
-        activation: str | None = None,
-        zero_init: bool = False,
-        dilation: int = 1,
-        use_bias: bool = False,
-        antialias: bool = False,
-        weight_standardization: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.filters, self.kernel_size, self.strides, self.groups = filters, kernel_size, strides, groups
-        self.norm: Norm | None = norm
-        self.activation, self.zero_init = activation, zero_init
-        self.dilation, self.use_bias, self.antialias = dilation, use_bias, antialias
-        self.weight_standardization = weight_standardization
+    spec_type = ConvSpec
+    spec: ConvSpec
 
     def build(self, input_shape: Shape) -> None:
-        dtype = self.dtype_policy
+        spec, dtype = self.spec, self.dtype_policy
         self.layers = []
-        strides = 1 if self.antialias else self.strides
-        pad_by_hand = strides > 1 and self.kernel_size > 1
+        strides = 1 if spec.antialias else spec.strides
+        pad_by_hand = strides > 1 and spec.kernel_size > 1
         if pad_by_hand:
-            self.layers.append(keras.layers.ZeroPadding2D(self.kernel_size // 2, name="pad", dtype=dtype))
-        convolution = StandardizedConv2D if self.weight_standardization else keras.layers.Conv2D
+            self.layers.append(keras.layers.ZeroPadding2D(spec.kernel_size // 2, name="pad", dtype=dtype))
+        convolution = StandardizedConv2D if spec.weight_standardization else keras.layers.Conv2D
         self.layers.append(
             convolution(
-                self.filters,
-                self.kernel_size,
+                spec.filters,
+                spec.kernel_size,
                 strides,
                 "valid" if pad_by_hand else "same",
-                dilation_rate=self.dilation,
-                groups=self.groups,
-                use_bias=self.use_bias,
-                kernel_initializer="zeros" if self.zero_init and not self.norm else he_normal_fan_out(),
+                dilation_rate=spec.dilation,
+                groups=spec.groups,
+                use_bias=spec.use_bias,
+                kernel_initializer="zeros" if spec.zero_init and not spec.norm else he_normal_fan_out(),
                 name="conv",
                 dtype=dtype,
             )
         )
-        if self.norm:
-            gamma = "zeros" if self.zero_init else "ones"
-            self.layers.append(normalization(self.norm, self.filters, "norm", dtype, gamma))
-        if self.activation:
-            self.layers.append(keras.layers.Activation(self.activation, name="activation", dtype=dtype))
-        if self.antialias and self.strides > 1:
-            self.layers.append(BlurPool(self.strides, name="blur", dtype=dtype))
+        if spec.norm:
+            gamma = "zeros" if spec.zero_init else "ones"
+            self.layers.append(normalization(spec.norm, spec.filters, "norm", dtype, gamma))
+        if spec.activation:
+            self.layers.append(keras.layers.Activation(spec.activation, name="activation", dtype=dtype))
+        if spec.antialias and spec.strides > 1:
+            self.layers.append(BlurPool(spec.strides, name="blur", dtype=dtype))
         build_in_turn(self.layers, input_shape)
-        self.settle()
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
+        self.restore_trainable()
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
@@ -291,7 +233,7 @@ class NormActivation(Chain):
             keras.layers.Activation(self.activation, name="activation", dtype=dtype),
         ]
         build_in_turn(self.layers, input_shape)
-        self.settle()
+        self.restore_trainable()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "norm": self.norm, "activation": self.activation}
@@ -317,7 +259,7 @@ class SqueezeExcitation(Composite):
             keras.layers.Dense(channels, "sigmoid", name="expand", dtype=dtype),
         ]
         build_in_turn(self.layers, input_shape)
-        self.settle()
+        self.restore_trainable()
 
     def call(self, x: Any) -> Any:
         return x * run(self.layers, x, None)

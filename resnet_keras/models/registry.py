@@ -14,8 +14,6 @@ from typing import Any, Literal
 
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.models.spec import (
-    DENSENET_DEPTHS,
-    VGG_DEPTHS,
     DenseNetSpec,
     ResNetSpec,
     VGGSpec,
@@ -59,78 +57,198 @@ class NamedNetwork:
         return SPECS[self.family](**self.arguments)
 
 
-def _names() -> dict[str, NamedNetwork]:
-    he15, he16, xie, wide = "He et al. 2015", "He et al. 2016", "Xie et al. 2016", "Zagoruyko & Komodakis 2016"
-    hu, simonyan, huang = "Hu et al. 2017", "Simonyan & Zisserman 2014", "Huang et al. 2017"
-    names: dict[str, NamedNetwork] = {}
+BELLO_2021 = "Bello et al. 2021"
+HE_2015 = "He et al. 2015"
+HE_2016 = "He et al. 2016"
+HE_2018 = "He et al. 2018"
+HUANG_2017 = "Huang et al. 2017"
+HU_2017 = "Hu et al. 2017"
+SIMONYAN_2014 = "Simonyan & Zisserman 2014"
+XIE_2016 = "Xie et al. 2016"
+ZAGORUYKO_2016 = "Zagoruyko & Komodakis 2016"
 
-    def imagenet(name: str, source: str, weights: str = "", input_size: int = 224, **arguments: Any) -> None:
-        names[name] = NamedNetwork("resnet", arguments, source, input_size, weights=weights or None)
-
-    def cifar(name: str, source: str, **arguments: Any) -> None:
-        names[name] = NamedNetwork("cifar_resnet", arguments, source, 32, 10)
-
-    for depth, tag in {18: "a1", 34: "a1", 50: "a1", 101: "a1h", 152: "a1h"}.items():
-        imagenet(f"resnet{depth}", he15, f"timm/resnet{depth}.{tag}_in1k", depth=depth)
-    imagenet("resnet200", he16, depth=200)
-    for depth in (50, 101, 152):
-        imagenet(f"resnet{depth}_v1", he15, depth=depth, variant="v1")
-    for depth in (50, 101, 152, 200):
-        tag = f"timm/resnetv2_{depth}.a1h_in1k" if depth < 152 else ""
-        imagenet(f"resnet{depth}_v2", he16, tag, depth=depth, variant="v2")
-    for depth in (50, 101, 152):
-        imagenet(f"resnet{depth}_v2_slim", he16, depth=depth, variant="v2_slim")
-    for depth in (18, 34):
-        imagenet(f"plain{depth}", he15, depth=depth, shortcut="none")
-    imagenet("resnet50d", "He et al. 2018", "timm/resnet50d.ra2_in1k", depth=50, variant="d")
-    for depth, size in {50: 160, 101: 192, 152: 256, 200: 256, 270: 256, 350: 288, 420: 320}.items():
-        drops = {"stochastic_depth": 0.1 if depth >= 200 else 0.0, "dropout": 0.4 if depth >= 350 else 0.25}
-        weights = f"timm/resnetrs{depth}.tf_in1k"
-        imagenet(f"resnetrs{depth}", "Bello et al. 2021", weights, size, depth=depth, variant="rs", **drops)
-    for depth, groups, width, tag in ((50, 32, 4, "a1h"), (101, 32, 8, "tv"), (101, 64, 4, "c1")):
-        name = f"resnext{depth}_{groups}x{width}d"
-        imagenet(name, xie, f"timm/{name}.{tag}_in1k", depth=depth, cardinality=groups, base_width=width)
-    for depth, tag in {50: "racm", 101: "tv"}.items():
-        name = f"wide_resnet{depth}_2"
-        imagenet(name, wide, f"timm/{name}.{tag}_in1k", depth=depth, base_width=128)
-    for depth in (50, 101, 152):
-        imagenet(f"seresnet{depth}", hu, "timm/seresnet50.a1_in1k" * (depth == 50), depth=depth, se_ratio=1 / 16)
-    resnext: dict[str, Any] = {"depth": 50, "cardinality": 32, "base_width": 4}
-    imagenet("seresnext50_32x4d", hu, "timm/seresnext50_32x4d.racm_in1k", **resnext, se_ratio=1 / 16)
-
-    for depth in (20, 32, 44, 56, 110, 1202):
-        cifar(f"cifar_resnet{depth}", he15, depth=depth, shortcut="A")
-    for depth in (20, 32, 44, 56, 110):
-        cifar(f"cifar_plain{depth}", he15, depth=depth, shortcut="none")
-    cifar("cifar_preact_resnet110", he16, depth=110, variant="v2", block="basic", shortcut="B")
-    for depth in (164, 1001):
-        cifar(f"cifar_preact_resnet{depth}", he16, depth=depth, variant="v2", shortcut="B")
+NAMES: Mapping[str, NamedNetwork] = {
+    "resnet18": NamedNetwork("resnet", {"depth": 18}, HE_2015, weights="timm/resnet18.a1_in1k"),
+    "resnet34": NamedNetwork("resnet", {"depth": 34}, HE_2015, weights="timm/resnet34.a1_in1k"),
+    "resnet50": NamedNetwork("resnet", {"depth": 50}, HE_2015, weights="timm/resnet50.a1_in1k"),
+    "resnet101": NamedNetwork("resnet", {"depth": 101}, HE_2015, weights="timm/resnet101.a1h_in1k"),
+    "resnet152": NamedNetwork("resnet", {"depth": 152}, HE_2015, weights="timm/resnet152.a1h_in1k"),
+    "resnet200": NamedNetwork("resnet", {"depth": 200}, HE_2016),
+    "resnet50_v1": NamedNetwork("resnet", {"depth": 50, "variant": "v1"}, HE_2015),
+    "resnet101_v1": NamedNetwork("resnet", {"depth": 101, "variant": "v1"}, HE_2015),
+    "resnet152_v1": NamedNetwork("resnet", {"depth": 152, "variant": "v1"}, HE_2015),
+    "resnet50_v2": NamedNetwork("resnet", {"depth": 50, "variant": "v2"}, HE_2016, weights="timm/resnetv2_50.a1h_in1k"),
+    "resnet101_v2": NamedNetwork(
+        "resnet", {"depth": 101, "variant": "v2"}, HE_2016, weights="timm/resnetv2_101.a1h_in1k"
+    ),
+    "resnet152_v2": NamedNetwork("resnet", {"depth": 152, "variant": "v2"}, HE_2016),
+    "resnet200_v2": NamedNetwork("resnet", {"depth": 200, "variant": "v2"}, HE_2016),
+    "resnet50_v2_slim": NamedNetwork("resnet", {"depth": 50, "variant": "v2_slim"}, HE_2016),
+    "resnet101_v2_slim": NamedNetwork("resnet", {"depth": 101, "variant": "v2_slim"}, HE_2016),
+    "resnet152_v2_slim": NamedNetwork("resnet", {"depth": 152, "variant": "v2_slim"}, HE_2016),
+    "plain18": NamedNetwork("resnet", {"depth": 18, "shortcut": "none"}, HE_2015),
+    "plain34": NamedNetwork("resnet", {"depth": 34, "shortcut": "none"}, HE_2015),
+    "resnet50d": NamedNetwork("resnet", {"depth": 50, "variant": "d"}, HE_2018, weights="timm/resnet50d.ra2_in1k"),
+    "resnetrs50": NamedNetwork(
+        "resnet",
+        {"depth": 50, "variant": "rs", "stochastic_depth": 0.0, "dropout": 0.25},
+        BELLO_2021,
+        160,
+        weights="timm/resnetrs50.tf_in1k",
+    ),
+    "resnetrs101": NamedNetwork(
+        "resnet",
+        {"depth": 101, "variant": "rs", "stochastic_depth": 0.0, "dropout": 0.25},
+        BELLO_2021,
+        192,
+        weights="timm/resnetrs101.tf_in1k",
+    ),
+    "resnetrs152": NamedNetwork(
+        "resnet",
+        {"depth": 152, "variant": "rs", "stochastic_depth": 0.0, "dropout": 0.25},
+        BELLO_2021,
+        256,
+        weights="timm/resnetrs152.tf_in1k",
+    ),
+    "resnetrs200": NamedNetwork(
+        "resnet",
+        {"depth": 200, "variant": "rs", "stochastic_depth": 0.1, "dropout": 0.25},
+        BELLO_2021,
+        256,
+        weights="timm/resnetrs200.tf_in1k",
+    ),
+    "resnetrs270": NamedNetwork(
+        "resnet",
+        {"depth": 270, "variant": "rs", "stochastic_depth": 0.1, "dropout": 0.25},
+        BELLO_2021,
+        256,
+        weights="timm/resnetrs270.tf_in1k",
+    ),
+    "resnetrs350": NamedNetwork(
+        "resnet",
+        {"depth": 350, "variant": "rs", "stochastic_depth": 0.1, "dropout": 0.4},
+        BELLO_2021,
+        288,
+        weights="timm/resnetrs350.tf_in1k",
+    ),
+    "resnetrs420": NamedNetwork(
+        "resnet",
+        {"depth": 420, "variant": "rs", "stochastic_depth": 0.1, "dropout": 0.4},
+        BELLO_2021,
+        320,
+        weights="timm/resnetrs420.tf_in1k",
+    ),
+    "resnext50_32x4d": NamedNetwork(
+        "resnet", {"depth": 50, "cardinality": 32, "base_width": 4}, XIE_2016, weights="timm/resnext50_32x4d.a1h_in1k"
+    ),
+    "resnext101_32x8d": NamedNetwork(
+        "resnet", {"depth": 101, "cardinality": 32, "base_width": 8}, XIE_2016, weights="timm/resnext101_32x8d.tv_in1k"
+    ),
+    "resnext101_64x4d": NamedNetwork(
+        "resnet", {"depth": 101, "cardinality": 64, "base_width": 4}, XIE_2016, weights="timm/resnext101_64x4d.c1_in1k"
+    ),
+    "wide_resnet50_2": NamedNetwork(
+        "resnet", {"depth": 50, "base_width": 128}, ZAGORUYKO_2016, weights="timm/wide_resnet50_2.racm_in1k"
+    ),
+    "wide_resnet101_2": NamedNetwork(
+        "resnet", {"depth": 101, "base_width": 128}, ZAGORUYKO_2016, weights="timm/wide_resnet101_2.tv_in1k"
+    ),
+    "seresnet50": NamedNetwork("resnet", {"depth": 50, "se_ratio": 1 / 16}, HU_2017, weights="timm/seresnet50.a1_in1k"),
+    "seresnet101": NamedNetwork("resnet", {"depth": 101, "se_ratio": 1 / 16}, HU_2017),
+    "seresnet152": NamedNetwork("resnet", {"depth": 152, "se_ratio": 1 / 16}, HU_2017),
+    "seresnext50_32x4d": NamedNetwork(
+        "resnet",
+        {"depth": 50, "cardinality": 32, "base_width": 4, "se_ratio": 1 / 16},
+        HU_2017,
+        weights="timm/seresnext50_32x4d.racm_in1k",
+    ),
+    "cifar_resnet20": NamedNetwork("cifar_resnet", {"depth": 20, "shortcut": "A"}, HE_2015, 32, 10),
+    "cifar_resnet32": NamedNetwork("cifar_resnet", {"depth": 32, "shortcut": "A"}, HE_2015, 32, 10),
+    "cifar_resnet44": NamedNetwork("cifar_resnet", {"depth": 44, "shortcut": "A"}, HE_2015, 32, 10),
+    "cifar_resnet56": NamedNetwork("cifar_resnet", {"depth": 56, "shortcut": "A"}, HE_2015, 32, 10),
+    "cifar_resnet110": NamedNetwork("cifar_resnet", {"depth": 110, "shortcut": "A"}, HE_2015, 32, 10),
+    "cifar_resnet1202": NamedNetwork("cifar_resnet", {"depth": 1202, "shortcut": "A"}, HE_2015, 32, 10),
+    "cifar_plain20": NamedNetwork("cifar_resnet", {"depth": 20, "shortcut": "none"}, HE_2015, 32, 10),
+    "cifar_plain32": NamedNetwork("cifar_resnet", {"depth": 32, "shortcut": "none"}, HE_2015, 32, 10),
+    "cifar_plain44": NamedNetwork("cifar_resnet", {"depth": 44, "shortcut": "none"}, HE_2015, 32, 10),
+    "cifar_plain56": NamedNetwork("cifar_resnet", {"depth": 56, "shortcut": "none"}, HE_2015, 32, 10),
+    "cifar_plain110": NamedNetwork("cifar_resnet", {"depth": 110, "shortcut": "none"}, HE_2015, 32, 10),
+    "cifar_preact_resnet110": NamedNetwork(
+        "cifar_resnet", {"depth": 110, "variant": "v2", "block": "basic", "shortcut": "B"}, HE_2016, 32, 10
+    ),
+    "cifar_preact_resnet164": NamedNetwork(
+        "cifar_resnet", {"depth": 164, "variant": "v2", "shortcut": "B"}, HE_2016, 32, 10
+    ),
+    "cifar_preact_resnet1001": NamedNetwork(
+        "cifar_resnet", {"depth": 1001, "variant": "v2", "shortcut": "B"}, HE_2016, 32, 10
+    ),
     # Wide ResNet counts the three shortcut convolutions as layers: 28 is 6n+4, so 26 here.
-    wrn: dict[str, Any] = {"block": "basic", "widths": (160, 320, 640), "shortcut": "B"}
-    cifar("cifar_wrn28_10", wide, depth=26, variant="v2", **wrn)
-    for groups in (8, 16):
-        widths: dict[str, Any] = {"block": "bottleneck", "widths": (64, 128, 256), "stem_width": 64, "shortcut": "B"}
-        cifar(f"cifar_resnext29_{groups}x64d", xie, depth=29, cardinality=groups, **widths)
-    cifar("cifar_seresnet110", hu, depth=110, shortcut="A", se_ratio=1 / 16)
-    wide8: dict[str, Any] = {"widths": (64, 128, 256), "stem": "cifar_pool", "stem_width": 32, "shortcut": "D"}
-    cifar("cifar_resnet8_4", he15, depth=8, **wide8)
-    names["resnet18_cifar"] = NamedNetwork("resnet", {"depth": 18, "stem": "cifar"}, he15, 32, 10)
-
-    for depth in VGG_DEPTHS:
-        for suffix, batch_norm in (("", False), ("_bn", True)):
-            name = f"vgg{depth}{suffix}"
-            vgg = {"depth": depth, "batch_norm": batch_norm}
-            names[name] = NamedNetwork("vgg", vgg, simonyan, weights=f"timm/{name}.tv_in1k")
-    for depth in DENSENET_DEPTHS:
-        weights = f"timm/densenet{depth}.{'ra' if depth == 121 else 'tv'}_in1k" if depth < 264 else None
-        names[f"densenet{depth}"] = NamedNetwork("densenet", {"depth": depth}, huang, weights=weights)
-    for depth, growth in ((100, 12), (190, 40)):
-        arguments: dict[str, Any] = {"depth": depth, "growth_rate": growth, "stem": "cifar"}
-        names[f"cifar_densenet_bc_{depth}_{growth}"] = NamedNetwork("densenet", arguments, huang, 32, 10)
-    return names
-
-
-NAMES: Mapping[str, NamedNetwork] = _names()
+    "cifar_wrn28_10": NamedNetwork(
+        "cifar_resnet",
+        {"depth": 26, "variant": "v2", "block": "basic", "widths": (160, 320, 640), "shortcut": "B"},
+        ZAGORUYKO_2016,
+        32,
+        10,
+    ),
+    "cifar_resnext29_8x64d": NamedNetwork(
+        "cifar_resnet",
+        {
+            "depth": 29,
+            "cardinality": 8,
+            "block": "bottleneck",
+            "widths": (64, 128, 256),
+            "stem_width": 64,
+            "shortcut": "B",
+        },
+        XIE_2016,
+        32,
+        10,
+    ),
+    "cifar_resnext29_16x64d": NamedNetwork(
+        "cifar_resnet",
+        {
+            "depth": 29,
+            "cardinality": 16,
+            "block": "bottleneck",
+            "widths": (64, 128, 256),
+            "stem_width": 64,
+            "shortcut": "B",
+        },
+        XIE_2016,
+        32,
+        10,
+    ),
+    "cifar_seresnet110": NamedNetwork(
+        "cifar_resnet", {"depth": 110, "shortcut": "A", "se_ratio": 1 / 16}, HU_2017, 32, 10
+    ),
+    "cifar_resnet8_4": NamedNetwork(
+        "cifar_resnet",
+        {"depth": 8, "widths": (64, 128, 256), "stem": "cifar_pool", "stem_width": 32, "shortcut": "D"},
+        HE_2015,
+        32,
+        10,
+    ),
+    "resnet18_cifar": NamedNetwork("resnet", {"depth": 18, "stem": "cifar"}, HE_2015, 32, 10),
+    "vgg11": NamedNetwork("vgg", {"depth": 11, "batch_norm": False}, SIMONYAN_2014, weights="timm/vgg11.tv_in1k"),
+    "vgg11_bn": NamedNetwork("vgg", {"depth": 11, "batch_norm": True}, SIMONYAN_2014, weights="timm/vgg11_bn.tv_in1k"),
+    "vgg13": NamedNetwork("vgg", {"depth": 13, "batch_norm": False}, SIMONYAN_2014, weights="timm/vgg13.tv_in1k"),
+    "vgg13_bn": NamedNetwork("vgg", {"depth": 13, "batch_norm": True}, SIMONYAN_2014, weights="timm/vgg13_bn.tv_in1k"),
+    "vgg16": NamedNetwork("vgg", {"depth": 16, "batch_norm": False}, SIMONYAN_2014, weights="timm/vgg16.tv_in1k"),
+    "vgg16_bn": NamedNetwork("vgg", {"depth": 16, "batch_norm": True}, SIMONYAN_2014, weights="timm/vgg16_bn.tv_in1k"),
+    "vgg19": NamedNetwork("vgg", {"depth": 19, "batch_norm": False}, SIMONYAN_2014, weights="timm/vgg19.tv_in1k"),
+    "vgg19_bn": NamedNetwork("vgg", {"depth": 19, "batch_norm": True}, SIMONYAN_2014, weights="timm/vgg19_bn.tv_in1k"),
+    "densenet121": NamedNetwork("densenet", {"depth": 121}, HUANG_2017, weights="timm/densenet121.ra_in1k"),
+    "densenet161": NamedNetwork("densenet", {"depth": 161}, HUANG_2017, weights="timm/densenet161.tv_in1k"),
+    "densenet169": NamedNetwork("densenet", {"depth": 169}, HUANG_2017, weights="timm/densenet169.tv_in1k"),
+    "densenet201": NamedNetwork("densenet", {"depth": 201}, HUANG_2017, weights="timm/densenet201.tv_in1k"),
+    "densenet264": NamedNetwork("densenet", {"depth": 264}, HUANG_2017),
+    "cifar_densenet_bc_100_12": NamedNetwork(
+        "densenet", {"depth": 100, "growth_rate": 12, "stem": "cifar"}, HUANG_2017, 32, 10
+    ),
+    "cifar_densenet_bc_190_40": NamedNetwork(
+        "densenet", {"depth": 190, "growth_rate": 40, "stem": "cifar"}, HUANG_2017, 32, 10
+    ),
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from resnet_keras.models.blocks import block_from_spec
-from resnet_keras.models.builder import ModelOptions, close, open_input, pooled
+from resnet_keras.models.builder import ModelOptions, add_head, global_pool, make_input
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.layers import ConvNorm, NormActivation
 from resnet_keras.models.pooling import BlurPool, StemMaxPooling
@@ -122,7 +122,7 @@ def build_cifar_resnet(
 
 def assemble(spec: ResNetSpec, options: ModelOptions, side: int) -> keras.Model:
     """The functional model of a spec: stem -> stages -> head. `side` is the input's where the options say none."""
-    inputs, x = open_input(spec, options, side)
+    inputs, x = make_input(spec, options, side)
     x = _stem(spec, x)
     blocks_before, dilation, stride = 0, 1, spec.stem_stride
     for stage, (blocks, filters) in enumerate(zip(spec.blocks, spec.widths, strict=True), start=1):
@@ -139,7 +139,7 @@ def assemble(spec: ResNetSpec, options: ModelOptions, side: int) -> keras.Model:
             blocks_before += 1
     if spec.preactivation:
         x = NormActivation(spec.norm, spec.activation, name="final_norm")(x)
-    return close(spec, options, inputs, pooled(x, options))
+    return add_head(spec, options, inputs, global_pool(x, options))
 
 
 def _is_strided(spec: ResNetSpec, stage: int, block: int) -> bool:

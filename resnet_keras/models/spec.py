@@ -19,10 +19,45 @@ Spec = TypeVar("Spec", "ResNetSpec", "VGGSpec", "DenseNetSpec")
 
 
 @dataclass(frozen=True)
+class BlockSpec:
+    """What the blocks of a residual network have in common. Raises `UsageError` for a value that no block can have."""
+
+    shortcut: Shortcut = "B"
+    """Where the shape changes: A zero-pads channels, B projects by 1x1, D averages 2x2 and projects. C projects
+    everywhere (He et al. 2015, section 4.1; He et al. 2018 for D). `none` is the plain net."""
+    preactivation: bool = False
+    """Norm and activation before each convolution (He et al. 2016)."""
+    stride_in_1x1: bool = False
+    """The bottleneck's stride sits in its first 1x1 (He et al. 2015, "v1") instead of its 3x3 ("v1.5")."""
+    cardinality: int = 1
+    """Groups of the bottleneck's 3x3 (Xie et al. 2016)."""
+    base_width: int = 64
+    """Width of a group at a stage of 64 filters: 4 in ResNeXt-50 32x4d, 128 in Wide ResNet-50-2."""
+    se_ratio: float = 0.0
+    """Squeeze-and-excitation with this fraction of the channels (Hu et al. 2017: 1/16); 0 for none."""
+    norm: Norm = "batch"
+    """Batch normalisation over one replica's batch, or over all replicas' (`sync_batch`); normalisation of each image
+    over groups of channels (`group`, Wu & He 2018: 32 where they divide) or over all of them (`layer`)."""
+    weight_standardization: bool = False
+    """Each filter has mean 0 and variance 1 (Qiao et al. 2019), which makes group norm as good as batch norm."""
+    zero_init_gamma: bool = False
+    """Every block starts as the identity: the last norm's gamma (pre-activation: the last kernel) starts at zero
+    (Goyal et al. 2017, section 5.1)."""
+    activation: str = "relu"
+    antialias: bool = False
+    """Blur where pixels are left out: in blocks, shortcuts and the stem's pool (Zhang 2019)."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.cardinality >= 1, "cardinality", "at least 1", self.cardinality)
+        require(0.0 <= self.se_ratio <= 1.0, "se_ratio", "between 0 and 1", self.se_ratio)
+
+
+@dataclass(frozen=True)
 class ResNetSpec:
     """A residual network, stem to last stage, and the dropout before the builder's head.
 
-    Raises `UsageError` for a value that no network can have.
+    The fields of `BlockSpec` are documented there. Raises `UsageError` for a value that no network can have.
     """
 
     blocks: tuple[int, ...]
@@ -38,36 +73,23 @@ class ResNetSpec:
     keras.applications' pre-activation nets)."""
     stem_width: int = 64
     """Filters of the stem's output; the deep stem's first two convolutions have half as many."""
-    shortcut: Shortcut = "B"
-    """Where the shape changes: A zero-pads channels, B projects by 1x1, D averages 2x2 and projects. C projects
-    everywhere (He et al. 2015, section 4.1; He et al. 2018 for D). `none` is the plain net."""
-    preactivation: bool = False
-    """Norm and activation before each convolution (He et al. 2016)."""
-    stride_in_1x1: bool = False
-    """The bottleneck's stride sits in its first 1x1 (He et al. 2015, "v1") instead of its 3x3 ("v1.5")."""
+    shortcut: Shortcut = BlockSpec.shortcut
+    preactivation: bool = BlockSpec.preactivation
+    stride_in_1x1: bool = BlockSpec.stride_in_1x1
     stride_in_last_block: bool = False
     """The last block of a stage halves height and width for the next one, its shortcut by leaving pixels out, as in
     TF-slim and keras.applications' pre-activation nets; else the first block of the next stage does."""
-    cardinality: int = 1
-    """Groups of the bottleneck's 3x3 (Xie et al. 2016)."""
-    base_width: int = 64
-    """Width of a group at a stage of 64 filters: 4 in ResNeXt-50 32x4d, 128 in Wide ResNet-50-2."""
-    se_ratio: float = 0.0
-    """Squeeze-and-excitation with this share of the channels (Hu et al. 2017: 1/16); 0 for none."""
-    norm: Norm = "batch"
-    """Batch normalisation over one replica's batch, or over all replicas' (`sync_batch`); normalisation of each image
-    over groups of channels (`group`, Wu & He 2018: 32 where they divide) or over all of them (`layer`)."""
-    weight_standardization: bool = False
-    """Each filter has mean 0 and variance 1 (Qiao et al. 2019), which makes group norm as good as batch norm."""
-    zero_init_gamma: bool = False
-    """Every block starts as the identity: the last norm's gamma (pre-activation: the last kernel) starts at zero
-    (Goyal et al. 2017, section 5.1)."""
-    activation: str = "relu"
+    cardinality: int = BlockSpec.cardinality
+    base_width: int = BlockSpec.base_width
+    se_ratio: float = BlockSpec.se_ratio
+    norm: Norm = BlockSpec.norm
+    weight_standardization: bool = BlockSpec.weight_standardization
+    zero_init_gamma: bool = BlockSpec.zero_init_gamma
+    activation: str = BlockSpec.activation
     stochastic_depth: float = 0.0
     """Chance that training drops the last block's branch for an image; it rises along a line from the first block
     (Huang et al. 2016)."""
-    antialias: bool = False
-    """Blur where pixels are left out: in blocks, shortcuts and the stem's pool (Zhang 2019)."""
+    antialias: bool = BlockSpec.antialias
     output_stride: int | None = None
     """Input pixels to one of the last stage, along one side: 8 or 16 keep the last stages large and dilate their
     convolutions instead (Chen et al. 2017); None for the net's own."""
@@ -79,7 +101,7 @@ class ResNetSpec:
         check_types(self)
         _check_stages("blocks", self.blocks, self.widths)
         require(self.stem_width >= 2, "stem_width", "at least 2", self.stem_width)
-        require(self.cardinality >= 1, "cardinality", "at least 1", self.cardinality)
+        _ = self.block_spec  # which checks itself
         narrowest = min(self.widths) * self.base_width // 64
         require(narrowest >= 1, "base_width", f"at least {-(-64 // min(self.widths))} here", self.base_width)
         if self.block == "basic" and (self.cardinality, self.base_width) != (1, 64):
@@ -98,12 +120,15 @@ class ResNetSpec:
             raise UsageError("stem='slim' belongs to preactivation=True; elsewhere it is stem='imagenet'")
         if self.stride_in_last_block and self.shortcut != "B":
             raise UsageError(f"stride_in_last_block belongs to shortcut='B', not {self.shortcut!r}")
-        require(0.0 <= self.se_ratio <= 1.0, "se_ratio", "between 0 and 1", self.se_ratio)
         require(0.0 <= self.stochastic_depth < 1.0, "stochastic_depth", "at least 0 and below 1", self.stochastic_depth)
         require(0.0 <= self.dropout < 1.0, "dropout", "at least 0 and below 1", self.dropout)
         strides = [self.stem_stride * 2**k for k in range(len(self.blocks))]
         if self.output_stride is not None and self.output_stride not in strides:
             raise UsageError(f"output_stride of this net can be {_either(strides)}, not {self.output_stride}")
+
+    @property
+    def block_spec(self) -> BlockSpec:
+        return BlockSpec(**{field.name: getattr(self, field.name) for field in dataclasses.fields(BlockSpec)})
 
     @property
     def stem_stride(self) -> int:

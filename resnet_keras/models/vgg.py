@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from resnet_keras.models.builder import close, open_input, pooled, split_arguments
+from resnet_keras.models.builder import add_head, global_pool, make_input, split_arguments
 from resnet_keras.models.layers import ConvNorm
 from resnet_keras.models.pooling import AdaptivePooling
 from resnet_keras.models.spec import VGG_GRID, vgg_spec
@@ -26,7 +26,7 @@ def build_vgg(depth: int, batch_norm: bool = False, **arguments: Any) -> keras.M
     """
     options, fields = split_arguments(f"vgg{depth}" + "_bn" * batch_norm, arguments)
     spec = vgg_spec(depth, batch_norm, **fields)
-    inputs, x = open_input(spec, options, 224)
+    inputs, x = make_input(spec, options, 224)
     kept: dict[str, Any] = {"norm": spec.norm, "activation": spec.activation}
     kept["weight_standardization"] = spec.weight_standardization
     for stage, (convolutions, width) in enumerate(zip(spec.convolutions, spec.widths, strict=True), start=1):
@@ -41,5 +41,5 @@ def build_vgg(depth: int, batch_norm: bool = False, **arguments: Any) -> keras.M
             if spec.dropout:
                 x = keras.layers.Dropout(spec.dropout, name=f"{name}_dropout")(x)
     else:
-        x = pooled(x, options)
-    return close(spec, options, inputs, x)
+        x = global_pool(x, options)
+    return add_head(spec, options, inputs, x)

@@ -22,7 +22,7 @@ from resnet_keras.models.registry import hub_name, named
 from resnet_keras.models.spec import ResNetSpec
 from resnet_keras.models.weights.loading import assign, classes_of, find_weights, is_own_file, load_weights
 from resnet_keras.models.weights.reading import Weights
-from resnet_keras.models.weights.units import Network
+from resnet_keras.models.weights.weight_layers import WeightLayers
 from resnet_keras.training.devices import host_of, use_xla
 from resnet_keras.training.input import balanced_weights, check_batch, steps_of
 from resnet_keras.training.optimizers import make_optimizer
@@ -167,7 +167,7 @@ def network_of(config: TrainConfig, source: Source, shape: ImageFormat, start: W
         **options,
     )
     if start is not None:  # a head of other classes starts anew
-        assign(Network(network), start, skip_head=classes_of(start) != len(source.labels))
+        assign(WeightLayers(network), start, skip_head=classes_of(start) != len(source.labels))
     elif config.weights:
         load_weights(network, config.weights, skip_head=True)
     for layer in network.layers:

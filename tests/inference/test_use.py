@@ -341,7 +341,7 @@ LARGE = ["resnet50_v2", "resnet50d", "resnext50_32x4d", "seresnet50"]
     "name", ["resnet18", "cifar_plain20", *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)]
 )
 def test_every_kind_of_net_exports(name: str, tmp_path: Path) -> None:
-    """A net of the zoo as it is built, without a card: the servable normalises as ImageNet."""
+    """A named network as it is built, without a card: the servable normalises as ImageNet."""
     model = rk.create_model(name, input_shape=(32, 32, 3), classes=4)
     randomise(model)
     for variable in model.variables:

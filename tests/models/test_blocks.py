@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from resnet_keras.errors import UsageError
 from resnet_keras.models.blocks import BasicBlock, BottleneckBlock, ResidualBlock
+from resnet_keras.models.spec import BlockSpec, imagenet_spec
 
 RNG = np.random.default_rng(0)
 
@@ -116,3 +117,18 @@ def test_any_combination_builds_runs_and_comes_back_from_its_config(kind, size, 
     again = kind.from_config(block.get_config())
     again.build((None, size, size, channels))
     assert [w.shape for w in again.weights] == [w.shape for w in block.weights]
+
+
+def test_a_spec_and_its_fields_say_the_same() -> None:
+    spec = BlockSpec(shortcut="D", se_ratio=0.25, norm="group")
+    given = BottleneckBlock(8, 2, spec=spec, drop_rate=0.1, name="block")
+    keywords = BottleneckBlock(8, 2, shortcut="D", se_ratio=0.25, norm="group", drop_rate=0.1, name="block")
+    assert given.get_config() == keywords.get_config()
+    assert BottleneckBlock.from_config(given.get_config()).spec == spec
+    assert imagenet_spec(50, shortcut="D", se_ratio=0.25, norm="group").block_spec == spec
+    with pytest.raises(UsageError, match="give BasicBlock a spec or its fields, not both"):
+        BasicBlock(8, spec=spec, norm="group")
+    with pytest.raises(UsageError, match="unknown shortcut 'E'; choose from A, B, C, D, none"):
+        BasicBlock(8, shortcut="E")
+    with pytest.raises(UsageError, match="cardinality must be at least 1, not 0"):
+        BottleneckBlock(8, cardinality=0)

@@ -1,9 +1,13 @@
+import ast
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from resnet_keras.errors import UsageError
+from resnet_keras.models import blocks, layers, recomputation
 from resnet_keras.models.blocks import DenseLayer, Transition
 from resnet_keras.models.card import ModelCard, imagenet_classes
 from resnet_keras.models.layers import (
@@ -159,6 +163,18 @@ def test_fused_batch_norm_is_kerass(policy: str, shape: tuple[int, ...]) -> None
         assert expected.dtype == got.dtype
         largest = 1 + np.abs(expected.numpy().astype("float64")).max()
         np.testing.assert_allclose(got.numpy().astype("float64"), expected.numpy(), atol=rounding * largest)
+
+
+def test_a_layer_has_tensorflow_only_where_it_is_recomputed() -> None:
+    """In a file's own imports; those inside a function are made when it is called."""
+    for module, expected in ((layers, False), (blocks, False), (recomputation, True)):
+        tree = ast.parse(Path(module.__file__ or "").read_text())
+        names = [
+            name for node in tree.body if isinstance(node, ast.Import) for name in (alias.name for alias in node.names)
+        ]
+        names += [node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)]
+        assert any(name.startswith("tensorflow") for name in names) == expected
+        assert (recomputation.__name__ in names) is False
 
 
 def test_initial_kernel_has_the_variance_of_fan_out() -> None:

@@ -92,7 +92,7 @@ def check(model: keras.Model, size: int) -> None:
     se_ratio=st.sampled_from([0.0, 0.25]),
     bottleneck=st.booleans(),
 )
-def test_lineage_options(norm, standard, activation, dropout, se_ratio, bottleneck) -> None:
+def test_options_of_vgg_and_densenet(norm, standard, activation, dropout, se_ratio, bottleneck) -> None:
     x = RNG.normal(size=(2, 33, 33, 3)).astype("float32")
     common = {"norm": norm, "weight_standardization": standard, "activation": activation, "dropout": dropout}
     common |= {"classes": 3, "input_shape": (33, 33, 3)}

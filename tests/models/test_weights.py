@@ -20,7 +20,7 @@ import resnet_keras as rk
 from resnet_keras.errors import UsageError
 from resnet_keras.models.registry import OFFER, PACKAGED, hub_name
 from resnet_keras.models.spec import imagenet_spec
-from resnet_keras.models.weights.units import Network
+from resnet_keras.models.weights.weight_layers import WeightLayers
 
 RNG = np.random.default_rng(0)
 PEERS = {
@@ -76,9 +76,9 @@ def test_keras_applications(name: str, size: int) -> None:
 def test_keras_applications_v2_has_our_parameters_and_its_biases() -> None:
     theirs = keras.applications.ResNet50V2(weights=None)
     ours = rk.create_model("resnet50_v2_slim")
-    network = Network(ours)
-    ends = [path for path in network.units if path.endswith(("conv3/conv", "projection/conv"))]
-    biases = sum(network.units[path].layer.filters for path in ends)
+    network = WeightLayers(ours)
+    ends = [path for path in network.by_path if path.endswith(("conv3/conv", "projection/conv"))]
+    biases = sum(network.by_path[path].layer.filters for path in ends)
     assert theirs.count_params() == ours.count_params() + biases == 25_613_800
 
 
@@ -200,7 +200,7 @@ def test_keras_applications_files(weights_only: bool, tmp_path: Path) -> None:
 def keras_hub_twin(name: str) -> dict[str, np.ndarray]:
     """KerasHub's names for the weights of a network of ours (its ResNetBackbone: stack0_block0_1_conv ...)."""
     state: dict[str, np.ndarray] = {}
-    for path, unit in Network(small(name, input_shape=(32, 32, 3), classes=4)).units.items():
+    for path, unit in WeightLayers(small(name, input_shape=(32, 32, 3), classes=4)).by_path.items():
         parts = path.split("/")
         if parts[0] == "logits":
             theirs = "predictions"
@@ -271,7 +271,7 @@ SMALL: dict[str, Any] = {"classes": 3, "input_shape": (32, 32, 3)}
         ("own", {"shortcut": "none"}, "no place here for stage1_block1/projection"),
     ],
 )
-def test_weights_of_another_meaning_are_refused(source: str, options: dict, message: str) -> None:
+def test_weights_of_another_signature_are_refused(source: str, options: dict, message: str) -> None:
     start = rk.build_resnet(50, **SMALL)
     refused(
         rk.build_resnet(50, **options, **SMALL), rk.torch_state_dict(start) if source == "torch" else start, message
@@ -450,7 +450,7 @@ def test_packaged_weights_answer_as_their_file_does_and_say_what_they_are() -> N
     assert card.labels[:3] == ("airplane", "automobile", "bird")
     assert (len(card.labels), len(card.mean), len(card.std), card.input_size) == (10, 3, 3, (32, 32))
     assert (card.network, card.data) == ("cifar_resnet20", "cifar10")
-    assert "CIFAR-10 whose images went through JPEG" in card.source
+    assert "CIFAR-10 whose pictures went through JPEG" in card.source  # the words in the file of 0.1
     assert card.metrics["examples"] == 10_000
     assert f"{card.metrics['accuracy']:.2%}".replace("%", " %") in OFFER
 

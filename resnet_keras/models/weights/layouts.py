@@ -1,8 +1,8 @@
 """How others name the tensors of our networks: one layout for each kind of source, written as rows.
 
-A row is a pattern of our units' paths and the names that such a unit has there; where there are several names, the
-first that the source has counts. In names, `s`, `b` and `c` are the numbers of stage, block and convolution; `s0` and
-so on count from zero, `s1` and so on from two.
+A row is a pattern of the paths of our layers, and the names of such a layer there. Of several names the first that the
+source has counts. In names, `s`, `b` and `c` are the numbers of stage, block and convolution; `s0` and so on count from
+zero, `s1` and so on from two.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 from resnet_keras.errors import UsageError
 from resnet_keras.models.card import ModelCard, imagenet_classes
 from resnet_keras.models.normalization import BN_EPSILON
-from resnet_keras.models.weights.units import HEAD, Network, Unit
+from resnet_keras.models.weights.weight_layers import HEAD, WeightLayer, WeightLayers
 
 Rows = Mapping[str, tuple[str, ...]]
 TENSORS: Mapping[str, Mapping[str, str]] = {
@@ -31,47 +31,47 @@ TENSORS: Mapping[str, Mapping[str, str]] = {
     "keras": {name: name for name in ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")},
 }
 HEAD_TENSORS = {
-    f"{unit}{end}"
-    for unit in ("fc", "linear", "classifier", "classifier.1", "classifier.6", "head.fc")
+    f"{layer}{end}"
+    for layer in ("fc", "linear", "classifier", "classifier.1", "classifier.6", "head.fc")
     for end in (".weight", ".bias")
-} | {f"{unit}/{end}" for unit in ("predictions", "probs", "fc1000", HEAD) for end in ("kernel", "bias")}
+} | {f"{layer}/{end}" for layer in ("predictions", "probs", "fc1000", HEAD) for end in ("kernel", "bias")}
 """Names of classifiers' tensors, in all layouts."""
 HIDDEN_TENSORS = {
-    f"{unit}.{end}"
-    for unit in ("classifier.0", "classifier.3", "pre_logits.fc1", "pre_logits.fc2")
+    f"{layer}.{end}"
+    for layer in ("classifier.0", "classifier.3", "pre_logits.fc1", "pre_logits.fc2")
     for end in ("weight", "bias")
-} | {f"{unit}/{end}" for unit in ("fc1", "fc2") for end in ("kernel", "bias")}
+} | {f"{layer}/{end}" for layer in ("fc1", "fc2") for end in ("kernel", "bias")}
 """Names of VGG's dense layers, which a network without a head leaves out too."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Another library's names for our units."""
+    """Another library's names for our layers."""
 
     title: str
     style: Literal["torch", "keras"]
-    rows: Callable[[Network], Rows]
+    rows: Callable[[WeightLayers], Rows]
     epsilon: float = BN_EPSILON
     """Of its batch norms, where the source itself does not say."""
-    check: Callable[[Network], None] = lambda network: None
+    check: Callable[[WeightLayers], None] = lambda network: None
     """Raises `UsageError` for a network whose weights would fit there and mean something else."""
-    card: Callable[[Network], ModelCard | None] = lambda network: None
+    card: Callable[[WeightLayers], ModelCard | None] = lambda network: None
     """How this library prepares images for such a network, where it always does it in one way."""
 
-    def names(self, network: Network) -> dict[str, tuple[str, ...]]:
-        """The names of each unit that this layout knows, likeliest first."""
+    def names(self, network: WeightLayers) -> dict[str, tuple[str, ...]]:
+        """The names of each layer that this layout has, likeliest first."""
         rows = [(re.compile(pattern), names) for pattern, names in self.rows(network).items()]
         found: dict[str, tuple[str, ...]] = {}
-        for path in network.units:
+        for path in network.by_path:
             for pattern, names in rows:
                 if match := pattern.fullmatch(path):
                     found[path] = tuple(name.format(**_numbers(match)) for name in names)
                     break
         return found
 
-    def tensor(self, unit: str, variable: str) -> str:
-        """The full name of a variable of a unit of theirs."""
-        return f"{unit}{'.' if self.style == 'torch' else '/'}{TENSORS[self.style][variable]}"
+    def tensor(self, layer: str, variable: str) -> str:
+        """The full name of a variable of one of their layers."""
+        return f"{layer}{'.' if self.style == 'torch' else '/'}{TENSORS[self.style][variable]}"
 
 
 def _numbers(match: re.Match[str]) -> dict[str, int]:
@@ -84,9 +84,9 @@ LAYER = r"stage(?P<s>\d+)_layer(?P<b>\d+)"
 CONV, NORM = r"/conv(?P<c>\d+)/conv", r"/conv(?P<c>\d+)/norm"
 
 
-def _torch_resnet(network: Network) -> Rows:
-    deep = "stem1/conv" in network.units
-    at = 1 if any(block.shortcut == "D" for block in network.blocks) else 0  # D's pool comes before its projection
+def _torch_resnet(network: WeightLayers) -> Rows:
+    deep = "stem1/conv" in network.by_path
+    at = 1 if any(block.spec.shortcut == "D" for block in network.blocks) else 0  # D's pool comes before its projection
     sides = ("shortcut", "downsample") if network.small_stem else ("downsample", "shortcut")
     return {
         "stem1/conv": ("conv1.0",),
@@ -107,7 +107,7 @@ def _torch_resnet(network: Network) -> Rows:
     }
 
 
-def _torch_preactivation(network: Network) -> Rows:
+def _torch_preactivation(network: WeightLayers) -> Rows:
     return {
         "stem/conv": ("conv1",),
         BLOCK + "/preactivation/norm": ("layer{s}.{b0}.bn1",),
@@ -119,7 +119,7 @@ def _torch_preactivation(network: Network) -> Rows:
     }
 
 
-def _timm_resnetv2(network: Network) -> Rows:
+def _timm_resnetv2(network: WeightLayers) -> Rows:
     return {
         "stem/conv": ("stem.conv",),
         BLOCK + "/preactivation/norm": ("stages.{s0}.blocks.{b0}.norm1",),
@@ -133,7 +133,7 @@ def _timm_resnetv2(network: Network) -> Rows:
     }
 
 
-def _transformers(network: Network) -> Rows:
+def _transformers(network: WeightLayers) -> Rows:
     block = "encoder.stages.{s0}.layers.{b0}."
     return {
         "stem/conv": ("embedder.embedder.convolution",),
@@ -146,22 +146,22 @@ def _transformers(network: Network) -> Rows:
     }
 
 
-def _torch_vgg(network: Network) -> Rows:
+def _torch_vgg(network: WeightLayers) -> Rows:
     rows: dict[str, tuple[str, ...]] = {}
     at, stage = 0, "stage1"
-    for path in (path for path in network.units if re.fullmatch(r"stage\d+_conv\d+/conv", path)):
+    for path in (path for path in network.by_path if re.fullmatch(r"stage\d+_conv\d+/conv", path)):
         if not path.startswith(f"{stage}_"):
             at, stage = at + 1, path.split("_")[0]  # over the pool
         norm = path.removesuffix("conv") + "norm"
         rows[path] = (f"features.{at}",)
-        if norm in network.units:
+        if norm in network.by_path:
             rows[norm] = (f"features.{at + 1}",)
-        at += 3 if norm in network.units else 2
+        at += 3 if norm in network.by_path else 2
     heads = {"fc1": ("classifier.0", "pre_logits.fc1"), "fc2": ("classifier.3", "pre_logits.fc2")}
     return {**rows, **heads, HEAD: ("classifier.6", "head.fc")}
 
 
-def _torch_densenet(network: Network) -> Rows:
+def _torch_densenet(network: WeightLayers) -> Rows:
     layer, transition = "features.denseblock{s}.denselayer{b}.", "features.transition{s}."
     return {
         "stem/conv": ("features.conv0",),
@@ -176,7 +176,7 @@ def _torch_densenet(network: Network) -> Rows:
     }
 
 
-def _keras_applications(network: Network) -> Rows:
+def _keras_applications(network: WeightLayers) -> Rows:
     block = "conv{s1}_block{b}_"
     return {
         "stem/conv": ("conv1_conv", "conv1/conv"),
@@ -199,48 +199,50 @@ def _keras_applications(network: Network) -> Rows:
     }
 
 
-def _check_keras_applications(network: Network) -> None:
+def _check_keras_applications(network: WeightLayers) -> None:
     if network.preactivation and network.bottleneck and not network.slim:
-        raise _meaning(
+        raise _answers_differ(
             network, "strides in the first block of a stage", "keras.applications' V2 in the last", "v2_slim"
         )
     if network.bottleneck and not (network.preactivation or network.stride_in_1x1):
-        raise _meaning(network, "strides in the 3x3 of a block", "keras.applications' in its first 1x1", "v1")
+        raise _answers_differ(network, "strides in the 3x3 of a block", "keras.applications' in its first 1x1", "v1")
 
 
-def _check_stride_in_3x3(network: Network) -> None:
+def _check_stride_in_3x3(network: WeightLayers) -> None:
     """Of torchvision, timm and KerasHub."""
     if network.stride_in_1x1:
-        raise _meaning(network, "strides in the first 1x1 of a block", "that library's in its 3x3", "v1.5")
+        raise _answers_differ(network, "strides in the first 1x1 of a block", "that library's in its 3x3", "v1.5")
     if network.slim:
-        raise _meaning(network, "strides in the last block of a stage", "that library's in the first", "v2")
+        raise _answers_differ(network, "strides in the last block of a stage", "that library's in the first", "v2")
     if network.antialias:
-        raise _meaning(network, "blurs where it strides", "that library's does not, or not in the same places", "v1.5")
+        raise _answers_differ(
+            network, "blurs where it strides", "that library's does not, or not in the same places", "v1.5"
+        )
 
 
-def _meaning(network: Network, ours: str, theirs: str, variant: str) -> UsageError:
+def _answers_differ(network: WeightLayers, ours: str, theirs: str, variant: str) -> UsageError:
     name = network.model.name
     return UsageError(
         f"the weights would fit and the answers be wrong: {name} {ours}, {theirs}; build variant {variant!r} for them"
     )
 
 
-def _keras_applications_card(network: Network) -> ModelCard:
+def _keras_applications_card(network: WeightLayers) -> ModelCard:
     """`preprocess_input` of each family there: "caffe" for VGG and ResNet, "tf" for ResNetV2, "torch" for DenseNet."""
-    head = network.units.get(HEAD)
+    head = network.by_path.get(HEAD)
     ids, labels = imagenet_classes() if head and head.variables["bias"].shape == (1000,) else ((), ())
     card = ModelCard(labels=labels, label_ids=ids, source="keras.applications")
     if network.preactivation:
         return dataclasses.replace(card, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    if "transition1/conv1/conv" in network.units:
+    if "transition1/conv1/conv" in network.by_path:
         return card
     mean = (123.68 / 255, 116.779 / 255, 103.939 / 255)
     return dataclasses.replace(card, mean=mean, std=(1 / 255,) * 3, channels="BGR")
 
 
-def _keras_hub(network: Network) -> Rows:
+def _keras_hub(network: WeightLayers) -> Rows:
     block = "stack{s0}_block{b0}_"
-    deep = "stem1/conv" in network.units
+    deep = "stem1/conv" in network.by_path
     return {
         "stem1/conv": ("conv1_conv",),
         "stem1/norm": ("conv1_bn",),
@@ -258,8 +260,8 @@ def _keras_hub(network: Network) -> Rows:
     }
 
 
-def _own(network: Network) -> Rows:
-    return {re.escape(path): (path,) for path in network.units}
+def _own(network: WeightLayers) -> Rows:
+    return {re.escape(path): (path,) for path in network.by_path}
 
 
 OWN = Layout("resnet-keras", "keras", _own)
@@ -289,31 +291,31 @@ LAYOUTS = (
 )
 
 
-def to_ours(unit: Unit, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray | None:
+def to_ours(layer: WeightLayer, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray | None:
     """A tensor of theirs in our order of axes; None where it has not the axes to be put in order."""
     if layout.style == "keras" or variable != "kernel":
         return value
-    outputs, dense = value.shape[0], len(unit.variables["kernel"].shape) == 2
-    if dense and value.ndim == 2 and not unit.grid:
+    outputs, dense = value.shape[0], len(layer.variables["kernel"].shape) == 2
+    if dense and value.ndim == 2 and not layer.grid:
         return value.T
-    if dense and value.ndim == 2 and value.shape[1] % unit.grid**2 == 0:
+    if dense and value.ndim == 2 and value.shape[1] % layer.grid**2 == 0:
         # a dense layer on a flattened map, which torch flattens with the channels first
-        value = value.reshape(outputs, -1, unit.grid, unit.grid)
+        value = value.reshape(outputs, -1, layer.grid, layer.grid)
     if value.ndim != 4:
         return None
     value = value.transpose(2, 3, 1, 0)
     return value.reshape(-1, outputs) if dense else value
 
 
-def to_theirs(unit: Unit, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray:
+def to_theirs(layer: WeightLayer, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray:
     """A tensor of ours in their order of axes; `to_ours` is its inverse."""
     if layout.style == "keras" or variable != "kernel":
         return value
     if value.ndim == 4:
         return value.transpose(3, 2, 0, 1)
-    if unit.grid:
-        value = value.reshape(unit.grid, unit.grid, -1, value.shape[-1])
+    if layer.grid:
+        value = value.reshape(layer.grid, layer.grid, -1, value.shape[-1])
         return value.transpose(3, 2, 0, 1).reshape(value.shape[-1], -1)
-    if "/se/" in unit.path:
+    if "/se/" in layer.path:
         return value.T[:, :, None, None]
     return value.T

@@ -28,7 +28,7 @@ from resnet_keras.models.weights.layouts import (
     to_theirs,
 )
 from resnet_keras.models.weights.reading import Weights, read_weights
-from resnet_keras.models.weights.units import HEAD, Network, Unit, meaning
+from resnet_keras.models.weights.weight_layers import HEAD, WeightLayer, WeightLayers, signature
 
 
 def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, set_card: bool = True) -> None:
@@ -51,7 +51,7 @@ def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, se
         UsageError: nothing there, or weights of another network: names the first tensors that do not fit, and the
             network that they look like.
     """
-    network = Network(model)
+    network = WeightLayers(model)
     if is_own_file(source):
         _load_own_file(model, Path(source), skip_head)
         return
@@ -80,15 +80,15 @@ def find_weights(source: Any) -> Weights:
     return fetch(source) if is_hub_name(source) else read_weights(source)
 
 
-def assign(network: Network, weights: Weights, skip_head: bool = False) -> ModelCard | None:
+def assign(network: WeightLayers, weights: Weights, skip_head: bool = False) -> ModelCard | None:
     """Put a source's tensors into a network, or raise `UsageError` and change nothing.
 
     Returns the card of the source's use: its own, or else what its library always does.
     """
     found = match(network, weights, skip_head)
     for path, value in found.values.items():
-        unit, _, variable = path.rpartition("/")
-        network.units[unit].variables[variable].assign(value)
+        owner, _, variable = path.rpartition("/")
+        network.by_path[owner].variables[variable].assign(value)
     return weights.card or found.layout.card(network)
 
 
@@ -106,61 +106,61 @@ class Match:
     values: dict[str, np.ndarray] = field(default_factory=dict)
     """By our variables' paths."""
     biases: dict[str, np.ndarray] = field(default_factory=dict)
-    """Of convolutions that have none here, by our units' paths."""
+    """Of convolutions that have none here, by the paths of our layers."""
     used: set[str] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
 
-    def take(self, unit: Unit, theirs: str, weights: Weights) -> None:
-        """Find the tensors of a unit under its name there."""
-        for variable, ours in unit.variables.items():
+    def take(self, layer: WeightLayer, theirs: str, weights: Weights) -> None:
+        """Find the tensors of a layer under its name there."""
+        for variable, ours in layer.variables.items():
             name = self.layout.tensor(theirs, variable)
             given = weights.tensors.get(name)
             if given is None:
                 self.missing.append(name)
                 continue
             self.used.add(name)
-            value = to_ours(unit, self.layout, variable, given)
+            value = to_ours(layer, self.layout, variable, given)
             if value is None or value.shape != ours.shape:
-                wanted = to_theirs(unit, self.layout, variable, np.empty(ours.shape, "int8")).shape
+                wanted = to_theirs(layer, self.layout, variable, np.empty(ours.shape, "int8")).shape
                 self.misshapen.append(f"{name} is {given.shape} there and {wanted} here")
             elif variable == "moving_variance":  # what their norm adds before the root, ours must have in the variance
                 epsilon = weights.epsilons.get(theirs, self.layout.epsilon)
-                self.values[f"{unit.path}/{variable}"] = value + np.float32(epsilon - BN_EPSILON)
+                self.values[f"{layer.path}/{variable}"] = value + np.float32(epsilon - BN_EPSILON)
             else:
-                self.values[f"{unit.path}/{variable}"] = value
+                self.values[f"{layer.path}/{variable}"] = value
         name = self.layout.tensor(theirs, "bias")
-        if "kernel" in unit.variables and "bias" not in unit.variables and name in weights.tensors:
+        if "kernel" in layer.variables and "bias" not in layer.variables and name in weights.tensors:
             self.used.add(name)
-            self.biases[unit.path] = weights.tensors[name]
+            self.biases[layer.path] = weights.tensors[name]
 
 
-def match(network: Network, weights: Weights, skip_head: bool) -> Match:
+def match(network: WeightLayers, weights: Weights, skip_head: bool) -> Match:
     """Find the source's layout and a value for each variable of a network, or raise `UsageError`."""
     layout, names = _layout_of(network, weights)
     found = Match(layout)
-    use_head = HEAD in network.units and not skip_head
-    for path, unit in network.units.items():
+    use_head = HEAD in network.by_path and not skip_head
+    for path, layer in network.by_path.items():
         if path not in names:
             found.missing.append(path)
         elif path != HEAD or use_head:
-            found.take(unit, names[path], weights)
+            found.take(layer, names[path], weights)
     left_out = set() if use_head else HEAD_TENSORS
-    if HEAD not in network.units:
+    if HEAD not in network.by_path:
         left_out = left_out | HIDDEN_TENSORS
     extra = [name for name in weights.tensors if name not in found.used | left_out]
     if found.missing or found.misshapen or extra:
         raise _mismatch(network, weights, found, extra)
-    _check_meaning(network, weights, layout)
+    _check_signature(network, weights, layout)
     if left := _fold_biases(network, found.values, found.biases):
         raise UsageError(f"{weights.where} has a bias for {left[0]}, which no norm follows in {network.model.name}")
     return found
 
 
-def _check_meaning(network: Network, weights: Weights, layout: Layout) -> None:
+def _check_signature(network: WeightLayers, weights: Weights, layout: Layout) -> None:
     """Weights of the same shapes can mean something else; where the source or its library says so, refuse them."""
     layout.check(network)
-    ours, theirs = meaning(network.model), weights.meaning
+    ours, theirs = signature(network.model), weights.signature
     unlike = next((option for option in theirs if option in ours and ours[option] != theirs[option]), None)
     if unlike:
         raise UsageError(
@@ -176,23 +176,23 @@ def _check_meaning(network: Network, weights: Weights, layout: Layout) -> None:
         )
 
 
-def _layout_of(network: Network, weights: Weights) -> tuple[Layout, dict[str, str]]:
-    """The layout that most of the source's tensors follow, and the name there of each unit."""
+def _layout_of(network: WeightLayers, weights: Weights) -> tuple[Layout, dict[str, str]]:
+    """The layout that most of the source's tensors follow, and the name there of each layer."""
     given = {name.rpartition("/" if "/" in name else ".")[0] for name in weights.tensors}
     found: list[tuple[int, Layout, dict[str, str]]] = []
     for layout in LAYOUTS:
         names = layout.names(network)
-        units = {path: next((n for n in theirs if n in given), theirs[0]) for path, theirs in names.items() if theirs}
-        hits = sum(unit in given for path, unit in units.items() if path != HEAD)
-        found.append((hits, layout, units))
-    hits, layout, units = max(found, key=lambda item: item[0])
+        chosen = {path: next((n for n in some if n in given), some[0]) for path, some in names.items() if some}
+        hits = sum(name in given for path, name in chosen.items() if path != HEAD)
+        found.append((hits, layout, chosen))
+    hits, layout, chosen = max(found, key=lambda item: item[0])
     if not hits:
         some = ", ".join(list(weights.tensors)[:3])
         raise UsageError(f"{weights.where} is in no layout that is known for {network.model.name}: it has {some} ...")
-    return layout, units
+    return layout, chosen
 
 
-def _mismatch(network: Network, weights: Weights, found: Match, extra: list[str]) -> UsageError:
+def _mismatch(network: WeightLayers, weights: Weights, found: Match, extra: list[str]) -> UsageError:
     """The error that names the first tensors that do not fit, and the network that they are of."""
     name, missing, misshapen = network.model.name, found.missing, found.misshapen
     if all(item.split(" is ")[0] in HEAD_TENSORS for item in [*missing, *misshapen, *extra]):
@@ -223,7 +223,7 @@ def _alike(weights: Weights) -> list[str]:
     return [name for name, row in table.items() if row["kernel_parameters"] == count]
 
 
-def _fold_biases(network: Network, values: dict[str, np.ndarray], biases: dict[str, np.ndarray]) -> list[str]:
+def _fold_biases(network: WeightLayers, values: dict[str, np.ndarray], biases: dict[str, np.ndarray]) -> list[str]:
     """Move biases of convolutions that have none here into the means of the norms that read them.
 
     Exact: a norm subtracts its mean, and what is added to the one may be taken from the other. In a pre-activation net
@@ -243,7 +243,7 @@ def _fold_biases(network: Network, values: dict[str, np.ndarray], biases: dict[s
     stream: Any = biases.pop("stem/conv", 0.0)
     for block in network.blocks:
         shift(f"{block.name}/preactivation/norm", stream)
-        projects = f"{block.name}/projection/conv" in network.units
+        projects = f"{block.name}/projection/conv" in network.by_path
         through = biases.pop(f"{block.name}/projection/conv", 0.0) if projects else stream
         stream = through + biases.pop(f"{block.name}/conv{len(block.convolutions())}/conv", 0.0)
     shift("final_norm/norm", stream)

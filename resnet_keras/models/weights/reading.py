@@ -17,7 +17,7 @@ from resnet_keras.models.layers import leaves
 from resnet_keras.models.preprocessing import card_layer
 from resnet_keras.models.registry import OFFER, packaged
 from resnet_keras.models.saved import load_model
-from resnet_keras.models.weights.units import is_ours, meaning
+from resnet_keras.models.weights.weight_layers import is_ours, signature
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "resnet.")
 NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
@@ -36,8 +36,8 @@ class Weights:
     epsilons: Mapping[str, float] = field(default_factory=dict)
     """Of the batch norms, by their names, where the source says."""
     card: ModelCard | None = None
-    meaning: Mapping[str, Any] = field(default_factory=dict)
-    """Of a network of ours: `meaning` of it."""
+    signature: Mapping[str, Any] = field(default_factory=dict)
+    """Of a network of ours: what `signature` returns for it."""
     stride_in_1x1: bool | None = None
     """Where its bottlenecks stride, if the source says so."""
 
@@ -134,14 +134,14 @@ def _of_keras_model(model: keras.Model, where: str) -> Weights:
     epsilons: dict[str, float] = {}
     for path, layer in leaves(model):
         # Others' networks are flat, or whole networks within one; their names are those of the layers alone.
-        unit = path if is_ours(model) else layer.name
+        owner = path if is_ours(model) else layer.name
         for variable in layer.weights:
-            tensors[f"{unit}/{variable.name}"] = variable
+            tensors[f"{owner}/{variable.name}"] = variable
         if isinstance(layer, keras.layers.BatchNormalization):
-            epsilons[unit] = layer.epsilon
+            epsilons[owner] = layer.epsilon
     card = card_layer(model)
-    alike = meaning(model) if is_ours(model) else {}
-    return Weights(_tensors(tensors, where), where, epsilons, card.card if card else None, alike)
+    options = signature(model) if is_ours(model) else {}
+    return Weights(_tensors(tensors, where), where, epsilons, card.card if card else None, options)
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import atomic_write
 from resnet_keras.models.weights.layouts import TIMM_V2, TORCH_DENSENET, TORCH_RESNET, TORCH_VGG, Layout, to_theirs
 from resnet_keras.models.weights.reading import import_extra
-from resnet_keras.models.weights.units import Network
+from resnet_keras.models.weights.weight_layers import WeightLayers
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".th")
 
@@ -24,26 +24,26 @@ def torch_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
 
     Raises `UsageError` for a network that PyTorch's libraries have no names for.
     """
-    network = Network(model)
+    network = WeightLayers(model)
     layout = _layout(network)
     layout.check(network)
     names = layout.names(network)
     state: dict[str, np.ndarray] = {}
-    for path, unit in network.units.items():
+    for path, layer in network.by_path.items():
         if path not in names:
             raise UsageError(f"{layout.title} have no name for {path} of {model.name}; save it as .keras")
-        for variable, value in unit.variables.items():
-            array = to_theirs(unit, layout, variable, np.asarray(value.numpy(), "float32"))
+        for variable, value in layer.variables.items():
+            array = to_theirs(layer, layout, variable, np.asarray(value.numpy(), "float32"))
             state[layout.tensor(names[path][0], variable)] = np.ascontiguousarray(array)
-        if "moving_mean" in unit.variables:
+        if "moving_mean" in layer.variables:
             state[f"{names[path][0]}.num_batches_tracked"] = np.zeros((), "int64")
     return state
 
 
-def _layout(network: Network) -> Layout:
+def _layout(network: WeightLayers) -> Layout:
     if network.blocks:
         return TIMM_V2 if network.preactivation else TORCH_RESNET
-    return TORCH_VGG if "stage1_conv1/conv" in network.units else TORCH_DENSENET
+    return TORCH_VGG if "stage1_conv1/conv" in network.by_path else TORCH_DENSENET
 
 
 def save_weights(model: keras.Model, path: str | Path) -> Path:

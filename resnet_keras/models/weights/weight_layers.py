@@ -1,4 +1,4 @@
-"""A network of ours as a list of units: each convolution, norm and dense layer, by its path.
+"""The layers of a network that hold weights themselves: each convolution, norm and dense layer, by its path.
 
 A path is the names of the layers around it, such as `stage1_block1/conv1/norm`.
 """
@@ -19,7 +19,7 @@ HEAD = "logits"
 
 
 @dataclass(frozen=True)
-class Unit:
+class WeightLayer:
     """A layer that holds weights itself."""
 
     path: str
@@ -36,15 +36,18 @@ class Unit:
         return VGG_GRID if self.path == "fc1" else 0
 
 
-class Network:
-    """What the layouts need to know of a built network of ours."""
+class WeightLayers:
+    """The weight layers of a built network of ours, by path, and what the layouts ask of the network.
+
+    Raises `UsageError` for a model that is not one of ours.
+    """
 
     def __init__(self, model: keras.Model) -> None:
         if not isinstance(model, keras.Model) or not is_ours(model):
             called = getattr(model, "name", type(model).__name__)
             raise UsageError(f"{called} is not one of our networks; weights are loaded into and saved from those alone")
         self.model = model
-        self.units = {path: Unit(path, layer) for path, layer in leaves(model) if layer.weights}
+        self.by_path = {path: WeightLayer(path, layer) for path, layer in leaves(model) if layer.weights}
 
     @cached_property
     def blocks(self) -> list[ResidualBlock]:
@@ -52,7 +55,7 @@ class Network:
 
     @property
     def preactivation(self) -> bool:
-        return bool(self.blocks) and self.blocks[0].preactivation
+        return bool(self.blocks) and self.blocks[0].spec.preactivation
 
     @property
     def bottleneck(self) -> bool:
@@ -60,16 +63,18 @@ class Network:
 
     @property
     def stride_in_1x1(self) -> bool:
-        return self.bottleneck and self.blocks[0].stride_in_1x1
+        return self.bottleneck and self.blocks[0].spec.stride_in_1x1
 
     @property
     def antialias(self) -> bool:
-        return any(block.antialias for block in self.blocks)
+        return any(block.spec.antialias for block in self.blocks)
 
     @property
     def slim(self) -> bool:
         """Whether the last block of a stage strides, by leaving pixels out of its shortcut."""
-        return self.preactivation and any(block.strides > 1 and block.shortcut == "A" for block in self.blocks[:-1])
+        return self.preactivation and any(
+            block.strides > 1 and block.spec.shortcut == "A" for block in self.blocks[:-1]
+        )
 
     @property
     def small_stem(self) -> bool:
@@ -77,8 +82,8 @@ class Network:
         return not any(layer.name == "stem_pool" for layer in self.model.layers)
 
 
-def meaning(model: keras.Model) -> dict[str, Any]:
-    """What two of our networks must have alike for the same weights to mean the same, by layer and option."""
+def signature(model: keras.Model) -> dict[str, Any]:
+    """The options, by layer, that two of our networks must share for the same weights to give the same answers."""
     free = {"name", "dtype", "trainable", "frozen", "drop_rate", "dropout", "zero_init_gamma", "zero_init", "dilation"}
     free |= {"stride_as_dilation", "card", "normalise", "layer_dropout"}
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""VGG and DenseNet: what their layers compute, and their shapes."""
+"""DenseNet: what its layers compute, its shapes, its refusals."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def test_a_dense_layer_is_its_equation() -> None:
         branch = sublayer(branch)
     np.testing.assert_array_equal(model(x), np.concatenate([x, branch], axis=-1))
     assert [sub.name for sub in layer.layers] == ["preactivation", "conv1", "conv2"]
-    assert layer.layers[1].filters == 16
+    assert layer.layers[1].spec.filters == 16
     plain = DenseLayer(4, bottleneck=False)
     plain.build((None, 6, 5, 8))
     assert [sub.name for sub in plain.layers] == ["preactivation", "conv1"]
@@ -46,29 +46,9 @@ def test_densenet_grows_and_is_compressed() -> None:
     assert plain.get_layer("transition1").output.shape[1:] == (16, 16, 16 + 12 * 12)
 
 
-def test_vgg_pools_any_map_to_seven_by_seven() -> None:
-    """A map of 7x7 goes through as it is; another size is averaged over the cells that torch averages."""
-    model = rk.build_vgg(11, widths=(4, 4, 8, 8, 8), hidden=16, classes=3, input_shape=(None, None, 3))
-    randomise(model)
-    pool = keras.Model(model.input, [model.get_layer("stage5_pool").output, model.get_layer("adaptive_pool").output])
-    before, after = pool(RNG.normal(size=(1, 230, 230, 3)).astype("float32"))
-    np.testing.assert_allclose(after, before, atol=1e-6)
-    for size in ((320, 170), (32, 64)):
-        before, after = (np.asarray(out) for out in pool(RNG.normal(size=(1, *size, 3)).astype("float32")))
-        rows, columns = before.shape[1:3]
-        for i in range(7):
-            for j in range(7):
-                row = slice(i * rows // 7, -(-(i + 1) * rows // 7))
-                column = slice(j * columns // 7, -(-(j + 1) * columns // 7))
-                np.testing.assert_allclose(after[0, i, j], before[0, row, column].mean((0, 1)), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("build", "shape"),
     [
-        (lambda: rk.build_vgg(16, include_top=False), (None, None, None, 512)),
-        (lambda: rk.build_vgg(16, include_top=False, pooling="max"), (None, 512)),
-        (lambda: rk.build_vgg(11, True, classes=5, input_shape=(33, 40, 1)), (None, 5)),
         (lambda: rk.build_densenet(121, include_top=False, pooling="avg"), (None, 1024)),
         (lambda: rk.build_densenet(169, include_top=False, input_shape=(64, 70, 3)), (None, 2, 2, 1664)),
         (lambda: rk.create_model("cifar_densenet_bc_100_12"), (None, 10)),
@@ -81,15 +61,9 @@ def test_shapes(build, shape: tuple) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: rk.build_vgg(16, input_shape=(31, 64, 3)), "31x64 is too small.*32x32 or more"),
-        (lambda: rk.build_vgg(16, batchnorm=True), "unknown argument 'batchnorm'"),
         (lambda: rk.build_densenet(121, pooling="mean"), "unknown pooling 'mean'"),
         (lambda: rk.build_densenet(121, depth_multiplier=2), "unknown argument 'depth_multiplier'"),
         (lambda: rk.build_densenet(121, activation="ruler"), "unknown activation 'ruler'"),
-        (
-            lambda: rk.build_vgg(16, norm="instance"),
-            "unknown norm 'instance'; choose from batch, sync_batch, group, layer",
-        ),
     ],
 )
 def test_refusals(build, message: str) -> None:
