@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data.format import ImageFormat
-from resnet_keras.data.pipeline import prepared
+from resnet_keras.data.pipeline import in_memory
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Split
 from resnet_keras.errors import UsageError
@@ -64,7 +64,7 @@ def open_calibration(data: Any, shape: ImageFormat, labels: Sequence[str], data_
         source = open_source(str(data), data_dir)
         if source.channels != shape.channels:
             raise UsageError(f"{data} has {source.channels} channels, and the network takes {shape.channels}")
-        split = prepared(_some_of(source.train), shape)
+        split = in_memory(_some_of(source.train), shape)
         if split is None:
             raise UsageError(f"{MOST} images of {shape.size} do not fit in memory; give a folder of fewer")
         same = tuple(source.labels) == tuple(labels)
