@@ -46,7 +46,7 @@ def in_memory(split: Split, shape: ImageFormat) -> ArraySplit | None:
     known = _IN_MEMORY.get(split)
     if known is None or known[0] != way:
         images = tf.data.Dataset.from_tensor_slices(_images(split)).map(
-            lambda image: tf.cast(shape.prepare(_read(image)), tf.uint8), tf.data.AUTOTUNE
+            lambda image: tf.cast(shape.evaluation_transform(_read(image)), tf.uint8), tf.data.AUTOTUNE
         )
         decoded = np.concatenate(list(images.batch(256).as_numpy_iterator()))
         known = _IN_MEMORY[split] = (way, ArraySplit(decoded, split.targets))
@@ -215,7 +215,7 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
             return random_resized_crop(image, key, shape.size, shape.channels, a.min_area)
         if a.crop == "scale":
             return random_scaled_crop(image, key, shape.size, shape.channels, a.scale_range)
-        image = image if ready else tf.cast(shape.prepare(image), tf.uint8)
+        image = image if ready else tf.cast(shape.evaluation_transform(image), tf.uint8)
         return pad_crop(image, key, pad, fill) if pad else image
 
     def by_policy(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -306,7 +306,7 @@ def evaluation_batches(source: Source, shape: ImageFormat, batch_size: int) -> t
         else:
             examples = tf.data.Dataset.from_tensor_slices((_images(split), tf.constant(split.targets)))
             examples = examples.map(lambda image, target: (_read(image), target), tf.data.AUTOTUNE)
-        dataset = examples.map(lambda image, target: (shape.prepare(image), target), tf.data.AUTOTUNE)
+        dataset = examples.map(lambda image, target: (shape.evaluation_transform(image), target), tf.data.AUTOTUNE)
     batches = dataset.batch(batch_size).map(lambda images, targets: (images, tf.one_hot(targets, classes)))
     return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 

@@ -68,7 +68,7 @@ def decoded(encoded: tf.Tensor, shape: ImageFormat) -> tuple[tf.Tensor, tf.Tenso
     """
 
     def one(index: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return index, tf.cast(shape.prepare(image), tf.uint8)
+        return index, tf.cast(shape.evaluation_transform(image), tf.uint8)
 
     count = tf.size(encoded, out_type=tf.int64)
     end = tf.data.Dataset.from_tensors((count, tf.zeros([*shape.size, shape.channels], tf.uint8)))

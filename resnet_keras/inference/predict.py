@@ -105,7 +105,7 @@ def _ask_model(model: keras.Model, encoded: list[bytes]) -> Top:
     shape, names, answer = image_format(model), model_labels(model), from_pixels(model)
     top = []
     for batch in _batches(encoded):
-        pixels = tf.stack([shape.prepare(tf.constant(image)) for image in batch])
+        pixels = tf.stack([shape.evaluation_transform(tf.constant(image)) for image in batch])
         for row in np.asarray(answer(pixels, training=False)):
             order = np.argsort(-row, kind="stable")
             top.append(([names[i] for i in order], row[order]))

@@ -38,7 +38,7 @@ def enlarged(coarse: np.ndarray) -> np.ndarray:
 
 
 def model_input(model: keras.Model, image: Path) -> Any:
-    pixels = image_format(model).prepare(tf.constant(image.read_bytes()))
+    pixels = image_format(model).evaluation_transform(tf.constant(image.read_bytes()))
     return rk.preprocess_input(pixels[None], model)
 
 

@@ -107,7 +107,7 @@ def test_predict_prepares_images_of_any_size_as_evaluation_does(digits_run: Path
     (tmp_path / "a.png").write_bytes(tf.io.encode_png(colour).numpy())
     model = rk.load_model(digits_run)
     shape = image_format(model)
-    expected = model(shape.prepare(tf.io.encode_png(colour))[None]).numpy()[0]
+    expected = model(shape.evaluation_transform(tf.io.encode_png(colour))[None]).numpy()[0]
     scores = rk.predict(model, [tmp_path / "a.png"], top_k=10)[0].scores
     np.testing.assert_allclose(scores, np.sort(expected)[::-1], rtol=1e-5)
 
