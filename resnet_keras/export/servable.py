@@ -188,7 +188,7 @@ class _Export:
         if not np.isfinite(probabilities).all():
             name = self.given.name
             raise UsageError(f"{name} itself answers random images with NaN; its weights are no good to export")
-        answered = ask(folder, {"features": {"image": images}, "serving_default": {"image": images}})
+        answered = run_servable(folder, {"features": {"image": images}, "serving_default": {"image": images}})
         got = answered["features"]["features"].astype("float64")
         difference = float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30))
         length = float(np.linalg.norm(got) * np.linalg.norm(expected))
@@ -202,7 +202,7 @@ class _Export:
             good = cosine >= LEAST_COSINE
         else:
             some, proven = self.proven[0][:BATCH], self.proven[1][:BATCH]
-            again = ask(folder, {"serving_default": {"image": some}})["serving_default"]["probabilities"]
+            again = run_servable(folder, {"serving_default": {"image": some}})["serving_default"]["probabilities"]
             good = np.abs(again - proven).max() <= TOLERANCE
         if not good or not np.isfinite(answer).all():
             words = f"{difference:.2g} of the largest feature, cosine {cosine:.4f}"
@@ -223,7 +223,7 @@ def _answers(network: Network, images: np.ndarray) -> np.ndarray:
         return np.concatenate([session.run(probabilities, {pixels: batch}) for batch in batches(images)])
 
 
-def ask(folder: Path, requests: dict[str, dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+def run_servable(folder: Path, requests: dict[str, dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
     """What a servable of ours answers to a request of each signature, in a session, as TensorFlow Serving runs it."""
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     (meta,) = saved.meta_graphs
