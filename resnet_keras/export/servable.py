@@ -30,6 +30,8 @@ from resnet_keras.version import __version__
 
 MANIFEST = Path("assets.extra", "manifest.json")
 LABELS = Path("assets", "labels.txt")
+FORMAT_VERSION = 1
+"""Of the manifest; one without it is of version 1."""
 DTYPES = ("float32", "bfloat16", "int8")
 TOLERANCE = 1e-3
 """Of a float32 servable's features, times the largest of the model's own. Rounding is 1e-6 where nothing makes it grow,
@@ -193,6 +195,7 @@ def _manifest(export: _Export, differences: dict[str, float], folder: Path) -> d
     layer, shape = card_layer(export.model), export.shape
     card = layer.card if layer else shape.card
     return {
+        "format_version": FORMAT_VERSION,
         "name": export.name,
         "model": export.model.name,
         "dtype": export.dtype,
@@ -206,8 +209,22 @@ def _manifest(export: _Export, differences: dict[str, float], folder: Path) -> d
 
 
 def manifest_of(version: Path) -> dict[str, Any]:
-    """What a version folder says of itself."""
-    return json.loads((version / MANIFEST).read_text("utf-8"))
+    """The manifest of a version folder.
+
+    Raises:
+        UsageError: it has a later format than this version of the package reads.
+    """
+    manifest = json.loads((version / MANIFEST).read_text("utf-8"))
+    found = manifest.setdefault("format_version", FORMAT_VERSION)
+    if found not in range(1, FORMAT_VERSION + 1):
+        raise UsageError(
+            f"{version / MANIFEST} has format_version {found!r}, and this version of resnet-keras reads up to "
+            f"{FORMAT_VERSION}; install a newer one"
+        )
+    quantised = manifest.get("int8", {})
+    if "pictures" in quantised:  # as version 0.1 wrote it
+        quantised["images"] = quantised.pop("pictures")
+    return manifest
 
 
 def run_servable(folder: Path, requests: dict[str, dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:

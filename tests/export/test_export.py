@@ -1,6 +1,7 @@
 """Servables: every dtype of every family against the network itself, versions, and what a request may hold."""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -343,7 +344,7 @@ def test_what_a_version_folder_holds(exports: dict[str, Path]) -> None:
     for dtype, folder in exports.items():
         assert (folder / "assets" / "labels.txt").read_text().split() == list("0123456789")
         manifest = manifest_of(folder)
-        assert (manifest["name"], manifest["dtype"]) == (dtype, dtype)
+        assert (manifest["format_version"], manifest["name"], manifest["dtype"]) == (1, dtype, dtype)
         assert re.fullmatch("[0-9a-f]{64}", manifest["sha256"])
         records = tf.data.TFRecordDataset(str(folder / "assets.extra" / "tf_serving_warmup_requests"))
         requests = {}
@@ -355,6 +356,29 @@ def test_what_a_version_folder_holds(exports: dict[str, Path]) -> None:
         assert set(requests) == {"serving_default", "image_bytes", "features"}
         answers = run_servable(folder, requests)
         assert all(np.isfinite(answers[name][key]).all() for name, key in [("image_bytes", "scores")])
+
+
+def written(folder: Path, manifest: dict[str, Any]) -> Path:
+    path = folder / "assets.extra" / "manifest.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_manifest_of_version_0_1_is_read(tmp_path: Path) -> None:
+    """It had no format_version, and counted "pictures"."""
+    old = {"name": "digits", "dtype": "int8", "int8": {"agreement": 0.99, "pictures": 718, "percentile": 99.9}}
+    manifest = manifest_of(written(tmp_path, old))
+    assert manifest["format_version"] == 1
+    assert manifest["int8"] == {"agreement": 0.99, "images": 718, "percentile": 99.9}
+    saved = manifest_of(Path(__file__).parents[1] / "v0_1" / "servable" / "1")
+    assert (saved["format_version"], saved["dtype"]) == (1, "float32")
+
+
+@pytest.mark.parametrize("version", [2, 0, "1"])
+def test_a_manifest_of_a_later_format_is_refused(version: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"manifest.json has format_version {version!r}, .* reads up to 1"):
+        manifest_of(written(tmp_path, {"format_version": version}))
 
 
 def test_one_bad_image_takes_nothing_from_the_others(exports: dict[str, Path], digit_png: Path) -> None:
