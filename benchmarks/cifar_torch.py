@@ -39,7 +39,7 @@ from resnet_keras.config.run_folder import CONFIG, METRICS, check_run_folder, ne
 from resnet_keras.config.train import Augmentation, Optimizer, Schedule, TrainConfig, differences
 from resnet_keras.data.pipeline import steps_per_epoch
 from resnet_keras.data.sources import open_source
-from resnet_keras.data.splits import ArraySplit, Source, statistics
+from resnet_keras.data.splits import ArraySplit, Source, channel_statistics
 from resnet_keras.errors import UsageError
 from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.models.registry import named
@@ -185,7 +185,7 @@ class Training:
     """A network, what it learns from, and how. Raises `UsageError` for data that are not in memory."""
 
     def __init__(self, config: TrainConfig, source: Source) -> None:
-        train, test, card = source.train, source.test, statistics(source.train, source.channels)
+        train, test, card = source.train, source.test, channel_statistics(source.train, source.channels)
         if card is None or not isinstance(train, ArraySplit) or not isinstance(test, ArraySplit):
             raise UsageError(f"the images of {source.name} are not of one size and in memory, as this program wants")
         self.config, self.steps = config, steps_per_epoch(train, config.batch_size)

@@ -20,7 +20,7 @@ class ImageFormat:
     channels: int
     card: ModelCard
 
-    def prepare(self, image: tf.Tensor) -> tf.Tensor:
+    def evaluation_transform(self, image: tf.Tensor) -> tf.Tensor:
         """An encoded image, or `uint8[H, W, channels]`, to `float32[*size, channels]`: the evaluation transform."""
         image = decode(image, self.channels) if image.dtype == tf.string else image
         image = resize_and_centre_crop(image, self.size, self.card.crop, self.card.interpolation)

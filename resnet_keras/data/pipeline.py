@@ -36,25 +36,25 @@ SHUFFLE_WINDOW = 16_384
 """Encoded images of a streamed split that are shuffled at a time."""
 
 
-def prepared(split: Split, shape: ImageFormat) -> ArraySplit | None:
+def in_memory(split: Split, shape: ImageFormat) -> ArraySplit | None:
     """The split's images by the evaluation transform, as uint8, where they fit in memory; else None."""
     if isinstance(split, ArraySplit) and split.images.shape[1:3] == shape.size and shape.card.crop == 1:
         return split
     if isinstance(split, RecordSplit) or len(split) * np.prod((*shape.size, shape.channels)) > FITS_IN_MEMORY:
         return None
     way = (shape.size, shape.channels, shape.card.crop, shape.card.interpolation)
-    known = _PREPARED.get(split)
+    known = _IN_MEMORY.get(split)
     if known is None or known[0] != way:
         images = tf.data.Dataset.from_tensor_slices(_images(split)).map(
-            lambda image: tf.cast(shape.prepare(_read(image)), tf.uint8), tf.data.AUTOTUNE
+            lambda image: tf.cast(shape.evaluation_transform(_read(image)), tf.uint8), tf.data.AUTOTUNE
         )
         decoded = np.concatenate(list(images.batch(256).as_numpy_iterator()))
-        known = _PREPARED[split] = (way, ArraySplit(decoded, split.targets))
+        known = _IN_MEMORY[split] = (way, ArraySplit(decoded, split.targets))
     return known[1]
 
 
-_PREPARED: WeakKeyDictionary[Split, tuple[tuple, ArraySplit]] = WeakKeyDictionary()
-"""What each split was last prepared as, for as long as it lives: a run asks for it again in each phase."""
+_IN_MEMORY: WeakKeyDictionary[Split, tuple[tuple, ArraySplit]] = WeakKeyDictionary()
+"""What each split was last brought to, for as long as it lives: each phase of a run uses it again."""
 
 
 def _images(split: ArraySplit | FileSplit) -> tf.Tensor:
@@ -132,7 +132,7 @@ def training_batches(
         raise UsageError(f"batch_size {batch_size} cannot be divided by {parts}, the parts that it is read in")
     check_augmentation(augmentation, shape, share)
     order = Order(len(source.train), steps_per_epoch(source.train, batch_size), batch_size, augmentation.repeats, seed)
-    ready = None if augmentation.crop in ("resized", "scale") else prepared(source.train, shape)
+    ready = None if augmentation.crop in ("resized", "scale") else in_memory(source.train, shape)
     split = source.train if ready is None else ready
     places, steps = np.arange(index * share, (index + 1) * share), range(first_step, last_step)
 
@@ -215,7 +215,7 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
             return random_resized_crop(image, key, shape.size, shape.channels, a.min_area)
         if a.crop == "scale":
             return random_scaled_crop(image, key, shape.size, shape.channels, a.scale_range)
-        image = image if ready else tf.cast(shape.prepare(image), tf.uint8)
+        image = image if ready else tf.cast(shape.evaluation_transform(image), tf.uint8)
         return pad_crop(image, key, pad, fill) if pad else image
 
     def by_policy(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -296,7 +296,7 @@ def _records(split: RecordSplit, order: Order, places: np.ndarray, change: Chang
 
 def evaluation_batches(source: Source, shape: ImageFormat, batch_size: int) -> tf.data.Dataset:
     """Every image of the test split once, in order; the last batch may be smaller."""
-    split, classes = prepared(source.test, shape), len(source.labels)
+    split, classes = in_memory(source.test, shape), len(source.labels)
     if split is not None:
         dataset = tf.data.Dataset.from_tensor_slices((split.images, split.targets))
     else:
@@ -306,7 +306,7 @@ def evaluation_batches(source: Source, shape: ImageFormat, batch_size: int) -> t
         else:
             examples = tf.data.Dataset.from_tensor_slices((_images(split), tf.constant(split.targets)))
             examples = examples.map(lambda image, target: (_read(image), target), tf.data.AUTOTUNE)
-        dataset = examples.map(lambda image, target: (shape.prepare(image), target), tf.data.AUTOTUNE)
+        dataset = examples.map(lambda image, target: (shape.evaluation_transform(image), target), tf.data.AUTOTUNE)
     batches = dataset.batch(batch_size).map(lambda images, targets: (images, tf.one_hot(targets, classes)))
     return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 

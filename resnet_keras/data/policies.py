@@ -139,7 +139,7 @@ def _translate_y(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Ten
 
 
 @dataclass(frozen=True)
-class Operation:
+class ImageOperation:
     """One way to change an image, and its amounts at no strength and at full strength."""
 
     apply: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -152,21 +152,21 @@ class Operation:
 
 
 OPERATIONS = {
-    "identity": Operation(_identity),
-    "autocontrast": Operation(_autocontrast),
-    "equalize": Operation(_equalize),
-    "rotate": Operation(_rotate, (0, 30), (0, 135), signed=True),
-    "solarize": Operation(_solarize, (256, 0), (255, 0)),
-    "colour": Operation(_colour, (0, 0.9), (0, 0.99), signed=True),
-    "posterize": Operation(_posterize, (0, 4), (0, 6)),
-    "contrast": Operation(_contrast, (0, 0.9), (0, 0.99), signed=True),
-    "brightness": Operation(_brightness, (0, 0.9), (0, 0.99), signed=True),
-    "sharpness": Operation(_sharpness, (0, 0.9), (0, 0.99), signed=True),
-    "shear_x": Operation(_shear_x, (0, 0.3), (0, 0.99), signed=True),
-    "shear_y": Operation(_shear_y, (0, 0.3), (0, 0.99), signed=True),
+    "identity": ImageOperation(_identity),
+    "autocontrast": ImageOperation(_autocontrast),
+    "equalize": ImageOperation(_equalize),
+    "rotate": ImageOperation(_rotate, (0, 30), (0, 135), signed=True),
+    "solarize": ImageOperation(_solarize, (256, 0), (255, 0)),
+    "colour": ImageOperation(_colour, (0, 0.9), (0, 0.99), signed=True),
+    "posterize": ImageOperation(_posterize, (0, 4), (0, 6)),
+    "contrast": ImageOperation(_contrast, (0, 0.9), (0, 0.99), signed=True),
+    "brightness": ImageOperation(_brightness, (0, 0.9), (0, 0.99), signed=True),
+    "sharpness": ImageOperation(_sharpness, (0, 0.9), (0, 0.99), signed=True),
+    "shear_x": ImageOperation(_shear_x, (0, 0.3), (0, 0.99), signed=True),
+    "shear_y": ImageOperation(_shear_y, (0, 0.3), (0, 0.99), signed=True),
     # The paper's 32 pixels, of 224: as a share, so that a small image does not leave its frame.
-    "translate_x": Operation(_translate_x, (0, 0.45), (0, 32 / 224), signed=True),
-    "translate_y": Operation(_translate_y, (0, 0.45), (0, 32 / 224), signed=True),
+    "translate_x": ImageOperation(_translate_x, (0, 0.45), (0, 32 / 224), signed=True),
+    "translate_y": ImageOperation(_translate_y, (0, 0.45), (0, 32 / 224), signed=True),
 }
 """By name; the identity comes first."""
 
@@ -219,7 +219,7 @@ def _amounts(ranges: list[tuple[float, float]], chosen: tf.Tensor, strengths: tf
 def _apply(image: tf.Tensor, chosen: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """Only the chosen operation runs."""
 
-    def branch(operation: Operation) -> Callable[[], tf.Tensor]:
+    def branch(operation: ImageOperation) -> Callable[[], tf.Tensor]:
         return lambda: operation.apply(image, amount, fill)
 
     changed = tf.switch_case(chosen, [branch(operation) for operation in OPERATIONS.values()])

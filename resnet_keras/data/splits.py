@@ -94,7 +94,7 @@ def _part(split: Split, chosen: np.ndarray) -> Split:
     return RecordSplit(tuple(split.files[i] for i in chosen), tuple(split.lengths[i] for i in chosen), split.parse)
 
 
-def statistics(split: Split, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def channel_statistics(split: Split, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and deviation of each channel, pixels in [0, 1], of a split in memory; None for the others."""
     if not isinstance(split, ArraySplit):
         return None

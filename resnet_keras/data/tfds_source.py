@@ -49,7 +49,7 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
         raise UsageError(f"--data {name} cannot be opened: {reason(error)}") from error
     image_key, label_key = _keys(builder)
     if not builder.is_prepared():
-        _prepare(builder)
+        _download_and_prepare(builder)
     splits = builder.info.splits
     test = TEST_SPLIT.get(_bare(name), "test" if "test" in splits else "validation")
     if "train" not in splits or test not in splits:
@@ -79,7 +79,7 @@ def _keys(builder: Any) -> tuple[str, str]:
     raise UsageError(f"--data {builder.name} is not a data set of images with one class each")
 
 
-def _prepare(builder: Any) -> None:
+def _download_and_prepare(builder: Any) -> None:
     if builder.name != "digits":
         # TensorFlow Datasets itself would try for minutes.
         page = builder.info.homepage

@@ -1,6 +1,6 @@
 """The ranges of a network's maps on real images, and what int8 costs in accuracy on others."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,16 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data.format import ImageFormat
-from resnet_keras.data.pipeline import prepared
+from resnet_keras.data.pipeline import in_memory
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Split
 from resnet_keras.errors import UsageError
 from resnet_keras.export.floating import emit_float
+from resnet_keras.export.networks import Ends, FloatNetwork, Int8Network, batches, run_network
 from resnet_keras.export.operations import Operation, in_order
 
 LEAST, MOST = 256, 4096
 """Images: fewer say too little of the ranges, more take time and change nothing."""
-BATCH = 32
 BINS = 4096
 PERCENTILES = (100.0, 99.99, 99.9)
 """Shares of a map's values that its range may hold: outliers are cut off where that makes the rest finer."""
@@ -64,7 +64,7 @@ def open_calibration(data: Any, shape: ImageFormat, labels: Sequence[str], data_
         source = open_source(str(data), data_dir)
         if source.channels != shape.channels:
             raise UsageError(f"{data} has {source.channels} channels, and the network takes {shape.channels}")
-        split = prepared(_some_of(source.train), shape)
+        split = in_memory(_some_of(source.train), shape)
         if split is None:
             raise UsageError(f"{MOST} images of {shape.size} do not fit in memory; give a folder of fewer")
         same = tuple(source.labels) == tuple(labels)
@@ -90,34 +90,47 @@ def _chosen(count: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(count)[:MOST]
 
 
-def prove(expected: np.ndarray, got: np.ndarray, targets: np.ndarray | None, most: float) -> dict[str, Any]:
-    """What int8 lost on images that had no part in its making.
+@dataclass(frozen=True)
+class Calibrated:
+    """A network in int8, and what it was proved on."""
+
+    network: Int8Network
+    images: np.ndarray
+    """uint8 [N, H, W, C], which had no part in its making."""
+    probabilities: np.ndarray
+    """float32 [N, classes]: its answers to them."""
+    facts: dict[str, Any]
+    """For the manifest."""
+
+
+def calibrate(ends: Ends, data: CalibrationSet, most: float, name: str) -> Calibrated:
+    """Choose the ranges that stay closest to float32, and prove them on images that had no part in that.
 
     Args:
-        expected, got: probabilities `[N, classes]` of float32 and of int8.
-        targets: the true classes, where they are known.
-        most: percentage points that may be lost, of accuracy, or of agreement where no classes are known.
+        ends: the lowered model.
+        data: images, with their classes where they are known.
+        most: percentage points that may be lost, as in `prove`.
+        name: of the model.
 
     Raises:
-        UsageError: where more is lost.
+        UsageError: where more is lost, or the model itself answers with NaN.
     """
-    before, after = expected.argmax(-1), got.argmax(-1)
-    told: dict[str, Any] = {"agreement": float((before == after).mean()), "images": len(got)}
-    loss, what = 1 - told["agreement"], "agreement with float32"
-    if targets is not None:
-        told |= {"accuracy_float32": float((before == targets).mean()), "accuracy": float((after == targets).mean())}
-        loss, what = told["accuracy_float32"] - told["accuracy"], "accuracy"
-    if not loss * 100 <= most:
-        raise UsageError(
-            f"int8 loses {loss * 100:.2f} points of {what} on {len(got)} images, more than {most:g}; "
-            "use dtype bfloat16 or float32, other calibration data, or allow more with max_accuracy_loss"
-        )
-    return told
-
-
-def batches(images: np.ndarray) -> Iterable[np.ndarray]:
-    """The images, some at a time."""
-    return (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+    seen, unseen = data.halves
+    plain = FloatNetwork(ends, tf.float32)
+    wanted = run_network(plain, seen.images).probabilities
+    if not np.isfinite(wanted).all():
+        raise UsageError(f"{name} itself answers images with NaN; its weights are no good to export")
+    candidates = {p: Int8Network(ends, ranges) for p, ranges in measure_ranges(ends, seen.images).items()}
+    errors = {
+        percentile: float(np.square(run_network(network, seen.images).probabilities - wanted).mean())
+        for percentile, network in candidates.items()
+    }
+    percentile = min(errors, key=lambda p: errors[p])
+    result = run_network(candidates[percentile], unseen.images)
+    expected = run_network(plain, unseen.images).probabilities
+    facts = prove(expected, result.probabilities, unseen.targets, most)
+    facts |= {"calibrated_on": len(wanted), "share_of_macs": round(result.int8_share, 4), "percentile": percentile}
+    return Calibrated(candidates[percentile], unseen.images, result.probabilities, facts)
 
 
 def measure_ranges(ends: Sequence[Operation], images: np.ndarray) -> dict[float, dict[Operation, float]]:
@@ -145,3 +158,28 @@ def measure_ranges(ends: Sequence[Operation], images: np.ndarray) -> dict[float,
         bins = np.argmax(shares >= percentile / 100, 1) + 1
         ranges[percentile] = dict(zip(maps, (tops * bins / BINS).tolist(), strict=True))
     return ranges
+
+
+def prove(expected: np.ndarray, got: np.ndarray, targets: np.ndarray | None, most: float) -> dict[str, Any]:
+    """What int8 lost on images that had no part in its making.
+
+    Args:
+        expected, got: probabilities `[N, classes]` of float32 and of int8.
+        targets: the true classes, where they are known.
+        most: percentage points that may be lost, of accuracy, or of agreement where no classes are known.
+
+    Raises:
+        UsageError: where more is lost.
+    """
+    before, after = expected.argmax(-1), got.argmax(-1)
+    facts: dict[str, Any] = {"agreement": float((before == after).mean()), "images": len(got)}
+    loss, what = 1 - facts["agreement"], "agreement with float32"
+    if targets is not None:
+        facts |= {"accuracy_float32": float((before == targets).mean()), "accuracy": float((after == targets).mean())}
+        loss, what = facts["accuracy_float32"] - facts["accuracy"], "accuracy"
+    if not loss * 100 <= most:
+        raise UsageError(
+            f"int8 loses {loss * 100:.2f} points of {what} on {len(got)} images, more than {most:g}; "
+            "use dtype bfloat16 or float32, other calibration data, or allow more with max_accuracy_loss"
+        )
+    return facts

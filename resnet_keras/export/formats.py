@@ -84,7 +84,7 @@ def export_file(
         images = unseen.images[:PROVED_ON]
         targets = None if unseen.targets is None else unseen.targets[:PROVED_ON]
         content = _litert(ends[0], shape, seen.images)
-    answer = _ask_onnx(content, images) if format == "onnx" else _ask_litert(content, images)
+    answer = _run_onnx(content, images) if format == "onnx" else _run_litert(content, images)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         expected = session.run(_probabilities(ends[0], tf.constant(images)))
     if dtype == "int8":
@@ -122,7 +122,7 @@ def _onnx(end: Operation, shape: ImageFormat) -> bytes:
     return model.SerializeToString()
 
 
-def _ask_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
+def _run_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
     session = _module("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
     return session.run(["probabilities"], {"image": images})[0]
 
@@ -142,7 +142,7 @@ def _litert(end: Operation, shape: ImageFormat, calibration: np.ndarray | None =
         return converter.convert()
 
 
-def _ask_litert(content: bytes, images: np.ndarray) -> np.ndarray:
+def _run_litert(content: bytes, images: np.ndarray) -> np.ndarray:
     with _quiet():
         interpreter = tf.lite.Interpreter(model_content=content)
         (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()

@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from resnet_keras.data.format import from_pixels, image_format
+from resnet_keras.data.format import ImageFormat, from_pixels, image_format
 from resnet_keras.errors import UsageError, require, unknown
-from resnet_keras.export.calibration import BATCH, CalibrationSet, batches, measure_ranges, open_calibration, prove
-from resnet_keras.export.floating import emit_float
+from resnet_keras.export.calibration import Calibrated, calibrate, open_calibration
 from resnet_keras.export.lowering import in_float32, lower
-from resnet_keras.export.operations import Operation
-from resnet_keras.export.quantized import Int8Graph, available
+from resnet_keras.export.networks import BATCH, FloatNetwork, Network
+from resnet_keras.export.quantized import available
 from resnet_keras.export.saved_model import write_saved_model
-from resnet_keras.export.signatures import Network, servable
+from resnet_keras.export.signatures import servable
 from resnet_keras.export.versions import publish
 from resnet_keras.export.warmup import write_warmup
 from resnet_keras.inference.predict import model_labels
@@ -29,6 +30,8 @@ from resnet_keras.version import __version__
 
 MANIFEST = Path("assets.extra", "manifest.json")
 LABELS = Path("assets", "labels.txt")
+FORMAT_VERSION = 1
+"""Of the manifest; one without it is of version 1."""
 DTYPES = ("float32", "bfloat16", "int8")
 TOLERANCE = 1e-3
 """Of a float32 servable's features, times the largest of the model's own. Rounding is 1e-6 where nothing makes it grow,
@@ -82,6 +85,36 @@ def export_servable(
             loses too much or that this TensorFlow has not.
         RuntimeError: the servable does not answer as the model does; nothing was written.
     """
+    _check_arguments(dtype, calibration_data, top_k)
+    given = classifier(model_or_run)
+    if "logits" not in {layer.name for layer in given.layers}:
+        raise UsageError(f"{given.name} is not one of our networks: it has no layer logits")
+    names = tuple(labels) if labels is not None else model_labels(given)
+    if len(names) != given.output_shape[-1]:
+        raise UsageError(f"{len(names)} labels for the {given.output_shape[-1]} classes of {given.name}")
+    shape, plain = image_format(given), in_float32(given)
+    ends = lower(plain)
+    calibrated = None
+    if dtype == "int8":
+        images = open_calibration(calibration_data, shape, names, data_dir)
+        calibrated = calibrate(ends, images, max_accuracy_loss, given.name)
+    network = calibrated.network if calibrated else FloatNetwork(ends, tf.as_dtype(dtype))
+    base = Path(base_path).expanduser()
+    export = _Export(
+        name=base.name,
+        model=given,
+        plain=plain,
+        shape=shape,
+        labels=names,
+        top_k=top_k,
+        dtype=dtype,
+        network=network,
+        calibrated=calibrated,
+    )
+    return publish(base, version, partial(_write, export))
+
+
+def _check_arguments(dtype: str, calibration_data: Any, top_k: int) -> None:
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     if dtype != "int8" and calibration_data is not None:
@@ -91,139 +124,110 @@ def export_servable(
     if dtype == "int8" and not available():
         raise UsageError("this TensorFlow has no quantised convolution (it wants oneDNN, on x86); use dtype bfloat16")
     require(top_k >= 1, "top_k", "at least 1", top_k)
-    given = classifier(model_or_run)
-    if "logits" not in {layer.name for layer in given.layers}:
-        raise UsageError(f"{given.name} is not one of our networks: it has no layer logits")
-    names = tuple(labels) if labels is not None else model_labels(given)
-    if len(names) != given.output_shape[-1]:
-        raise UsageError(f"{len(names)} labels for the {given.output_shape[-1]} classes of {given.name}")
-    exported = _Export(given, names, top_k, dtype)
-    if dtype == "int8":
-        exported.calibrate(open_calibration(calibration_data, exported.shape, names, data_dir), max_accuracy_loss)
-    base = Path(base_path).expanduser()
-    return publish(base, version, lambda folder: exported.write(base.name, folder))
 
 
+@dataclass(frozen=True)
 class _Export:
-    """One model on its way out."""
+    """Everything that a version folder is written from."""
 
-    def __init__(self, given: keras.Model, labels: tuple[str, ...], top_k: int, dtype: str) -> None:
-        self.given, self.labels, self.top_k, self.dtype = given, labels, top_k, dtype
-        self.shape = image_format(given)
-        self.plain = in_float32(given)
-        self.ends = lower(self.plain)
-        self.network: Network = self._in_float(tf.bfloat16 if dtype == "bfloat16" else tf.float32)
-        self.facts: dict[str, Any] = {}
-        self.share_in_int8 = 0.0
-        self.proven: tuple[np.ndarray, np.ndarray] | None = None
-        """Images, and what int8 answered when it was tried."""
+    name: str
+    model: keras.Model
+    plain: keras.Model
+    """The model in float32, which the servable is compared with."""
+    shape: ImageFormat
+    labels: tuple[str, ...]
+    top_k: int
+    dtype: str
+    network: Network
+    calibrated: Calibrated | None
 
-    def _in_float(self, dtype: tf.DType) -> Network:
-        def network(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            values = emit_float(self.ends, pixels, dtype)
-            probabilities, features = (tf.cast(values[end], tf.float32) for end in self.ends)
-            return probabilities, features
 
-        return network
+def _write(export: _Export, folder: Path) -> None:
+    """Write and check everything that is in a version folder."""
+    made = servable(export.network, export.shape, export.labels, export.top_k)
+    write_saved_model(made.graph, made.signatures, folder)
+    differences = _check(export, folder)
+    for path in (MANIFEST, LABELS):
+        (folder / path).parent.mkdir(exist_ok=True)
+    (folder / LABELS).write_text("".join(f"{label}\n" for label in export.labels), "utf-8")
+    shape = export.shape
+    image = np.random.default_rng(0).integers(0, 256, (*shape.size, shape.channels)).astype("uint8")
+    requests = {key: {"image": image[None]} for key in ("serving_default", "features")}
+    encoded = tf.io.encode_png(image).numpy()
+    write_warmup(folder, export.name, {**requests, "image_bytes": {"image_bytes": [encoded]}})
+    manifest = _manifest(export, differences, folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 
-    def _in_int8(self, ranges: dict[Operation, float]) -> Network:
-        def network(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            graph = Int8Graph(ranges, pixels)
-            probabilities, features = graph.emit(self.ends)
-            self.share_in_int8 = round(graph.int8_macs / graph.macs, 4)
-            return probabilities, features
 
-        return network
+def _check(export: _Export, folder: Path) -> dict[str, float]:
+    """Compare the servable, loaded again, with the model; returns how far its features are from the model's."""
+    head = export.plain.get_layer("logits")
+    inside = from_pixels(keras.Model(export.plain.input, [head.input, head.output, export.plain.output]))
+    images = np.random.default_rng(0).integers(0, 256, (4, *export.shape.size, export.shape.channels), "uint8")
+    outputs = inside(images.astype("float32"), training=False)
+    features, logits, probabilities = (np.asarray(x, "float64") for x in outputs)
+    if not np.isfinite(probabilities).all():
+        name = export.model.name
+        raise UsageError(f"{name} itself answers random images with NaN; its weights are no good to export")
+    got = run_servable(folder, {"features": {"image": images}, "serving_default": {"image": images}})
+    got_features = got["features"]["features"].astype("float64")
+    got_probabilities = got["serving_default"]["probabilities"]
+    difference = float(np.abs(got_features - features).max() / max(np.abs(features).max(), 1e-30))
+    length = float(np.linalg.norm(got_features) * np.linalg.norm(features))
+    cosine = float((got_features * features).sum() / length) if length else 1.0
+    if export.dtype == "float32":
+        # A probability moves less than its logit does, and that is exact to a part of its own size.
+        apart = np.abs(got_probabilities - probabilities).max() / max(1.0, np.abs(logits).max())
+        good = max(difference, apart) <= TOLERANCE
+    elif export.calibrated is None:
+        good = cosine >= LEAST_COSINE
+    else:
+        some, expected = export.calibrated.images[:BATCH], export.calibrated.probabilities[:BATCH]
+        again = run_servable(folder, {"serving_default": {"image": some}})["serving_default"]["probabilities"]
+        good = np.abs(again - expected).max() <= TOLERANCE
+    if not good or not np.isfinite(got_probabilities).all():
+        words = f"{difference:.2g} of the largest feature, cosine {cosine:.4f}"
+        raise RuntimeError(f"the SavedModel differs from {export.model.name} ({words}); not exported")
+    return {"largest_difference": difference, "cosine": cosine}
 
-    def calibrate(self, images: CalibrationSet, max_loss: float) -> None:
-        """Choose the ranges that stay closest to float32, and prove them on images that had no part in that."""
-        seen, unseen = images.halves
-        plain = self._in_float(tf.float32)
-        wanted = _answers(plain, seen.images)
-        if not np.isfinite(wanted).all():
-            raise UsageError(f"{self.given.name} itself answers images with NaN; its weights are no good to export")
-        candidates = {p: self._in_int8(r) for p, r in measure_ranges(self.ends, seen.images).items()}
-        errors = {p: float(np.square(_answers(n, seen.images) - wanted).mean()) for p, n in candidates.items()}
-        percentile = min(errors, key=lambda p: errors[p])
-        self.network = candidates[percentile]
-        self.proven = (unseen.images, _answers(self.network, unseen.images))
-        told = prove(_answers(plain, unseen.images), self.proven[1], unseen.targets, max_loss)
-        shown = {"share_of_macs": self.share_in_int8, "percentile": percentile}
-        self.facts["int8"] = {**told, "calibrated_on": len(wanted), **shown}
 
-    def write(self, name: str, folder: Path) -> None:
-        """Everything that is in a version folder."""
-        made = servable(self.network, self.shape, self.labels, self.top_k)
-        write_saved_model(made.graph, made.signatures, folder)
-        checked = self._check(folder)
-        for path in (MANIFEST, LABELS):
-            (folder / path).parent.mkdir(exist_ok=True)
-        (folder / LABELS).write_text("".join(f"{label}\n" for label in self.labels), "utf-8")
-        image = np.random.default_rng(0).integers(0, 256, (*self.shape.size, self.shape.channels)).astype("uint8")
-        encoded = tf.io.encode_png(image).numpy()
-        requests = {key: {"image": image[None]} for key in ("serving_default", "features")}
-        write_warmup(folder, name, {**requests, "image_bytes": {"image_bytes": [encoded]}})
-        layer = card_layer(self.given)
-        manifest = {
-            "name": name,
-            "model": self.given.name,
-            "dtype": self.dtype,
-            "input": {"size": list(self.shape.size), "channels": self.shape.channels, "pixels": "raw, 0 to 255"},
-            "card": {**(layer.card if layer else self.shape.card).to_dict(), "labels": list(self.labels)},
-            "check": checked,
-            **self.facts,
-            "versions": {"resnet_keras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
-            "sha256": hashlib.sha256((folder / "saved_model.pb").read_bytes()).hexdigest(),
-        }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
-
-    def _check(self, folder: Path) -> dict[str, float]:
-        """The servable, loaded again, must answer as the model does; returns how far they are apart."""
-        network = self.plain
-        head = network.get_layer("logits")
-        inside = from_pixels(keras.Model(network.input, [head.input, head.output, network.output]))
-        images = np.random.default_rng(0).integers(0, 256, (4, *self.shape.size, self.shape.channels), "uint8")
-        answers = inside(images.astype("float32"), training=False)
-        expected, logits, probabilities = (np.asarray(x, "float64") for x in answers)
-        if not np.isfinite(probabilities).all():
-            name = self.given.name
-            raise UsageError(f"{name} itself answers random images with NaN; its weights are no good to export")
-        answered = ask(folder, {"features": {"image": images}, "serving_default": {"image": images}})
-        got = answered["features"]["features"].astype("float64")
-        difference = float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30))
-        length = float(np.linalg.norm(got) * np.linalg.norm(expected))
-        cosine = float((got * expected).sum() / length) if length else 1.0
-        answer = answered["serving_default"]["probabilities"]
-        if self.dtype == "float32":
-            # A probability moves less than its logit does, and that is exact to a part of its own size.
-            apart = np.abs(answer - probabilities).max() / max(1.0, np.abs(logits).max())
-            good = max(difference, apart) <= TOLERANCE
-        elif self.proven is None:
-            good = cosine >= LEAST_COSINE
-        else:
-            some, proven = self.proven[0][:BATCH], self.proven[1][:BATCH]
-            again = ask(folder, {"serving_default": {"image": some}})["serving_default"]["probabilities"]
-            good = np.abs(again - proven).max() <= TOLERANCE
-        if not good or not np.isfinite(answer).all():
-            words = f"{difference:.2g} of the largest feature, cosine {cosine:.4f}"
-            raise RuntimeError(f"the SavedModel differs from {self.given.name} ({words}); not exported")
-        return {"largest_difference": difference, "cosine": cosine}
+def _manifest(export: _Export, differences: dict[str, float], folder: Path) -> dict[str, Any]:
+    layer, shape = card_layer(export.model), export.shape
+    card = layer.card if layer else shape.card
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": export.name,
+        "model": export.model.name,
+        "dtype": export.dtype,
+        "input": {"size": list(shape.size), "channels": shape.channels, "pixels": "raw, 0 to 255"},
+        "card": {**card.to_dict(), "labels": list(export.labels)},
+        "check": differences,
+        **({"int8": export.calibrated.facts} if export.calibrated else {}),
+        "versions": {"resnet_keras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+        "sha256": hashlib.sha256((folder / "saved_model.pb").read_bytes()).hexdigest(),
+    }
 
 
 def manifest_of(version: Path) -> dict[str, Any]:
-    """What a version folder says of itself."""
-    return json.loads((version / MANIFEST).read_text("utf-8"))
+    """The manifest of a version folder.
+
+    Raises:
+        UsageError: it has a later format than this version of the package reads.
+    """
+    manifest = json.loads((version / MANIFEST).read_text("utf-8"))
+    found = manifest.setdefault("format_version", FORMAT_VERSION)
+    if found not in range(1, FORMAT_VERSION + 1):
+        raise UsageError(
+            f"{version / MANIFEST} has format_version {found!r}, and this version of resnet-keras reads up to "
+            f"{FORMAT_VERSION}; install a newer one"
+        )
+    quantised = manifest.get("int8", {})
+    if "pictures" in quantised:  # as version 0.1 wrote it
+        quantised["images"] = quantised.pop("pictures")
+    return manifest
 
 
-def _answers(network: Network, images: np.ndarray) -> np.ndarray:
-    """Probabilities `[N, classes]`."""
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        pixels = tf.compat.v1.placeholder(tf.uint8, [None, *images.shape[1:]])
-        probabilities, _ = network(pixels)
-        return np.concatenate([session.run(probabilities, {pixels: batch}) for batch in batches(images)])
-
-
-def ask(folder: Path, requests: dict[str, dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+def run_servable(folder: Path, requests: dict[str, dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
     """What a servable of ours answers to a request of each signature, in a session, as TensorFlow Serving runs it."""
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     (meta,) = saved.meta_graphs

@@ -1,15 +1,12 @@
 """The graph of a servable: from pixels or encoded images to probabilities, labels and features."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from resnet_keras.data.format import ImageFormat
+from resnet_keras.export.networks import Network
 from resnet_keras.export.saved_model import Signature
-
-Network = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-"""From raw pixels `uint8[N, H, W, C]` to probabilities `[N, classes]` and features `[N, channels]`, float32."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ def servable(network: Network, shape: ImageFormat, labels: tuple[str, ...], top_
     rank can end the process that serves it.
 
     Args:
-        network: writes itself into the default graph.
+        network: the lowered model.
         shape: what the network takes, and how encoded images are brought to it.
         labels: class names, one an output.
         top_k: classes that `image_bytes` names.
@@ -39,8 +36,9 @@ def servable(network: Network, shape: ImageFormat, labels: tuple[str, ...], top_
         encoded = tf.compat.v1.placeholder(tf.string, name="image_bytes")
         images, readable = decoded(_not_empty(tf.ensure_shape(encoded, many), "image_bytes"), shape)
         image = tf.compat.v1.placeholder_with_default(images, shape=None, name="image")
-        probabilities, features = network(_not_empty(tf.ensure_shape(image, sides), "image"))
-        probabilities, features = tf.identity(probabilities, "probabilities"), tf.identity(features, "features")
+        outputs = network.emit(_not_empty(tf.ensure_shape(image, sides), "image"))
+        probabilities = tf.identity(outputs.probabilities, "probabilities")
+        features = tf.identity(outputs.features, "features")
         answered = tf.where(readable[:, None], probabilities, float("nan"))
         scores, indices = tf.math.top_k(answered, min(top_k, len(labels)))
         names = tf.where(readable[:, None], tf.gather(tf.constant(labels), indices), "")
@@ -68,7 +66,7 @@ def decoded(encoded: tf.Tensor, shape: ImageFormat) -> tuple[tf.Tensor, tf.Tenso
     """
 
     def one(index: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return index, tf.cast(shape.prepare(image), tf.uint8)
+        return index, tf.cast(shape.evaluation_transform(image), tf.uint8)
 
     count = tf.size(encoded, out_type=tf.int64)
     end = tf.data.Dataset.from_tensors((count, tf.zeros([*shape.size, shape.channels], tf.uint8)))

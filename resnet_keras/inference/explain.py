@@ -63,7 +63,7 @@ def explain(source: str | Path | keras.Model, image: str | Path, *, label: str |
         raise unknown(f"label of {model.name}", label, names)
     logits = _logits(model)
     inside = keras.Model(model.inputs[0], [_last_map(model, logits), logits, model.outputs[0]])
-    pixels = shape.prepare(tf.constant(encoded))
+    pixels = shape.evaluation_transform(tf.constant(encoded))
     missing = missing_normalisation(model)
     inputs: Any = pixels[None] if missing is None else missing(pixels[None])
     with tf.GradientTape() as tape:

@@ -50,7 +50,7 @@ def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_
     if isinstance(source, str | Path) and not servable:
         model_file(source)  # a wrong model is said before a wrong image
     encoded = [read_image(path) for path in images]
-    top = _ask_servable(servable, encoded) if servable else _ask_model(classifier(source), encoded)
+    top = _top_of_servable(servable, encoded) if servable else _top_of_model(classifier(source), encoded)
     return [
         Prediction(str(path), tuple(labels[:top_k]), tuple(map(float, scores[:top_k])))
         for path, (labels, scores) in zip(images, top, strict=True)
@@ -86,7 +86,7 @@ def servable_folder(source: str | Path) -> Path | None:
     return max(versions, key=lambda child: int(child.name), default=None)
 
 
-def _ask_servable(folder: Path, encoded: list[bytes]) -> Top:
+def _top_of_servable(folder: Path, encoded: list[bytes]) -> Top:
     try:
         signatures = tf.saved_model.load(str(folder)).signatures
     except Exception as error:  # TensorFlow raises a dozen kinds for a folder it cannot read
@@ -101,11 +101,11 @@ def _ask_servable(folder: Path, encoded: list[bytes]) -> Top:
     return top
 
 
-def _ask_model(model: keras.Model, encoded: list[bytes]) -> Top:
+def _top_of_model(model: keras.Model, encoded: list[bytes]) -> Top:
     shape, names, answer = image_format(model), model_labels(model), from_pixels(model)
     top = []
     for batch in _batches(encoded):
-        pixels = tf.stack([shape.prepare(tf.constant(image)) for image in batch])
+        pixels = tf.stack([shape.evaluation_transform(tf.constant(image)) for image in batch])
         for row in np.asarray(answer(pixels, training=False)):
             order = np.argsort(-row, kind="stable")
             top.append(([names[i] for i in order], row[order]))

@@ -10,6 +10,8 @@ from resnet_keras.errors import UsageError, unknown
 
 Interpolation = Literal["bilinear", "bicubic"]
 Channels = Literal["RGB", "BGR"]
+FORMAT_VERSION = 1
+"""Of a card's dictionary, as `.keras` files and manifests have it; one without it is of version 1."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,21 @@ class ModelCard:
         return len(self.mean) in (1, channels)
 
     def to_dict(self) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        """The card as JSON has it, with its `format_version`."""
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return {"format_version": FORMAT_VERSION, **fields}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "ModelCard":
+        """The card that `to_dict` wrote. Raises `UsageError` for one of a later format."""
+        fields = dict(stored)
+        version = fields.pop("format_version", FORMAT_VERSION)
+        if version not in range(1, FORMAT_VERSION + 1):
+            raise UsageError(
+                f"the model card has format_version {version!r}, and this version of resnet-keras reads up to "
+                f"{FORMAT_VERSION}; install a newer one"
+            )
+        return cls(**fields)
 
 
 def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:

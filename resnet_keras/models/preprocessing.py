@@ -23,8 +23,12 @@ class Preprocessing(keras.layers.Layer):
 
     def __init__(self, card: ModelCard | dict[str, Any] | None = None, normalise: bool = True, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.card = card if isinstance(card, ModelCard) else ModelCard(**(card or {}))
+        self.card = card if isinstance(card, ModelCard) else ModelCard.from_dict(card or {})
         self.normalise = normalise
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Preprocessing":
+        return cls(**config)  # Keras's own puts a page of configuration around a UsageError
 
     def call(self, x: Any) -> Any:
         return normalised(x, self.card) if self.normalise else x

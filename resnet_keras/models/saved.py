@@ -44,6 +44,8 @@ def load_model(source: str | Path) -> keras.Model:
         raise UsageError(f"{path} is damaged, or not a .keras file: it is no zip archive")
     try:
         return keras.saving.load_model(path, compile=False)
+    except UsageError as error:
+        raise UsageError(f"{path} cannot be loaded: {error}") from error
     except Exception as error:  # Keras raises a dozen kinds for a file it cannot read
         raise UsageError(f"{path} cannot be loaded, it is damaged or not one of our models: {reason(error)}") from error
 

@@ -13,7 +13,7 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
-from resnet_keras.data.splits import Source, hold_out, statistics
+from resnet_keras.data.splits import Source, channel_statistics, hold_out
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.complexity import create_model
@@ -76,7 +76,7 @@ def image_format_for(config: TrainConfig, source: Source, start: Weights | None 
         known = start.card
         kept = ("mean", "std", "channels", "interpolation", "source", "license")
         card = dataclasses.replace(card, **{name: getattr(known, name) for name in kept})
-    elif measured := statistics(source.train, source.channels):
+    elif measured := channel_statistics(source.train, source.channels):
         card = dataclasses.replace(card, mean=measured[0], std=measured[1])
     return ImageFormat(size, source.channels, card)
 

@@ -19,7 +19,7 @@ from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.images import decode, resize_and_centre_crop
 from resnet_keras.data.pipeline import evaluation_batches, training_batches
 from resnet_keras.data.sources import open_source
-from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Source, hold_out, statistics
+from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Source, channel_statistics, hold_out
 from resnet_keras.errors import UsageError
 from resnet_keras.models.card import ModelCard
 
@@ -234,14 +234,14 @@ def test_a_class_may_be_called_train(image_folder: Path) -> None:
     assert open_source(str(image_folder)).labels == ("blue", "train")
 
 
-def test_statistics_are_means_and_deviations() -> None:
+def test_channel_statistics_are_means_and_deviations() -> None:
     images = RNG.integers(0, 256, (20, 5, 5, 3), "uint8")
-    measured = statistics(ArraySplit(images, np.zeros(20, "int64")), 3)
+    measured = channel_statistics(ArraySplit(images, np.zeros(20, "int64")), 3)
     assert measured
     mean, std = measured
     np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), atol=1e-4)
     np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), atol=1e-4)
-    assert statistics(FileSplit((), np.zeros(0)), 3) is None
+    assert channel_statistics(FileSplit((), np.zeros(0)), 3) is None
 
 
 def test_a_folder_is_split_by_class_and_always_the_same(image_folder: Path) -> None:

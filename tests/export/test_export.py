@@ -1,6 +1,7 @@
 """Servables: every dtype of every family against the network itself, versions, and what a request may hold."""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -27,11 +28,11 @@ from resnet_keras.data.format import from_pixels
 from resnet_keras.errors import UsageError
 from resnet_keras.export import quantized
 from resnet_keras.export.floating import emit_float
-from resnet_keras.export.formats import _ask_litert, export_file
+from resnet_keras.export.formats import _run_litert, export_file
 from resnet_keras.export.lowering import lower
 from resnet_keras.export.operations import Call, Convolution, Operation, Pixels, in_order
 from resnet_keras.export.quantized import Int8Graph, quantized_kernel
-from resnet_keras.export.servable import ask, manifest_of
+from resnet_keras.export.servable import manifest_of, run_servable
 from resnet_keras.export.versions import rollback
 
 RNG = np.random.default_rng(0)
@@ -199,7 +200,7 @@ def test_pixels_left_to_the_caller_are_normalised(tmp_path: Path) -> None:
     for dtype in ("float32", "bfloat16", *(["int8"] if quantized.available() else [])):
         more: dict[str, Any] = {"calibration_data": images, "max_accuracy_loss": 100.0} if dtype == "int8" else {}
         folder = rk.export_servable(model, tmp_path / dtype, dtype=dtype, **more)
-        got = ask(folder, {"features": {"image": images[:4]}})["features"]["features"]
+        got = run_servable(folder, {"features": {"image": images[:4]}})["features"]["features"]
         assert cosine(got.astype("float64"), features_of(model, images[:4])) > 0.999
 
 
@@ -259,7 +260,7 @@ def test_exports_of_a_trained_net_are_as_accurate(exports: dict[str, Path], data
     test: Any = open_source("digits", data_dir).test
     right = {}
     for dtype, folder in exports.items():
-        answer = ask(folder, {"serving_default": {"image": test.images}})["serving_default"]["probabilities"]
+        answer = run_servable(folder, {"serving_default": {"image": test.images}})["serving_default"]["probabilities"]
         right[dtype] = np.mean(answer.argmax(-1) == test.targets)
     assert right["float32"] > 0.9
     for dtype in exports:
@@ -343,7 +344,7 @@ def test_what_a_version_folder_holds(exports: dict[str, Path]) -> None:
     for dtype, folder in exports.items():
         assert (folder / "assets" / "labels.txt").read_text().split() == list("0123456789")
         manifest = manifest_of(folder)
-        assert (manifest["name"], manifest["dtype"]) == (dtype, dtype)
+        assert (manifest["format_version"], manifest["name"], manifest["dtype"]) == (1, dtype, dtype)
         assert re.fullmatch("[0-9a-f]{64}", manifest["sha256"])
         records = tf.data.TFRecordDataset(str(folder / "assets.extra" / "tf_serving_warmup_requests"))
         requests = {}
@@ -353,14 +354,37 @@ def test_what_a_version_folder_holds(exports: dict[str, Path]) -> None:
             requests[request.model_spec.signature_name] = inputs
             assert request.model_spec.name == dtype
         assert set(requests) == {"serving_default", "image_bytes", "features"}
-        answers = ask(folder, requests)
+        answers = run_servable(folder, requests)
         assert all(np.isfinite(answers[name][key]).all() for name, key in [("image_bytes", "scores")])
+
+
+def written(folder: Path, manifest: dict[str, Any]) -> Path:
+    path = folder / "assets.extra" / "manifest.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_manifest_of_version_0_1_is_read(tmp_path: Path) -> None:
+    """It had no format_version, and counted "pictures"."""
+    old = {"name": "digits", "dtype": "int8", "int8": {"agreement": 0.99, "pictures": 718, "percentile": 99.9}}
+    manifest = manifest_of(written(tmp_path, old))
+    assert manifest["format_version"] == 1
+    assert manifest["int8"] == {"agreement": 0.99, "images": 718, "percentile": 99.9}
+    saved = manifest_of(Path(__file__).parents[1] / "v0_1" / "servable" / "1")
+    assert (saved["format_version"], saved["dtype"]) == (1, "float32")
+
+
+@pytest.mark.parametrize("version", [2, 0, "1"])
+def test_a_manifest_of_a_later_format_is_refused(version: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"manifest.json has format_version {version!r}, .* reads up to 1"):
+        manifest_of(written(tmp_path, {"format_version": version}))
 
 
 def test_one_bad_image_takes_nothing_from_the_others(exports: dict[str, Path], digit_png: Path) -> None:
     good = digit_png.read_bytes()
-    alone = ask(exports["float32"], {"image_bytes": {"image_bytes": [good]}})["image_bytes"]
-    mixed = ask(exports["float32"], {"image_bytes": {"image_bytes": [b"junk", good, good[:40], good, b""]}})
+    alone = run_servable(exports["float32"], {"image_bytes": {"image_bytes": [good]}})["image_bytes"]
+    mixed = run_servable(exports["float32"], {"image_bytes": {"image_bytes": [b"junk", good, good[:40], good, b""]}})
     answer = mixed["image_bytes"]
     for i in (1, 3):
         np.testing.assert_allclose(answer["probabilities"][i], alone["probabilities"][0], atol=1e-6)
@@ -387,7 +411,7 @@ def test_wrong_requests_are_invalid_arguments(
 ) -> None:
     for folder in exports.values():
         with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match=words):
-            ask(folder, {signature: inputs})
+            run_servable(folder, {signature: inputs})
 
 
 def test_a_layer_that_nothing_here_knows_is_called_as_it_is(tmp_path: Path) -> None:
@@ -399,7 +423,7 @@ def test_a_layer_that_nothing_here_knows_is_called_as_it_is(tmp_path: Path) -> N
     randomise(model)
     images = RNG.integers(0, 256, (2, 16, 16, 3), "uint8")
     for dtype in ("float32", "bfloat16"):
-        got = ask(rk.export_servable(model, tmp_path / dtype, dtype=dtype), {"features": {"image": images}})
+        got = run_servable(rk.export_servable(model, tmp_path / dtype, dtype=dtype), {"features": {"image": images}})
         assert cosine(got["features"]["features"], features_of(model, images)) > 0.9999
 
 
@@ -471,7 +495,7 @@ def kill_exports(run: Path, base: Path, delays: list[float]) -> tuple[int, int]:
         for version in base.iterdir():
             if version.name.isdecimal():
                 assert manifest_of(version)["name"] == base.name
-                assert ask(version, {"features": {"image": np.zeros((1, 8, 8, 1), "uint8")}})
+                assert run_servable(version, {"features": {"image": np.zeros((1, 8, 8, 1), "uint8")}})
     return caught, sum(child.name.isdecimal() for child in base.iterdir())
 
 
@@ -524,7 +548,7 @@ def test_litert_answers_as_the_model_does(trained: Path, data_dir: str, dtype: s
     more: dict[str, Any] = {"calibration_data": "digits", "data_dir": data_dir} if dtype == "int8" else {}
     path = export_file(trained, tmp_path / "net.tflite", "litert", dtype=dtype, **more)
     test: Any = open_source("digits", data_dir).test
-    answer = _ask_litert(path.read_bytes(), test.images)
+    answer = _run_litert(path.read_bytes(), test.images)
     if dtype == "float32":
         expected = rk.load_model(trained)(test.images.astype("float32"), training=False)
         np.testing.assert_allclose(answer, expected, atol=1e-5)

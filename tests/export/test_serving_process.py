@@ -24,7 +24,7 @@ from test_export import FAMILIES, cosine, features_of, network_of
 
 import resnet_keras as rk
 from resnet_keras.export import quantized
-from resnet_keras.export.servable import ask
+from resnet_keras.export.servable import run_servable
 
 CLIENT = Path(__file__).parents[1] / "c_api.py"
 INVALID_ARGUMENT = 3
@@ -115,7 +115,7 @@ def test_every_signature_answers(process: Process, version: Path, digit_png: Pat
         code, message, outputs = process.ask(signature, value)
         assert code == 0, message
         (key,) = process.signatures[signature].inputs
-        expected = ask(version, {signature: {key: value}})[signature]
+        expected = run_servable(version, {signature: {key: value}})[signature]
         assert set(outputs) == set(expected)
         for name, tensor in outputs.items():
             assert tensor.shape == expected[name].shape
@@ -224,7 +224,7 @@ def test_tensorflow_serving_in_docker(version: Path, digit_png: Path) -> None:
         body = json.dumps({"signature_name": "image_bytes", "instances": [{"image_bytes": image}]}).encode()
         request = urllib.request.Request(f"{address}:predict", body)
         answer = json.load(urllib.request.urlopen(request))["predictions"][0]
-        expected = ask(version, {"image_bytes": {"image_bytes": [digit_png.read_bytes()]}})["image_bytes"]
+        expected = run_servable(version, {"image_bytes": {"image_bytes": [digit_png.read_bytes()]}})["image_bytes"]
         np.testing.assert_allclose(answer["scores"], expected["scores"][0], atol=1e-4)
         assert answer["labels"] == [label.decode() for label in expected["labels"][0]]
     finally:

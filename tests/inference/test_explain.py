@@ -37,8 +37,8 @@ def enlarged(coarse: np.ndarray) -> np.ndarray:
     return coarse / coarse.max()
 
 
-def prepared(model: keras.Model, image: Path) -> Any:
-    pixels = image_format(model).prepare(tf.constant(image.read_bytes()))
+def model_input(model: keras.Model, image: Path) -> Any:
+    pixels = image_format(model).evaluation_transform(tf.constant(image.read_bytes()))
     return rk.preprocess_input(pixels[None], model)
 
 
@@ -64,7 +64,7 @@ def test_behind_a_global_pool_it_is_the_class_activation_map(kind: str, image: P
     """Zhou et al. 2016: the last map weighted by the dense layer; Selvaraju et al. 2017, section 3.1, says so too."""
     model, last = net(kind)
     rk.freeze(model)  # the gradient is of a map, and needs no weight that learns
-    maps = keras.Model(model.input, model.get_layer(last).output)(prepared(model, image)).numpy()[0]
+    maps = keras.Model(model.input, model.get_layer(last).output)(model_input(model, image)).numpy()[0]
     kernel = model.get_layer("logits").get_weights()[0]
     for column in range(4):
         found = rk.explain(model, image, label=str(column))
@@ -83,7 +83,7 @@ def test_behind_dense_layers_it_is_what_moving_the_map_does(image: Path) -> None
     )
     exact.set_weights(model.get_weights())
     end = exact.get_layer(last).output
-    maps = keras.Model(exact.input, end)(prepared(model, image)).numpy()[0]
+    maps = keras.Model(exact.input, end)(model_input(model, image)).numpy()[0]
     head = keras.Model(end, exact.get_layer("logits").output)
     steps = 1e-6 * np.eye(maps.size).reshape(-1, *maps.shape)
     gradient = (head(maps + steps).numpy() - head(maps - steps).numpy()) / 2e-6

@@ -1,5 +1,6 @@
 """Evaluation, prediction and export of a trained run."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ from conftest import randomise
 import resnet_keras as rk
 from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.errors import UsageError
-from resnet_keras.export import ask_servable, servable
+from resnet_keras.export import ask_servable, calibration, lowering, quantized, servable
 from resnet_keras.files import json_text
 from resnet_keras.inference.evaluate import Evaluation, Evaluator
 from resnet_keras.reports.plots import draw_confusion, png_of
@@ -107,7 +109,7 @@ def test_predict_prepares_images_of_any_size_as_evaluation_does(digits_run: Path
     (tmp_path / "a.png").write_bytes(tf.io.encode_png(colour).numpy())
     model = rk.load_model(digits_run)
     shape = image_format(model)
-    expected = model(shape.prepare(tf.io.encode_png(colour))[None]).numpy()[0]
+    expected = model(shape.evaluation_transform(tf.io.encode_png(colour))[None]).numpy()[0]
     scores = rk.predict(model, [tmp_path / "a.png"], top_k=10)[0].scores
     np.testing.assert_allclose(scores, np.sort(expected)[::-1], rtol=1e-5)
 
@@ -284,18 +286,48 @@ def test_a_failed_export_leaves_nothing(digits_run: Path, tmp_path: Path, monkey
     def fail(*_: object) -> float:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(servable._Export, "_check", fail)
+    monkeypatch.setattr(servable, "_check", fail)
     with pytest.raises(UsageError, match="No space left on device"):
         rk.export_servable(digits_run, tmp_path / "net")
     assert not (tmp_path / "net").exists()
 
 
+@pytest.mark.parametrize(("dtype", "change"), [("float32", 1.02), ("bfloat16", -1.0)])
 def test_a_servable_that_differs_is_not_exported(
-    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: str, change: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servable, "TOLERANCE", -1.0)
+    """One kernel of the graph is not the model's: by a fiftieth where float32 must be exact, else by its sign."""
+    model = rk.build_cifar_resnet(8, input_shape=(16, 16, 3), include_preprocessing=True)
+    randomise(model)
+
+    def lower(model: keras.Model) -> Any:
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        kernel = copy.get_layer("stage1_block1").trainable_variables[0]
+        kernel.assign(kernel * change)
+        return lowering.lower(copy)
+
+    assert rk.export_servable(model, tmp_path / "sound", dtype=dtype).name == "1"
+    monkeypatch.setattr(servable, "lower", lower)
     with pytest.raises(RuntimeError, match="not exported"):
-        rk.export_servable(digits_run, tmp_path / "net")
+        rk.export_servable(model, tmp_path / "net", dtype=dtype)
+    assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.skipif(not quantized.available(), reason="this TensorFlow has no quantised convolution")
+def test_an_int8_servable_that_answers_other_than_it_was_proved_is_not_exported(
+    digits_run: Path, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By half a percentage point of probability."""
+
+    def calibrate(*arguments: Any) -> calibration.Calibrated:
+        proved = calibration.calibrate(*arguments)
+        return dataclasses.replace(proved, probabilities=proved.probabilities + 0.005)
+
+    monkeypatch.setattr(servable, "calibrate", calibrate)
+    options: dict[str, Any] = {"dtype": "int8", "calibration_data": "digits", "data_dir": data_dir}
+    with pytest.raises(RuntimeError, match="not exported"):
+        rk.export_servable(digits_run, tmp_path / "net", **options)
     assert not (tmp_path / "net").exists()
 
 

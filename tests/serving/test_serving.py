@@ -33,7 +33,7 @@ from tensorflow_serving.apis import (
 from resnet_keras.cli.client_command import histogram, quantile
 from resnet_keras.cli.flags import fill
 from resnet_keras.errors import UsageError
-from resnet_keras.export.servable import ask
+from resnet_keras.export.servable import run_servable
 from resnet_keras.serving.client import ServerClient
 from resnet_keras.serving.config_files import read_batching, read_models, read_monitoring
 from resnet_keras.serving.options import ServerOptions, in_tyro_form
@@ -189,7 +189,7 @@ def test_metadata(served: Address) -> None:
 
 def test_images_over_rest_and_grpc(served: Address, servable: Path, digit_png: Path) -> None:
     image = digit_png.read_bytes()
-    expected = ask(servable, {"image_bytes": {"image_bytes": [image]}})["image_bytes"]
+    expected = run_servable(servable, {"image_bytes": {"image_bytes": [image]}})["image_bytes"]
     labels = [label.decode() for label in expected["labels"][0]]
     for protocol, server in (("rest", served.rest), ("grpc", served.grpc)):
         (answer,) = ServerClient(server, "digits", protocol=protocol).send([str(digit_png)])

@@ -1,0 +1,81 @@
+"""A lowered model in the numbers that its servable computes in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_keras.export.floating import emit_float
+from resnet_keras.export.operations import Operation
+from resnet_keras.export.quantized import Int8Graph
+
+BATCH = 32
+Ends = tuple[Operation, Operation]
+"""A classifier's probabilities, and the features that its logits are of."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network is as tensors of a graph."""
+
+    probabilities: tf.Tensor
+    """float32 [N, classes]"""
+    features: tf.Tensor
+    """float32 [N, channels]"""
+    int8_share: float = 0.0
+    """Of the multiply-adds."""
+
+
+@dataclass(frozen=True)
+class FloatNetwork:
+    """A lowered model in float32 or bfloat16."""
+
+    ends: Ends
+    dtype: tf.DType
+
+    def emit(self, pixels: tf.Tensor) -> Outputs:
+        """Write the network into the default graph; pixels are raw, `uint8[N, H, W, C]`."""
+        values = emit_float(self.ends, pixels, self.dtype)
+        probabilities, features = (tf.cast(values[end], tf.float32) for end in self.ends)
+        return Outputs(probabilities, features)
+
+
+@dataclass(frozen=True)
+class Int8Network:
+    """A lowered model in int8, with the range of each of its maps."""
+
+    ends: Ends
+    ranges: Mapping[Operation, float]
+
+    def emit(self, pixels: tf.Tensor) -> Outputs:
+        """Write the network into the default graph; pixels are raw, `uint8[N, H, W, C]`."""
+        graph = Int8Graph(self.ranges, pixels)
+        probabilities, features = graph.emit(self.ends)
+        return Outputs(probabilities, features, graph.int8_macs / graph.macs)
+
+
+Network = FloatNetwork | Int8Network
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a network answers."""
+
+    probabilities: np.ndarray
+    """float32 [N, classes]"""
+    int8_share: float
+
+
+def run_network(network: Network, images: np.ndarray) -> Result:
+    """Write a network into a graph of its own and run it on images `uint8[N, H, W, C]`."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        pixels = tf.compat.v1.placeholder(tf.uint8, [None, *images.shape[1:]])
+        outputs = network.emit(pixels)
+        parts = [session.run(outputs.probabilities, {pixels: batch}) for batch in batches(images)]
+    return Result(np.concatenate(parts), outputs.int8_share)
+
+
+def batches(images: np.ndarray) -> list[np.ndarray]:
+    """The images, `BATCH` at a time."""
+    return [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
