@@ -62,7 +62,7 @@ class Client:
             best = ", ".join(f"{label} {score:.4f}" for label, score in zip(reply.labels, reply.scores, strict=True))
             print(f"{reply.image}: {best if reply.error is None else reply.error}")
         if len(times) > 1:
-            print(f"\n{summary['requests']} requests in {seconds:.2f} s, {summary['requests_per_second']} a second")
+            print(f"\n{summary['requests']} requests in {seconds:.2f} s, {summary['requests_per_second']} requests/s")
             print("latency " + ", ".join(f"{name} {value} ms" for name, value in latency.items()))
             most = max(row["requests"] for row in histogram(times))
             for row in histogram(times):

@@ -20,12 +20,12 @@ Key = tuple[LoadedVersion, str, tuple[str, ...], tuple[tuple[str, str, tuple[int
 
 @dataclass
 class Task:
-    """A request's rows on their way through a batch."""
+    """The rows of a request, or a part of them, that wait for a batch."""
 
     inputs: Mapping[str, np.ndarray]
     rows: int
     since: float = field(default_factory=time.monotonic)
-    answer: "Future[OutputArrays]" = field(default_factory=Future)
+    outputs: "Future[OutputArrays]" = field(default_factory=Future)
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Batcher:
     def run(
         self, version: LoadedVersion, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
     ) -> OutputArrays:
-        """As `LoadedVersion.run`, in company.
+        """As `LoadedVersion.run`, in a batch with other requests.
 
         Raises:
             ServingError: UNAVAILABLE where the queue is full; INVALID_ARGUMENT for more rows than a batch has.
@@ -81,10 +81,10 @@ class Batcher:
             for start, end in zip([0, *ends[:-1]], ends, strict=True)
         ]
         self._enqueue(key, parts)
-        answers = [part.answer.result() for part in parts]
-        if len(answers) == 1:
-            return answers[0]
-        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+        results = [part.outputs.result() for part in parts]
+        if len(results) == 1:
+            return results[0]
+        return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 
     def _enqueue(self, key: Key, tasks: list[Task]) -> None:
         with self._changed:
@@ -146,23 +146,23 @@ class Batcher:
         now = time.monotonic()
         for task in batch.tasks:
             self._metrics.queued(self._parameters.thread_pool_name, (now - task.since) * 1e6)
-        self._answer(key, batch)
+        self._run_batch(key, batch)
 
-    def _answer(self, key: Key, batch: Batch) -> None:
+    def _run_batch(self, key: Key, batch: Batch) -> None:
         try:
-            answers = self._together(key, batch)
+            results = self._together(key, batch)
         except Exception as error:
             if len(batch.tasks) == 1:
-                batch.tasks[0].answer.set_exception(error)
+                batch.tasks[0].outputs.set_exception(error)
                 return
-            for task in batch.tasks:  # one of them is at fault; the others must not pay for it
-                self._answer(key, Batch([task], task.rows))
+            for task in batch.tasks:  # one of them is wrong; the others must not fail for it
+                self._run_batch(key, Batch([task], task.rows))
             return
-        for task, answer in zip(batch.tasks, answers, strict=True):
-            task.answer.set_result(answer)
+        for task, outputs in zip(batch.tasks, results, strict=True):
+            task.outputs.set_result(outputs)
 
     def _together(self, key: Key, batch: Batch) -> list[OutputArrays]:
-        version, signature, outputs, _ = key
+        version, signature, names, _ = key
         sizes = [size for size in self._parameters.allowed_batch_sizes if size >= batch.rows]
         padding = min(sizes) - batch.rows if sizes else 0
         inputs = {}
@@ -171,19 +171,19 @@ class Batcher:
             parts += [parts[0][:1]] * padding
             inputs[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
         self._metrics.batch(version.name, [task.rows for task in batch.tasks], batch.rows + padding)
-        answer = version.run(signature, inputs, outputs)
-        for name, array in answer.items():
+        outputs = version.run(signature, inputs, names)
+        for name, array in outputs.items():
             if not array.ndim or len(array) != batch.rows + padding:
                 words = "has 0 dimensions" if not array.ndim else f"has {len(array)} rows for {batch.rows + padding}"
                 raise ServingError(Code.FAILED_PRECONDITION, f"Batched output tensor {name} {words}")
         ends = np.cumsum([task.rows for task in batch.tasks])
         return [
-            {name: array[end - task.rows : end] for name, array in answer.items()}
+            {name: array[end - task.rows : end] for name, array in outputs.items()}
             for task, end in zip(batch.tasks, ends, strict=True)
         ]
 
     def close(self) -> None:
-        """Run what waits, and end."""
+        """Run what waits, then end the threads."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

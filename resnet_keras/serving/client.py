@@ -150,7 +150,7 @@ class Rest:
             response = self._session.post(self._url, json=body, timeout=self._timeout)
             answer = response.json()
         except requests.JSONDecodeError as error:
-            raise UsageError(f"{self._address} does not answer as a model server does: {reason(error)}") from error
+            raise UsageError(f"{self._address} is no model server: {reason(error)}") from error
         except requests.RequestException as error:
             raise UsageError(f"cannot reach {self._address}: {_cause(error)}") from error
         if response.status_code != 200:

@@ -97,7 +97,7 @@ def read_batching(path: str | Path | None) -> Batching:
         return Batching()
     message = _read(path, TYPES["BatchingParameters"](), "the batching parameters")
     if message.pad_variable_length_inputs:
-        raise UsageError(f"{path}: pad_variable_length_inputs is not done here; images of one size need no padding")
+        raise UsageError(f"{path}: pad_variable_length_inputs is not supported; images of one size need no padding")
     wrapped = [key for key, (_, kind) in BATCHING.items() if isinstance(kind, str) and message.HasField(key)]
     given = {key: getattr(message, key).value for key in wrapped}
     batching = Batching(**given, allowed_batch_sizes=tuple(message.allowed_batch_sizes))
@@ -123,12 +123,12 @@ def read_monitoring(path: str | Path | None) -> str | None:
     """The path of the metrics; None where they are off."""
     if path is None:
         return None
-    told = _read(path, TYPES["MonitoringConfig"](), "the monitoring configuration").prometheus_config
-    if not told.enable:
+    prometheus = _read(path, TYPES["MonitoringConfig"](), "the monitoring configuration").prometheus_config
+    if not prometheus.enable:
         return None
-    if told.path and not told.path.startswith("/"):
-        raise UsageError(f"{path}: the path of the metrics must start with a slash, not {told.path!r}")
-    return told.path or "/monitoring/prometheus/metrics"
+    if prometheus.path and not prometheus.path.startswith("/"):
+        raise UsageError(f"{path}: the path of the metrics must start with a slash, not {prometheus.path!r}")
+    return prometheus.path or "/monitoring/prometheus/metrics"
 
 
 def read_ssl(path: str | Path) -> Message:
@@ -138,14 +138,14 @@ def read_ssl(path: str | Path) -> Message:
         if "-----BEGIN" not in getattr(message, key):
             raise UsageError(f"{path}: {key} must be a PEM text, which starts with -----BEGIN")
     if message.client_verify and not message.custom_ca:
-        raise UsageError(f"{path}: client_verify needs custom_ca, whose clients are let in")
+        raise UsageError(f"{path}: client_verify needs custom_ca, the authority of the clients")
     return message
 
 
 def read_models(path: Path) -> model_server_config_pb2.ModelServerConfig:
-    """A model configuration. A base path of the container's is taken for the folder beside the file.
+    """A model configuration. A base path that is not there is the folder beside the file.
 
-    Export writes `/models/NAME`, where TensorFlow Serving's container has the folder of the models.
+    Export writes `/models/NAME`, the path in TensorFlow Serving's container.
     """
     config = _read(path, model_server_config_pb2.ModelServerConfig(), "the model configuration")
     if config.WhichOneof("config") == "custom_model_config":

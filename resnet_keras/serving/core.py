@@ -48,8 +48,8 @@ class Core:
 
     Args:
         options: the server's flags.
-        config: the models to begin with.
-        batching: None for none.
+        config: the models at the start.
+        batching: the parameters of batching; None for no batching.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Core:
         return response, signatures
 
     def close(self) -> None:
-        """Finish what is under way and free the memory."""
+        """Run the batches that wait, unload the models."""
         if self._batcher:
             self._batcher.close()
         self.manager.close()

@@ -33,7 +33,7 @@ class TensorInfo:
 
 
 class LoadedVersion:
-    """A SavedModel, ready to answer. Any number of threads may call `run`.
+    """A SavedModel in memory. Any number of threads may call `run`.
 
     Args:
         name: of the model.
@@ -82,9 +82,9 @@ class LoadedVersion:
         return self._outputs[signature]
 
     def check(self, signature: str, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str]) -> list[str]:
-        """Whether a signature takes these inputs; returns the outputs to answer with (predict_util.cc).
+        """Check the inputs of a signature; returns the names of the outputs to compute (predict_util.cc).
 
-        Shapes are checked here too: TensorFlow believes them, and a tensor of another rank can end the process.
+        Shapes are checked too: TensorFlow does not, and a tensor of another rank can end the process.
         """
         if signature not in self.signatures:
             raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
@@ -114,7 +114,7 @@ class LoadedVersion:
         return list(output_filter) or sorted(known)
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> OutputArrays:
-        """The outputs for inputs that `check` let pass."""
+        """The outputs for inputs that passed `check`."""
         key = (signature, tuple(sorted(inputs)), tuple(sorted(outputs)))
         if key not in self._callables:
             fetches = [self._outputs[signature][name].tensor for name in key[2]]
@@ -165,7 +165,7 @@ class LoadedVersion:
             self._idle.notify_all()
 
     def close(self, seconds: float | None = None) -> None:
-        """Free the memory, when nobody holds the version any more, or after so many seconds."""
+        """Free the memory once no request holds the version, or after so many seconds."""
         end = None if seconds is None else time.monotonic() + seconds
         with self._idle:
             while self._users and (end is None or time.monotonic() < end):

@@ -1,6 +1,6 @@
-"""Which versions are in memory: what the folders have, what the configuration asks for, and how one takes over.
+"""The versions in memory: those of the folders that the configuration names.
 
-A new version is loaded and warmed before an old one goes, and where none of the new ones can be loaded, the old one
+A new version is loaded and warmed up before an old one is unloaded. Where no new one can be loaded, the old one
 stays (TensorFlow Serving's AvailabilityPreservingPolicy).
 """
 
@@ -49,7 +49,7 @@ class VersionState:
 
 @dataclass
 class Model:
-    """A model that the configuration names, and its versions, gone ones too."""
+    """A model of the configuration, and its versions, unloaded ones too."""
 
     config: model_server_config_pb2.ModelConfig
     versions: dict[int, VersionState] = field(default_factory=dict)
@@ -85,12 +85,12 @@ def _is_number(name: str) -> bool:
 
 
 class Manager:
-    """Loads and unloads on one thread, and hands out loaded versions to any number of them.
+    """Loads and unloads versions on one thread, and lends loaded ones to any number of threads.
 
     Args:
-        options: how often to look and to try again, and the threads of a session.
+        options: the seconds between two looks and two tries, and the threads of a session.
         metrics: where warm-ups are counted.
-        config: the models to begin with.
+        config: the models at the start.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Manager:
         self.configure(config)
 
     def start(self) -> None:
-        """Look for versions from now on."""
+        """Start to look for new versions."""
         if self._options.file_system_poll_wait_seconds:
             self._thread = threading.Thread(target=self._poll, name="versions", daemon=True)
             self._thread.start()
@@ -121,11 +121,11 @@ class Manager:
         while not self._stop.wait(self._options.file_system_poll_wait_seconds):
             try:
                 self.look()
-            except Exception:  # a thread that dies would stop looking without a word
+            except Exception:  # a thread that dies would stop looking silently
                 log.exception("looking for versions failed; trying again")
 
     def configure(self, config: model_server_config_pb2.ModelServerConfig) -> None:
-        """ServerOptions these models from now on; returns when their versions are loaded.
+        """Serve these models from now on; returns when their versions are loaded.
 
         Raises:
             ServingError: a configuration that is not allowed (nothing has changed then), or a label of a version that
@@ -174,7 +174,7 @@ class Manager:
                 self._models[entry.name].labels = dict(entry.version_labels)
 
     def look(self) -> None:
-        """Load what should be served and is not, then unload what should not be."""
+        """Load the versions that should be served, then unload those that should not."""
         with self._working:
             self._look()
 
@@ -245,7 +245,7 @@ class Manager:
             freeze_gc()
         with self._lock:
             state.state = END
-        log.info("%s version %d is served no more", model.config.name, number)
+        log.info("%s version %d is unloaded", model.config.name, number)
 
     @contextlib.contextmanager
     def version(self, spec: ModelSpec) -> Iterator[LoadedVersion]:
@@ -300,7 +300,7 @@ class Manager:
             return name in self._models
 
     def failures(self) -> list[str]:
-        """What could not be loaded, one line each, of models that have nothing to serve."""
+        """Errors of the models with no version to serve, one line each."""
         with self._lock:
             return [
                 f"{name} version {number}: {state.error.message}"
@@ -336,9 +336,9 @@ def _check(entries: list[model_server_config_pb2.ModelConfig]) -> None:
 
 
 def freeze_gc() -> None:
-    """Keep what is in memory now out of the garbage collector's reach.
+    """Exclude the objects that are in memory now from garbage collection.
 
-    It would walk through all of TensorFlow's objects while a request's JSON makes Python's.
+    Else the collector visits all of TensorFlow's objects each time the JSON of a request makes many new ones.
     """
     gc.unfreeze()
     gc.collect()

@@ -1,4 +1,4 @@
-"""Prometheus metrics under TensorFlow Serving's names: a slash is a colon there."""
+"""Prometheus metrics under TensorFlow Serving's names, with colons for slashes."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ def _exponential(first: float, factor: float, count: int) -> list[float]:
 
 
 class Metrics:
-    """What is counted. Times are in microseconds."""
+    """The metrics of a server. Times are in microseconds."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -40,7 +40,7 @@ class Metrics:
         return Histogram(f":tensorflow:serving:{name}", text, list(labels), buckets=buckets, registry=self._registry)
 
     def request(self, model: str, code: Code, api: str, entrypoint: str, micros: float) -> None:
-        """A request that was answered. `model` is "" for one that is not served: names must not fill the memory."""
+        """Count a request. `model` is "" for a model that is not served: any name would be kept in memory."""
         self._requests.labels(model, code.name).inc()
         if code == Code.OK:
             self._latency.labels(model, api, entrypoint).observe(micros)
@@ -55,7 +55,7 @@ class Metrics:
         self._queued.labels(pool).observe(micros)
 
     def batch(self, model: str, tasks: Iterable[int], size: int) -> None:
-        """A batch of `size` rows, made of requests of so many rows each."""
+        """Count a batch of `size` rows; `tasks` has the rows of each request in it."""
         self._batch.labels(model).observe(size)
         for task in tasks:
             self._task.labels(model).observe(task)

@@ -13,11 +13,11 @@ class ServerOptions:
     """Serve models over TensorFlow Serving's API: gRPC, REST and a page to try them on."""
 
     port: int = 8500
-    """Of gRPC; 0 for none."""
+    """The port of gRPC; 0 for none."""
     rest_api_port: int = 8501
-    """Of REST and the page; 0 for none."""
+    """The port of REST and the page; 0 for none."""
     host: str = "127.0.0.1"
-    """The address to listen at. 0.0.0.0 lets other machines in, as TensorFlow Serving does."""
+    """The address to listen at. 0.0.0.0, TensorFlow Serving's own, admits other machines."""
     model_name: str = "default"
     """The name of the model at --model_base_path."""
     model_base_path: str | None = None
@@ -27,7 +27,7 @@ class ServerOptions:
     model_config_file_poll_wait_seconds: int = 0
     """Seconds between two looks at that file; 0 to read it once."""
     allow_version_labels_for_unavailable_models: bool = False
-    """Let labels name versions that are not loaded yet."""
+    """Labels may name versions that are not loaded yet."""
     file_system_poll_wait_seconds: int = 1
     """Seconds between two looks for versions; 0 to look once."""
     max_num_load_retries: int = 5
@@ -47,13 +47,13 @@ class ServerOptions:
     num_request_iterations_for_warmup: int = 1
     """Times each of them is sent."""
     rest_api_num_threads: int = 0
-    """REST requests that are worked on at a time; chosen by the number of cores where 0."""
+    """REST requests that run at a time; 0 chooses by the number of cores."""
     rest_api_timeout_in_ms: int = 30_000
-    """How long a REST request may take."""
+    """Milliseconds that a REST request may take."""
     rest_api_enable_cors_support: bool = False
-    """Let pages of other origins ask."""
+    """Allow requests from pages of other origins (CORS)."""
     grpc_max_threads: int = 0
-    """gRPC requests that are worked on at a time; chosen by the number of cores where 0."""
+    """gRPC requests that run at a time; 0 chooses by the number of cores."""
     tensorflow_session_parallelism: int = 0
     """Threads of a session, both within an operation and between operations."""
     tensorflow_intra_op_parallelism: int = 0
@@ -63,12 +63,12 @@ class ServerOptions:
     max_request_bytes: int = 64 << 20
     """The largest request; not a flag of TensorFlow Serving."""
     max_waiting_requests: int = 256
-    """Requests that may be under way or wait; more are refused as UNAVAILABLE. Not a flag of TensorFlow Serving."""
+    """Requests that may run or wait; more are refused as UNAVAILABLE. Not a flag of TensorFlow Serving."""
     quiet: bool = False
     """Only warnings on standard error."""
 
     def check(self) -> None:
-        """Raise `UsageError` for flags that do not go together."""
+        """Raise `UsageError` for a flag that is out of range, or flags that exclude each other."""
         for name in ("port", "rest_api_port"):
             require(0 <= getattr(self, name) < 65536, name, "a port from 0 to 65535", getattr(self, name))
         if not self.port and not self.rest_api_port:
@@ -94,11 +94,11 @@ class ServerOptions:
             raise UsageError("batching_parameters_file is of use with --enable_batching only")
 
     def workers(self, given: int) -> int:
-        """Requests that REST or gRPC works on at a time: those of its flag, or so many as keep the cores busy."""
+        """Requests that run at a time: the value of a flag, or enough to keep the cores busy where it is 0."""
         return given or (64 if self.enable_batching else 4 * (os.cpu_count() or 1))
 
     def config_file(self) -> Path | None:
-        """The model configuration to read; None where a base path takes its place."""
+        """The model configuration to read; None where a base path is given instead."""
         if self.model_config_file:
             return Path(self.model_config_file).expanduser()
         if self.model_base_path:

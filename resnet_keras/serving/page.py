@@ -1,4 +1,4 @@
-"""The page at `/`: an image in, its classes out. One file, no outside request."""
+"""The page at `/`, which classifies an image. One file; it loads nothing from other hosts."""
 
 import html
 from functools import cache
@@ -20,7 +20,7 @@ def _template() -> str:
 
 
 def page(models: list[str]) -> Response:
-    """The page, with a choice of these models."""
+    """The page, with these models to choose from."""
     options = "".join(f"<option>{html.escape(name)}</option>" for name in models)
     body = _template().replace(MODELS, options)
     return Response(

@@ -1,4 +1,4 @@
-"""A server in a process of its own, for as long as a `with` block lasts."""
+"""A server in a process of its own, for the time of a `with` block."""
 
 import contextlib
 import signal
@@ -17,7 +17,7 @@ STOP_SECONDS = 90
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A server that listens."""
+    """A server that is listening."""
 
     process: "subprocess.Popen[str]"
     rest: str

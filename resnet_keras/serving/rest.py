@@ -29,7 +29,7 @@ WHICH = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 PREDICTION = re.compile(rf"/v1/models/(?P<model>[^/:]+){WHICH}:(?P<method>classify|regress|predict)", re.I | re.A)
 STATUS = re.compile(rf"/v1/models(?:/(?P<model>[^/:]+))?{WHICH}(?:/(?P<metadata>metadata))?", re.I | re.A)
 LARGE = 1 << 20
-"""Bytes of a body from which on bodies are taken one at a time: JSON grows twentyfold on its way to Python's lists."""
+"""Bodies of this many bytes or more are parsed one at a time: Python's lists take twenty times the memory of JSON."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 VERSION_HEADER = "model-version"
 
@@ -39,7 +39,7 @@ class RestApi:
 
     Args:
         core: the models.
-        metrics_path: where Prometheus reads; None for nowhere.
+        metrics_path: the path of the metrics; None for no metrics.
     """
 
     def __init__(self, core: Core, metrics_path: str | None) -> None:
@@ -80,7 +80,7 @@ class RestApi:
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
-        """A place among the requests that may be under way or wait. gRPC's own library keeps count of its requests."""
+        """Hold one of the places of `max_waiting_requests`. gRPC's library has the same limit of its own."""
         if not self._places.acquire(blocking=False):
             most = self._core.options.max_waiting_requests
             raise ServingError(Code.UNAVAILABLE, f"{most} requests are under way or wait; try again later")

@@ -1,4 +1,4 @@
-"""JSON of TensorFlow Serving's REST API to arrays and back (json_tensor.cc)."""
+"""The JSON of TensorFlow Serving's REST API to arrays and back (json_tensor.cc)."""
 
 import base64
 import binascii
@@ -170,9 +170,9 @@ def to_array(value: Any, dtype: tf.DType) -> np.ndarray:
 
 
 def _at_once(value: Any, dtype: tf.DType) -> np.ndarray | None:
-    """The array of plain numbers, which is nearly every request, without a step of Python's for each; None for others.
+    """The array of lists of plain numbers, by numpy and so without a loop in Python; None for other values.
 
-    numpy takes True for 1 among numbers, so that what it made is looked at once more where it could have been.
+    Nearly every request is such. numpy takes True for 1 among numbers, so those are looked for afterwards.
     """
     if dtype == tf.string or dtype.is_complex or not isinstance(value, list) or not value:
         return None
@@ -252,7 +252,7 @@ def _from_base64(value: dict[str, Any]) -> bytes:
 
 
 def write_outputs(outputs: OutputArrays, rows: bool) -> bytes:
-    """The body of an answer: in rows where the request came in rows, a single output without its name."""
+    """The body of an answer: in rows or columns as the request was; a single output has no name."""
     values = {name: _encodable(array, name) for name, array in outputs.items()}
     if not rows:
         return _dump({"outputs": values if len(values) > 1 else next(iter(values.values()))})
@@ -302,7 +302,7 @@ def _dump(value: Any) -> bytes:
 
 
 def _has_nan(value: Any) -> bool:
-    """Whether a number that JSON has not is in lists: only `_encodable` puts floats there, and only for that reason."""
+    """Whether lists hold NaN or infinity, which JSON lacks. Only `_encodable` puts floats in lists, and only then."""
     if isinstance(value, dict):
         return any(map(_has_nan, value.values()))
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC services, with the standard health and reflection services beside them."""
+"""TensorFlow Serving's gRPC services, and the standard health and reflection services."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,12 +32,12 @@ CODES = {Code(code.value[0]): code for code in grpc.StatusCode}
 
 
 class RpcServer:
-    """The gRPC side of a server; it listens from `start` on.
+    """The gRPC server; it listens after `start`.
 
     Args:
         core: the models.
         address: host:port.
-        credentials: of TLS; None for none.
+        credentials: those of TLS; None for no TLS.
     """
 
     def __init__(self, core: Core, address: str, credentials: grpc.ServerCredentials | None) -> None:
@@ -47,7 +47,7 @@ class RpcServer:
             options=[
                 ("grpc.max_receive_message_length", options.max_request_bytes),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),  # else two servers share a port without a word
+                ("grpc.so_reuseport", 0),  # else two servers share a port silently
             ],
             interceptors=[ReadInHandler()],
             maximum_concurrent_rpcs=options.max_waiting_requests,
@@ -73,16 +73,16 @@ class RpcServer:
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, seconds: float) -> None:
-        """Take no more requests; returns when those under way are answered, or after so many seconds."""
+        """Refuse new requests; returns once those that run are answered, or after so many seconds."""
         self._health.enter_graceful_shutdown()
         self._server.stop(seconds).wait()
 
 
 class ReadInHandler(grpc.ServerInterceptor):
-    """Messages are read by the thread that answers.
+    """Parses messages in the thread that answers them.
 
-    gRPC reads them before that, and where one cannot be read, a thread of the pool waits for it as long as the
-    connection lasts: eight such messages and nobody is answered any more (grpcio 1.85, `_server.py`).
+    gRPC parses them earlier. For one that cannot be parsed, a thread of the pool then waits as long as the connection
+    lasts, and eight such messages block the server (grpcio 1.85, `_server.py`).
     """
 
     def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -117,7 +117,7 @@ SERVICES: list[tuple[Any, str]] = [
 
 
 def answered(call: Callable[..., Message]) -> Callable[[Any, Any, grpc.ServicerContext], Message]:
-    """A method of a service that raises `ServingError`, as gRPC wants it."""
+    """A method of a service whose `ServingError`s become gRPC's status codes."""
 
     def method(self: Any, request: Any, context: grpc.ServicerContext) -> Message:
         try:

@@ -1,4 +1,4 @@
-"""The server: models, gRPC, REST, and an orderly end."""
+"""The server: its models, gRPC, REST, and how it stops."""
 
 import logging
 import signal
@@ -26,7 +26,7 @@ LONGEST_HEADERS = 64 << 10
 
 
 class Server:
-    """A server that listens from `start` to `stop`.
+    """A server, which listens from `start` to `stop`.
 
     Args:
         options: the flags of `resnet-keras serve`.
@@ -74,7 +74,7 @@ class Server:
             raise
 
     def start(self) -> None:
-        """Answer requests from now on."""
+        """Listen, and look for new versions."""
         assert self.core is not None
         if self._rpc:
             self._rpc.start()
@@ -88,7 +88,7 @@ class Server:
         self._rereading.start()
 
     def stop(self) -> None:
-        """Take no more requests, answer those under way, free the memory."""
+        """Refuse new requests, answer those that run, unload the models."""
         self._rereading.stop()
         if self._rest and self._rest_thread:
             self._rest.should_exit = True
@@ -103,7 +103,7 @@ class Server:
 
 
 class _Rereading:
-    """Looks at the model configuration again and again; one that is wrong changes nothing."""
+    """Reads the model configuration again whenever it changes; a wrong one changes nothing."""
 
     def __init__(self, server: Server, path: Path | None, seconds: int) -> None:
         self._server, self._path, self._seconds = server, path, seconds
@@ -128,7 +128,7 @@ class _Rereading:
                 if now != self._last and self._server.core:
                     self._last = now
                     self._server.core.manager.configure(read_models(self._path))
-                    log.info("%s has changed, and is followed", self._path)
+                    log.info("%s has changed and is in force", self._path)
             except (OSError, UsageError, ServingError) as error:
                 log.warning("%s cannot be followed: %s", self._path, error)
 
@@ -139,7 +139,7 @@ def _core(options: ServerOptions, config: Any, batching: Any, path: object) -> C
     except ServingError as error:
         hint = ""
         if "assign label" in error.message:
-            hint = "; --allow_version_labels_for_unavailable_models lets it pass"
+            hint = "; --allow_version_labels_for_unavailable_models allows it"
         raise UsageError(f"{path or options.model_base_path}: {error.message}{hint}") from error
 
 
@@ -173,10 +173,10 @@ def _credentials(path: str | None) -> grpc.ServerCredentials | None:
 
 
 def serve(options: ServerOptions) -> None:
-    """ServerOptions until SIGTERM or Ctrl-C; requests under way are answered first.
+    """Serve until SIGTERM or Ctrl-C; requests that run are answered first.
 
     Raises:
-        KeyboardInterrupt: after the end that Ctrl-C asked for.
+        KeyboardInterrupt: Ctrl-C has ended the server.
     """
     logging.basicConfig(
         level=logging.WARNING if options.quiet else logging.INFO,
@@ -191,7 +191,7 @@ def serve(options: ServerOptions) -> None:
 
     def end(number: int, _: FrameType | None) -> None:
         if received:
-            raise SystemExit(1)  # asked twice: at once
+            raise SystemExit(1)  # the second signal: end at once
         received.append(number)
         ended.set()
 
@@ -201,9 +201,9 @@ def serve(options: ServerOptions) -> None:
         try:
             if not ended.is_set():
                 server.start()
-                _say_where(options)
+                _log_addresses(options)
             ended.wait()
-            log.info("answering what is under way")
+            log.info("answering the requests that run, then stopping")
         finally:
             server.stop()
     finally:
@@ -213,7 +213,7 @@ def serve(options: ServerOptions) -> None:
         raise KeyboardInterrupt
 
 
-def _say_where(options: ServerOptions) -> None:
+def _log_addresses(options: ServerOptions) -> None:
     if options.rest_api_port:
         log.info("REST and the page at http://%s:%d", options.host, options.rest_api_port)
     if options.port:

@@ -1,4 +1,4 @@
-"""How a request can fail: TensorFlow's status codes, and what each is in HTTP (TensorFlow Serving's http_server.cc)."""
+"""The errors of requests: TensorFlow's status codes, and HTTP's for each (TensorFlow Serving's http_server.cc)."""
 
 import contextlib
 import logging
@@ -49,11 +49,11 @@ HTTP = {
     Code.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
 }
-"""A code that is not here is an internal error, 500."""
+"""Other codes are 500."""
 
 
 class ServingError(Exception):
-    """A request that gets no answer: a code and what is wrong, for the client."""
+    """The error of a request: a code and a message for the client."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
@@ -68,7 +68,7 @@ class ServingError(Exception):
 
 
 def invalid(message: str) -> ServingError:
-    """The commonest one: INVALID_ARGUMENT."""
+    """An error with the code INVALID_ARGUMENT."""
     return ServingError(Code.INVALID_ARGUMENT, message)
 
 

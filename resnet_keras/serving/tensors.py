@@ -1,6 +1,6 @@
-"""TensorProto to numpy and back, with every way a client can get it wrong in words.
+"""TensorProto to numpy and back, with a message for every mistake of a client.
 
-TensorFlow's own `make_ndarray` believes the shape, so that twenty bytes can ask for a terabyte.
+TensorFlow's `make_ndarray` does not check the shape: twenty bytes can make it allocate a terabyte.
 """
 
 import math
@@ -12,7 +12,7 @@ from tensorflow.core.framework import tensor_pb2
 from resnet_keras.serving.status import invalid
 
 LARGEST = 256 << 20
-"""Bytes that a tensor of a request may take."""
+"""The most bytes of a tensor of a request."""
 FIELDS: dict[tf.DType, str] = {
     tf.float32: "float_val",
     tf.float64: "double_val",
@@ -52,7 +52,7 @@ def _dtype(number: int, name: str) -> tf.DType:
     except TypeError:
         dtype = None
     if dtype not in FIELDS:
-        raise invalid(f"input {name}: tensors of type {dtype.name if dtype else number} are not taken")
+        raise invalid(f"input {name}: tensors of type {dtype.name if dtype else number} are not accepted")
     return dtype
 
 
@@ -69,12 +69,12 @@ def _from_values(values: object, dtype: tf.DType, kind: np.dtype, count: int, na
 
 
 def to_proto(array: np.ndarray, dtype: tf.DType) -> tensor_pb2.TensorProto:
-    """The tensor of an answer, in its type's own field, as TensorFlow Serving sends it."""
+    """The tensor of an output, in its type's own field, as TensorFlow Serving sends it."""
     proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     if dtype not in FIELDS:
-        raise invalid(f"an answer of type {dtype.name} cannot be sent")
+        raise invalid(f"an output of type {dtype.name} cannot be sent")
     flat = array.view("uint16") if FIELDS[dtype] == "half_val" else array
     getattr(proto, FIELDS[dtype]).extend(flat.ravel().tolist())
     return proto

@@ -487,8 +487,8 @@ def test_flags_in_tensorflow_servings_form() -> None:
         ("dtype: DT_FLOAT tensor_shape { dim { size: 2 } } tensor_content: '12345'", "5 bytes is no float32"),
         ("dtype: DT_STRING tensor_shape { dim { size: 1 } } tensor_content: 'a'", "is no object"),
         ("dtype: DT_UINT8 tensor_shape { dim { size: 1 } } int_val: 300", "out of the range of uint8"),
-        ("dtype: DT_RESOURCE", "tensors of type resource are not taken"),
-        ("tensor_shape { dim { size: 1 } }", "tensors of type 0 are not taken"),
+        ("dtype: DT_RESOURCE", "tensors of type resource are not accepted"),
+        ("tensor_shape { dim { size: 1 } }", "tensors of type 0 are not accepted"),
         ("dtype: DT_FLOAT " + "tensor_shape { " + "dim { size: 1 } " * 300 + "}", "cannot have the shape"),
     ],
 )
