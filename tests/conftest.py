@@ -35,6 +35,16 @@ def quick(data_dir: str) -> TrainConfig:
     return dataclasses.replace(recipe("digits"), data_dir=data_dir, epochs=2, batch_size=128)
 
 
+TINY = {"blocks": "1,1,1", "widths": "4,4,8", "stem_width": 4}
+"""Options that make a CIFAR net small: three blocks and 2,000 weights."""
+
+
+@pytest.fixture(scope="session")
+def tiny(quick: TrainConfig) -> TrainConfig:
+    """`quick` with a tiny net, where the net is not the point. Train it with `trainer.run`, without reporters."""
+    return dataclasses.replace(quick, model_options=TINY)
+
+
 @pytest.fixture(scope="session")
 def digits_run(quick: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder that a real training wrote."""
