@@ -182,8 +182,8 @@ class TrainConfig:
     data_dir: str | None = None
     """Folder of TensorFlow Datasets; its own default when left out."""
     data_service: str | None = None
-    """Address of a tf.data service dispatcher, such as grpc://host:5000, whose workers prepare the batches. They come in
-    the order in which they are ready, so the run does not repeat to the last bit."""
+    """Address of a tf.data service dispatcher, such as grpc://host:5000, whose workers prepare the batches. They come
+    in the order in which they are ready, so the run does not repeat to the last bit."""
     validation: float = 0.0
     """Fraction of the training images held out for validation, and measured in place of the test split: to choose
     between configs without the test split. 0 for none."""
