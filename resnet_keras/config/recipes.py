@@ -123,8 +123,8 @@ def cifar10_fast() -> TrainConfig:
     resizing, label smoothing, a running average of the weights, the mean of a test image's and its mirror image's
     scores; a max-pool behind the stem, so that wide convolutions see small maps.
     Expected: 88.0 % of CIFAR-10 (JPEG Q75) in one run. Cost: 15 to 16 minutes on two cores (docs/results/training.md).
-    Differs from cifar10-resnet20: everything but the data. Its accuracy is of two views of each test image: say so beside
-    single-view figures.
+    Differs from cifar10-resnet20: everything but the data. Its accuracy is of two views of each test image: say so
+    beside single-view figures.
     """
     return TrainConfig(
         name="cifar10-fast",
@@ -225,8 +225,8 @@ def imagenet_a1() -> TrainConfig:
 
     Command: resnet-keras train imagenet-a1 --data-dir DIR --precision mixed_bfloat16 --accumulation N, for a batch of
     2,048 images. Source: Wightman et al. 2021, Table 2, and timm's code for what the table leaves open (the gradient
-    clipped at 1, mixed labels above 0.2 have the target 1). Expected: 80.4 % top-1 is published there. Cost: not run by us;
-    the paper's took 110 hours on four V100.
+    clipped at 1, mixed labels above 0.2 have the target 1). Expected: 80.4 % top-1 is published there. Cost: not run by
+    us; the paper's took 110 hours on four V100.
     Differs: the rate falls with each step, not each epoch; training images are resized bilinearly, where timm draws
     bilinear or bicubic; the operations are torchvision's fourteen, without Invert and SolarizeAdd.
     """
