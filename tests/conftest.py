@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # TensorFlow leaves oneDNN off on processors without AVX-512, where int8 and grouped convolutions then have no kernels.
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from forked import Server
 
 import resnet_keras as rk
 from resnet_keras.config.recipes import recipe
@@ -51,6 +53,13 @@ def digits_run(quick: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("runs") / "digits"
     rk.train(dataclasses.replace(quick, run_dir=str(folder)), quiet=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Starts commands of `resnet-keras` in processes of their own."""
+    with Server(tmp_path_factory.mktemp("commands")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

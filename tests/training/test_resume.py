@@ -5,8 +5,6 @@ import dataclasses
 import json
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from forked import Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,32 +48,24 @@ def words_of(folder: Path, data_dir: str, *more: str) -> list[str]:
     return ["train", "digits", *flags, "--quiet", "--run-dir", str(folder), "--data-dir", data_dir, *more]
 
 
-def command(folder: Path, data_dir: str) -> list[str]:
-    words = words_of(folder, data_dir)
-    # A background job's children ignore Ctrl-C unless they say otherwise.
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"sys.argv = ['resnet-keras']; from resnet_keras.cli.main import main; sys.exit(main({words!r}))"
-    )
-    return [sys.executable, "-c", code]
+def run_to_its_end(commands: Server, folder: Path, data_dir: str) -> None:
+    code, said = commands.start(words_of(folder, data_dir)).finish()
+    assert code == 0, said
 
 
-def run_to_its_end(folder: Path, data_dir: str) -> None:
-    done = subprocess.run(command(folder, data_dir), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def stop_after(folder: Path, data_dir: str, step: int, number: int, delay: float = 0.0) -> tuple[int, str]:
+def stop_after(
+    commands: Server, folder: Path, data_dir: str, step: int, number: int, delay: float = 0.0
+) -> tuple[int, str]:
     """Start the run and send it a signal some time after the checkpoint of a step, or a later one, is there."""
-    process = subprocess.Popen(command(folder, data_dir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None:
+    command = commands.start(words_of(folder, data_dir))
+    while command.running:
         newest = checkpoints(folder)[:1]
         if newest and int(newest[0].stem.split("-")[1]) >= step:
             time.sleep(delay)
-            process.send_signal(number)
+            command.send(number)
             break
         time.sleep(0.01)
-    return process.wait(), process.communicate()[1]
+    return command.finish()
 
 
 def end_of(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray], list[dict[str, str]], dict[str, Any]]:
@@ -96,29 +87,29 @@ def assert_same_end(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
+def whole(commands: Server, tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
     """The run, never stopped."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run_to_its_end(folder, data_dir)
+    run_to_its_end(commands, folder, data_dir)
     return folder
 
 
-def test_killed_and_interrupted_it_ends_the_same(whole: Path, tmp_path: Path, data_dir: str) -> None:
+def test_killed_and_interrupted_it_ends_the_same(commands: Server, whole: Path, tmp_path: Path, data_dir: str) -> None:
     """Killed within the first epoch, asked to stop in the second, killed at the end of it, which is tested and written
     just then, and interrupted in the third."""
     folder = tmp_path / "run"
-    assert stop_after(folder, data_dir, 6, signal.SIGKILL, 0.05)[0] == -signal.SIGKILL
+    assert stop_after(commands, folder, data_dir, 6, signal.SIGKILL, 0.05)[0] == -signal.SIGKILL
     assert not (folder / "metrics.json").exists()
-    assert_says_how_to_resume(folder, *stop_after(folder, data_dir, 15, signal.SIGTERM))
+    assert_says_how_to_resume(folder, *stop_after(commands, folder, data_dir, 15, signal.SIGTERM))
     assert not (folder / "metrics.json").exists()
-    assert stop_after(folder, data_dir, 21, signal.SIGKILL, 0.2)[0] == -signal.SIGKILL
+    assert stop_after(commands, folder, data_dir, 21, signal.SIGKILL, 0.2)[0] == -signal.SIGKILL
     # The newest checkpoint is damaged besides: the one before it counts.
     newest = checkpoints(folder)[0]
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    assert_says_how_to_resume(folder, *stop_after(folder, data_dir, 30, signal.SIGINT))
+    assert_says_how_to_resume(folder, *stop_after(commands, folder, data_dir, 30, signal.SIGINT))
     assert json.loads((folder / "metrics.json").read_text())["interrupted"]
     assert rk.evaluate(folder, data_dir=data_dir).examples == 360
-    run_to_its_end(folder, data_dir)
+    run_to_its_end(commands, folder, data_dir)
     assert_same_end(whole, folder)
 
 
@@ -129,20 +120,20 @@ def assert_says_how_to_resume(folder: Path, code: int, said: str) -> None:
 
 
 @pytest.mark.slow
-def test_twenty_kills(whole: Path, tmp_path: Path, data_dir: str) -> None:
+def test_twenty_kills(commands: Server, whole: Path, tmp_path: Path, data_dir: str) -> None:
     folder, drawn, kills = tmp_path / "run", random.Random(0), 0
     while kills < 20:
         # Some before the first checkpoint, some far on; the last steps are left for the end.
         there = checkpoints(folder)[:1]
         step = int(there[0].stem.split("-")[1]) if there else 0
         ahead = drawn.choice([0, 0, 3]) if step < 38 else 0
-        code, _ = stop_after(folder, data_dir, min(step + ahead, 41), signal.SIGKILL, drawn.uniform(0, 0.4))
+        code, _ = stop_after(commands, folder, data_dir, min(step + ahead, 41), signal.SIGKILL, drawn.uniform(0, 0.4))
         if code == -signal.SIGKILL:
             kills += 1
         else:  # it came to its end before: begin a new one
             assert_same_end(whole, folder)
             folder = tmp_path / f"run-{kills}"
-    run_to_its_end(folder, data_dir)
+    run_to_its_end(commands, folder, data_dir)
     assert_same_end(whole, folder)
 
 

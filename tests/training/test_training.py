@@ -363,8 +363,7 @@ def test_fine_tuning_leaves_what_is_frozen_and_makes_a_new_head(tiny: TrainConfi
 def test_what_is_dropped_follows_the_seed(tiny: TrainConfig, tmp_path: Path) -> None:
     losses = []
     for name in ("one", "two"):
-        options = {**DROPS, "widths": "8,8,16", "norm": "group"}
-        config = dataclasses.replace(tiny, model_options=options, run_dir=str(tmp_path / name))
+        config = dataclasses.replace(tiny, model_options=DROPS, run_dir=str(tmp_path / name))
         losses.append(run(config).metrics["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert losses[0] < 2.3
