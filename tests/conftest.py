@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # TensorFlow leaves oneDNN off on processors without AVX-512, where int8 and grouped convolutions then have no kernels.
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from forked import Server
 
 import resnet_keras as rk
 from resnet_keras.config.recipes import recipe
@@ -35,12 +37,29 @@ def quick(data_dir: str) -> TrainConfig:
     return dataclasses.replace(recipe("digits"), data_dir=data_dir, epochs=2, batch_size=128)
 
 
+TINY = {"blocks": "1,1,1", "widths": "4,4,8", "stem_width": 4}
+"""Options that make a CIFAR net small: three blocks and 2,000 weights."""
+
+
+@pytest.fixture(scope="session")
+def tiny(quick: TrainConfig) -> TrainConfig:
+    """`quick` with a tiny net, where the net is not the point. Train it with `trainer.run`, without reporters."""
+    return dataclasses.replace(quick, model_options=TINY)
+
+
 @pytest.fixture(scope="session")
 def digits_run(quick: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder that a real training wrote."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     rk.train(dataclasses.replace(quick, run_dir=str(folder)), quiet=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Starts commands of `resnet-keras` in processes of their own."""
+    with Server(tmp_path_factory.mktemp("commands")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The recipes: a function each, whose docstring says source, command, cost, what to expect and how it differs."""
+"""The recipes: one function each. Its docstring has command, source, expected accuracy, cost and differences."""
 
 import dataclasses
 import inspect
@@ -11,7 +11,7 @@ from resnet_keras.errors import unknown
 def digits() -> TrainConfig:
     """ResNet-20 on the embedded handwritten digits (8x8, scikit-learn): the first thing to run.
 
-    Command: resnet-keras train digits. Source: ours. Expected: 98 to 99 % of the 360 test images (README says what a
+    Command: resnet-keras train digits. Source: ours. Expected: 98 to 99 % of the 360 test images (README has what a
     run gave). Cost: half a minute on two CPU cores.
     """
     return TrainConfig(
@@ -55,8 +55,8 @@ def cifar10_resnet20_short() -> TrainConfig:
 
     Command: resnet-keras train cifar10-resnet20-short. Source: the net is He et al. 2015's; one cycle is Smith 2018's.
     Expected: 84.3 % of CIFAR-10 (JPEG Q75) in one run. Cost: 15 to 18 minutes on two cores (docs/results/training.md).
-    Differs from cifar10-resnet20: a tenth of the rate at half of ten epochs leaves the net little time at a rate at
-    which it learns. So: up to 0.2 for a quarter of the run, then down along a line; decay 5e-4.
+    Differs from cifar10-resnet20: a tenth of the rate at half of ten epochs leaves the net few steps at a useful
+    rate. So: up to 0.2 for a quarter of the run, then linearly down; decay 5e-4.
     """
     return dataclasses.replace(
         cifar10_resnet20(),
@@ -100,7 +100,7 @@ def cifar10_wrn() -> TrainConfig:
     """Wide ResNet 28-10 on CIFAR-10: 200 epochs, rate 0.1, a fifth of it from epochs 60, 120 and 160 on.
 
     Command: resnet-keras train cifar10-wrn. Source: Zagoruyko & Komodakis 2016, section 3, and the authors' code.
-    Expected: 4.00 % error is published there. Cost: not run by us; it wants a GPU.
+    Expected: 4.00 % error is published there. Cost: not run by us; it needs a GPU.
     Differs: padded by the mean colour instead of the image's mirror image; no decay of norms and biases.
     """
     return TrainConfig(
@@ -117,14 +117,14 @@ def cifar10_wrn() -> TrainConfig:
 
 
 def cifar10_fast() -> TrainConfig:
-    """Eight wide layers on CIFAR-10 in 17 epochs: one cycle, growing images, averaged weights, both sides tested.
+    """Eight wide layers on CIFAR-10 in 17 epochs: one cycle, growing images, averaged weights, flip evaluation.
 
     Command: resnet-keras train cifar10-fast. Source: ours, of known parts: one cycle (Smith 2018), progressive
     resizing, label smoothing, a running average of the weights, the mean of a test image's and its mirror image's
     scores; a max-pool behind the stem, so that wide convolutions see small maps.
     Expected: 88.0 % of CIFAR-10 (JPEG Q75) in one run. Cost: 15 to 16 minutes on two cores (docs/results/training.md).
-    Differs from cifar10-resnet20: everything but the data. The scores of test images are means of two, so they stand
-    beside single-view figures only with that said.
+    Differs from cifar10-resnet20: everything but the data. Its accuracy is of two views of each test image: say so
+    beside single-view figures.
     """
     return TrainConfig(
         name="cifar10-fast",
@@ -192,7 +192,7 @@ def imagenet_resnet50() -> TrainConfig:
 
 
 def _strikes_back(name: str, epochs: int, rate: float, decay: float, mixup: float, magnitude: float) -> TrainConfig:
-    """What A1, A2 and A3 have in common (Wightman et al. 2021, Table 2)."""
+    """The common settings of A1, A2 and A3 (Wightman et al. 2021, Table 2)."""
     return TrainConfig(
         name=name,
         model="resnet50",
@@ -225,8 +225,8 @@ def imagenet_a1() -> TrainConfig:
 
     Command: resnet-keras train imagenet-a1 --data-dir DIR --precision mixed_bfloat16 --accumulation N, for a batch of
     2,048 images. Source: Wightman et al. 2021, Table 2, and timm's code for what the table leaves open (the gradient
-    clipped at 1, mixed labels of more than 0.2 a yes). Expected: 80.4 % top-1 is published there. Cost: not run by us;
-    the paper's took 110 hours on four V100.
+    clipped at 1, mixed labels above 0.2 have the target 1). Expected: 80.4 % top-1 is published there. Cost: not run by
+    us; the paper's took 110 hours on four V100.
     Differs: the rate falls with each step, not each epoch; training images are resized bilinearly, where timm draws
     bilinear or bicubic; the operations are torchvision's fourteen, without Invert and SolarizeAdd.
     """
@@ -315,8 +315,8 @@ def finetune() -> TrainConfig:
     """ResNet-18 on a folder of your own images, from --weights where you have some.
 
     Command: resnet-keras train finetune --data FOLDER --weights RUN. Source: ours. Expected: that depends on the
-    images; docs/results has an example. Cost: the same. --freeze stage3 --unfreeze stage3 0.3 learns the head first,
-    --layer-decay 0.8 the first layers more slowly, --class-weights balanced helps where classes are of unlike sizes.
+    images; docs/results has an example. Cost: the same. --freeze stage3 --unfreeze stage3 0.3 trains the head first,
+    --layer-decay 0.8 the first layers at a lower rate, --class-weights balanced helps with classes of unequal size.
     """
     return TrainConfig(
         name="finetune",
@@ -349,7 +349,7 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "imagenet-rs50": imagenet_rs50,
     "finetune": finetune,
 }
-"""Name to the function that makes the config; its docstring says source, command and how it differs."""
+"""Name to the function that makes the config."""
 
 
 def recipe(name: str) -> TrainConfig:
@@ -360,5 +360,5 @@ def recipe(name: str) -> TrainConfig:
 
 
 def recipe_summary(name: str) -> str:
-    """The first line of a recipe's description."""
+    """The first line of a recipe's docstring."""
     return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]

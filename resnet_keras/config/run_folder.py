@@ -1,4 +1,4 @@
-"""Run folders: what is in them, opening one, and keeping it for one process. Standard library only."""
+"""Run folders: their files, and the lock that keeps one for one process. Standard library only."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ LOCK = ".lock"
 
 
 def new_folder_name(name: str) -> Path:
-    """A folder in `runs/` that is not there yet."""
+    """A folder in `runs/` that does not exist yet."""
     wanted = folder = Path(f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     number = 2
     while folder.exists():  # two runs in one second
@@ -26,9 +26,9 @@ def new_folder_name(name: str) -> Path:
 
 
 def check_run_folder(folder: Path, config: TrainConfig) -> bool:
-    """Whether a folder holds a run of this config, finished or not, to go on with; False where nothing is there.
+    """Whether a folder has a run of this config, finished or not; False if it is empty or does not exist.
 
-    Raises `UsageError` where it holds anything else, or a run of another config.
+    Raises `UsageError` if it has anything else, or a run of another config.
     """
     with writing_to(folder):
         there = [child for child in folder.iterdir() if not child.name.startswith(".")] if folder.exists() else []
@@ -45,7 +45,7 @@ def check_run_folder(folder: Path, config: TrainConfig) -> bool:
 
 @contextlib.contextmanager
 def run_folder(folder: Path) -> Iterator[None]:
-    """Make a run folder and keep it for this process. Raises `UsageError` where that cannot be."""
+    """Make a run folder and lock it for this process. Raises `UsageError` if that is not possible."""
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
@@ -64,6 +64,6 @@ def run_folder(folder: Path) -> Iterator[None]:
 
 
 def run_config(folder: str | Path) -> TrainConfig | None:
-    """The config of a run folder; None for anything else."""
+    """The config of a run folder; None for any other folder."""
     path = Path(folder) / CONFIG
     return config_from_json(path.read_text("utf-8"), str(path)) if path.is_file() else None

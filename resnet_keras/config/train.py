@@ -1,7 +1,7 @@
 """How a network is trained: `TrainConfig`. Standard library only.
 
 A config is frozen: change it with `dataclasses.replace`. Times within a run (warm-up, milestones) are fractions of it,
-so that another number of epochs stretches or shortens the whole schedule.
+so that the schedule follows the number of epochs.
 """
 
 import dataclasses
@@ -19,46 +19,46 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training image, in this order; each image draws its own."""
+    """Augmentation of training images, in this order, drawn anew for each image."""
 
     crop: Literal["none", "pad", "resized", "scale"] = "none"
-    """none: the evaluation crop; pad: pad and crop back (small images); resized: a random part, resized (large);
-    scale: resize the shorter side at random and cut out (He et al. 2015)."""
+    """none: the evaluation crop; pad: pad and crop back (small images); resized: a random crop, resized (large images);
+    scale: resize the shorter side at random, then crop (He et al. 2015)."""
     pad: int = 4
     """Pixels of mean colour on each side, for crop=pad."""
     min_area: float = 0.08
-    """Least share of the image's area that crop=resized keeps."""
+    """Least fraction of the image's area that crop=resized keeps."""
     scale_range: tuple[float, ...] = (256 / 224, 480 / 224)
-    """For crop=scale: the shorter side, in sides of the network's input, least and most."""
+    """For crop=scale: least and greatest shorter side, as a multiple of the network's input size."""
     flip: bool = False
-    """Mirror every other image, left to right."""
+    """Flip each image left to right with probability 1/2."""
     policy: Literal["none", "randaugment", "trivialaugment"] = "none"
-    """randaugment: some operations of one strength (Cubuk et al. 2019); trivialaugment: one operation of any strength
-    (Mueller & Hutter 2021)."""
+    """randaugment: several operations of one magnitude (Cubuk et al. 2019); trivialaugment: one operation of a random
+    magnitude (Mueller & Hutter 2021)."""
     operations: int = 2
-    """For randaugment: operations an image."""
+    """For randaugment: operations per image."""
     magnitude: float = 9.0
-    """For randaugment: the strength, 0 to 10."""
+    """For randaugment: magnitude of the operations, 0 to 10."""
     magnitude_std: float = 0.0
-    """For randaugment: deviation of the strength from one operation to the next."""
+    """For randaugment: standard deviation of the magnitude between operations."""
     operation_probability: float = 1.0
-    """For randaugment: chance that a drawn operation is applied."""
+    """For randaugment: probability that a drawn operation is applied."""
     jitter: float = 0.0
     """Brightness, contrast and saturation are each scaled by 1 - jitter to 1 + jitter."""
     lighting: float = 0.0
     """Deviation of a step along the principal components of ImageNet's colours (Krizhevsky et al. 2012: 0.1)."""
     erasing: float = 0.0
-    """Chance that a rectangle becomes noise (Zhong et al. 2017)."""
+    """Probability of random erasing with noise (Zhong et al. 2017)."""
     mixup: float = 0.0
-    """Alpha of MixUp's beta distribution, which blends images in pairs (Zhang et al. 2017); 0 for none."""
+    """Alpha of the beta distribution of MixUp, which blends pairs of images (Zhang et al. 2017); 0 for none."""
     cutmix: float = 0.0
-    """Alpha of CutMix's, which pastes a part of one into the other (Yun et al. 2019); 0 for none. With both, each batch
-    takes one of them by the toss of a coin."""
+    """Alpha of the beta distribution of CutMix, which pastes a box of one image into another (Yun et al. 2019); 0 for
+    none. With MixUp too, each batch has one of the two at random."""
     mix_probability: float = 1.0
-    """Chance that a batch is mixed at all."""
+    """Probability that a batch is mixed."""
     repeats: int = 1
-    """Times that an image is in a batch, each time changed anew (Hoffer et al. 2019; Berman et al. 2019). An epoch has
-    as many steps as without, so it sees that much fewer images."""
+    """Times that a batch has each image, augmented anew each time (Hoffer et al. 2019; Berman et al. 2019). An epoch
+    has as many steps as without, so it has fewer different images."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -78,34 +78,34 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether an image takes something of another one, labels too."""
+        """Whether images and labels are mixed in pairs."""
         return bool(self.mixup or self.cutmix) and self.mix_probability > 0
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """SGD with momentum or LAMB, with weight decay as the papers mean it."""
+    """SGD with momentum, or LAMB, with weight decay as in the papers."""
 
     learning_rate: float = 0.1
-    """The peak; the schedule scales it."""
+    """Peak learning rate; the schedule scales it."""
     momentum: float = 0.9
-    """SGD's momentum, LAMB's first beta."""
+    """Momentum of sgd, first beta of lamb."""
     nesterov: bool = True
-    """For sgd."""
+    """For sgd: Nesterov momentum."""
     weight_decay: float = 1e-4
-    """Times the weight, added to the gradient before momentum (lamb: to the step before it is scaled); kernels only,
+    """Weight decay, added to the gradient before momentum (lamb: to the update before it is scaled). Kernels only,
     never biases, gammas and betas."""
     algorithm: Literal["sgd", "lamb"] = "sgd"
-    """lamb: Adam whose step is as long as a layer's weights (You et al. 2019), for large batches."""
+    """lamb: Adam with updates scaled to the norm of each layer's weights (You et al. 2019), for large batches."""
     beta2: float = 0.999
-    """For lamb: the second beta."""
+    """For lamb: second beta."""
     no_decay: tuple[str, ...] = ()
-    """Layers whose kernels do not decay either: names or shell patterns, such as logits or stage1_*."""
+    """Layers without weight decay: names or shell patterns, such as logits or stage1_*."""
     layer_decay: float = 1.0
-    """The head learns at the full rate, each block before it at this share of the rate of the block that follows; 0.9
-    or so for fine-tuning, 1 for one rate."""
+    """Layer-wise decay of the learning rate: the head has the full rate, each block before it this fraction of the rate
+    of the next one. About 0.9 for fine-tuning; 1 for one rate."""
     clip_norm: float = 0.0
-    """Longest gradient of all weights together; a longer one is scaled down. 0 for any."""
+    """Greatest global norm of the gradient; a greater one is scaled down. 0 for no clipping."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -121,25 +121,25 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate along a run, as a factor of the peak."""
+    """The learning rate schedule, as a factor of the peak."""
 
     decay: Literal["constant", "step", "linear", "poly", "cosine"] = "cosine"
-    """After the warm-up: stay, fall at the milestones, or go down along a line, a power of it or half a cosine. One
-    cycle is a long warm-up before linear or cosine."""
+    """After the warm-up: constant, divided at the milestones, linear, polynomial or half a cosine. One cycle is a long
+    warm-up before linear or cosine."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """For decay=step: fractions of the run."""
     factor: float = 0.1
-    """For decay=step: what each milestone multiplies the rate by."""
+    """For decay=step: factor of the rate at each milestone."""
     power: float = 2.0
-    """For decay=poly: of the share of the run that is left."""
+    """For decay=poly: exponent of the remaining fraction of the run."""
     warmup: float = 0.0
-    """Fraction of the run in which the rate climbs to the peak."""
+    """Fraction of the run in which the rate rises to the peak."""
     warmup_from: float = 0.0
-    """Share of the peak at which the warm-up starts."""
+    """Fraction of the peak at which the warm-up starts."""
     warmup_shape: Literal["linear", "constant"] = "linear"
-    """constant: stay at warmup_from and jump at the warm-up's end."""
+    """linear: rise to the peak; constant: stay at warmup_from until the warm-up ends."""
     floor: float = 0.0
-    """Share of the peak at which linear, poly and cosine end."""
+    """Fraction of the peak at which linear, poly and cosine end."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -156,94 +156,95 @@ class Schedule:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole training run: the network, the data, the optimisation, the machine."""
+    """A training run: network, data, optimization and devices."""
 
     name: str = "run"
-    """What the run folder and the model's card call this run."""
+    """Name of the run in the run folder and on the model card."""
     model: str = "cifar_resnet20"
-    """A name that `resnet-keras models` lists."""
+    """Name of a model; `resnet-keras models` lists them."""
     model_options: dict[str, int | float | bool | str] = field(default_factory=dict)
-    """Fields of ResNetSpec to change, as pairs: shortcut B se_ratio 0.0625."""
+    """Fields of the model's spec to change, as pairs: shortcut B se_ratio 0.0625."""
     zero_init_gamma: bool = True
-    """Every residual block starts as the identity (plain nets: no effect)."""
+    """Start every residual block as the identity (no effect on plain networks)."""
     weights: str | None = None
-    """What to start from: a run folder, a file of weights (.keras, .safetensors, .npz, .pth, .h5), imagenet for the
-    published ones, a name on the Hugging Face Hub, or cifar10-jpeg, which comes with the package. Their normalisation
-    is taken over, a head of other classes is not. A .weights.h5 file must be of the very same network."""
+    """Weights to start from: a run folder, a file (.keras, .safetensors, .npz, .pth, .h5), imagenet for the published
+    ones, a name on the Hugging Face Hub, or cifar10-jpeg, which comes with the package. Their normalisation is kept; a
+    head of other classes is not. A .weights.h5 file must be of the same network."""
     freeze: str | None = None
-    """The last part that does not learn, such as stem, stage3 or stage3_block2; its norms stay as they are too."""
+    """Last part to freeze, with its norms: such as stem, stage3 or stage3_block2."""
     unfreeze: dict[str, float] = field(default_factory=dict)
-    """When frozen parts start to learn, with all behind them, as pairs of part and fraction of the run: stage3 0.3
-    stage2 0.6. Their norms stay as they are."""
+    """When to unfreeze parts, with all layers after them, as pairs of part and fraction of the run: stage3 0.3 stage2
+    0.6. Their norms stay frozen."""
     freeze_norms: bool = False
-    """Every norm stays as it is: statistics, gamma and beta."""
+    """Freeze every norm: batch_stats, gamma and beta."""
     data: str = "digits"
     """digits (embedded), a TensorFlow Datasets name such as cifar10, or a folder of class/file or split/class/file."""
     data_dir: str | None = None
-    """Where TensorFlow Datasets keeps its data; its own default when left out."""
+    """Folder of TensorFlow Datasets; its own default when left out."""
     data_service: str | None = None
     """Address of a tf.data service dispatcher, such as grpc://host:5000, whose workers prepare the batches. They come
-    in the order in which they are ready: such a run does not repeat to the last bit."""
+    in the order in which they are ready, so the run does not repeat to the last bit."""
     validation: float = 0.0
-    """Share of the training images that are held out and tested on instead of the test split: to choose between
-    configs without a look at it. 0 for none."""
+    """Fraction of the training images held out for validation, and measured in place of the test split: to choose
+    between configs without the test split. 0 for none."""
     image_size: int | None = None
-    """Side of the network's input; the data's own where all its images have one size."""
+    """Size of the network's input in pixels; that of the images when left out and all have one size."""
     train_sizes: tuple[int, ...] = ()
-    """Sides of the training images, one after the other, each for an equal share of the epochs: 128 160 192 for
-    progressive resizing, 160 alone to train below image_size. Testing is at image_size."""
+    """Sizes of the training images in pixels, each for an equal part of the epochs: 128 160 192 for progressive
+    resizing, 160 alone to train below image_size. Evaluation is at image_size."""
     eval_crop: float = 1.0
-    """Share of the shorter side that evaluation's centre crop keeps."""
+    """Fraction of the shorter side that the centre crop of evaluation keeps."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """How evaluation resizes."""
+    """Interpolation of evaluation's resizing."""
     test_every: int = 1
-    """Epochs from one test to the next; the last epoch is tested whatever it is."""
+    """Epochs from one evaluation to the next; the last epoch is always evaluated."""
     test_flip: bool = False
-    """Evaluation takes the mean of an image's scores and its mirror image's; predict and export do not."""
+    """Evaluate on the mean scores of an image and its mirror image; predict and export do not."""
     augmentation: Augmentation = Augmentation()
     loss: Literal["softmax", "sigmoid"] = "softmax"
-    """Cross-entropy of one choice among the classes, or of a yes or no for each class (Wightman et al. 2021)."""
+    """Softmax cross-entropy, or binary cross-entropy of each class (Wightman et al. 2021)."""
     label_smoothing: float = 0.0
+    """Label smoothing: this much of each label is spread over all classes."""
     target_threshold: float = 0.0
-    """For loss=sigmoid: each class with more than this share of a mixed label is a yes, smoothed as any other; 0 leaves
-    shares as they are."""
+    """For loss=sigmoid: a class with more than this part of a mixed label has the target 1, smoothed as any other; 0
+    keeps mixed labels."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: a class counts as its images are rare, so that all classes count the same."""
+    """balanced: weight the loss by the inverse frequency of the class."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     epochs: int = 10
     batch_size: int = 128
-    """Images a step, over all devices together."""
+    """Global batch size: images per step over all devices."""
     accumulation: int = 1
-    """Parts that a device computes its share of a batch in, one after the other, to save memory. Batch norm sees the
-    parts; rate, schedule and averages follow steps."""
+    """Gradient accumulation: parts of a batch that a device computes one after the other, to save memory. Batch norm
+    sees one part at a time; learning rate, schedule and averages follow steps."""
     rematerialize: bool = False
-    """Compute each block again in the backward pass instead of keeping what is inside it: less memory, more time."""
+    """Recompute each block in the backward pass instead of keeping its activations: less memory, more time."""
     ema: float = 0.0
-    """Decay of a running average of weights and batch norm statistics, which is what is tested and saved; 0 for none.
-    Early on it is (1 + steps) / (10 + steps), where that is less."""
+    """Decay of the running average of weights and batch_stats, which is evaluated and saved; 0 for none. At the start
+    it is (1 + steps) / (10 + steps), where that is less."""
     precise_bn: int = 0
-    """Training images over which the statistics of batch norm are computed anew at the end; 0 for none."""
+    """Training images over which batch_stats are recomputed at the end; 0 for none."""
     seed: int = 0
-    """Of the weights, the order and the augmentation: the same seed gives the same run."""
+    """Random seed of weights, order and augmentation: the same seed gives the same run."""
     run_dir: str | None = None
-    """The run folder: a new one, or that of a run that was stopped, which goes on; runs/NAME-DATE-TIME when left out,
-    always new."""
+    """Run folder: a new one, or that of a stopped run, which resumes; a new runs/NAME-DATE-TIME when left out."""
     checkpoint_steps: int = 1000
-    """Steps from one checkpoint to the next; the end of an epoch has one too."""
+    """Steps between checkpoints; each epoch ends with one too."""
     keep_checkpoints: int = 2
-    """Checkpoints to keep, beside the best model."""
+    """Checkpoints to keep, besides the best model."""
     on_nan: Literal["stop", "rollback"] = "stop"
-    """When the loss is no number: stop, or go on from the last checkpoint at half the learning rate."""
+    """When the loss is NaN or infinite: stop, or resume from the last checkpoint at half the learning rate."""
     profile: str | None = None
-    """Steps to profile for TensorBoard, first and last, such as 10:20."""
+    """First and last step to profile for TensorBoard, such as 10:20."""
     strategy: Literal["auto", "none", "mirrored", "multiworker", "tpu"] = "auto"
-    """auto: multiworker where TF_CONFIG names several, mirrored where there are several GPUs, else one device."""
+    """auto: multiworker if TF_CONFIG names several workers, mirrored if there are several GPUs, else one device."""
     xla: Literal["auto", "on", "off"] = "auto"
-    """auto: on for GPUs and TPUs, off on CPU, where it halves the speed."""
+    """Compile the step with XLA. auto: on for GPUs and TPUs, off on CPU, where it halves the speed."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Keras dtype policy of the network."""
     steps_per_execution: int = 1
-    """Steps that run without a look from Python: fewer pauses for fast devices."""
+    """Steps per call from Python: fewer pauses on fast devices."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -294,7 +295,7 @@ OPERATIONAL = {
     "profile",
     "steps_per_execution",
 }
-"""Fields that may change when a run goes on: they do not change what it computes."""
+"""Fields that may change when a run resumes: they do not change its results."""
 
 
 def flat(config: Any) -> dict[str, Any]:
@@ -306,7 +307,7 @@ def flat(config: Any) -> dict[str, Any]:
 
 
 def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two configs describe different results, with both values."""
+    """The fields that differ between two configs and change the results, with both values."""
     one, two = flat(config), flat(other)
     return {name: (one[name], two[name]) for name in one if name not in OPERATIONAL and one[name] != two[name]}
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one file each, written whole or not at all; the newest sound one counts."""
+"""Checkpoints: one file each, written whole or not at all; a run resumes from the newest sound one."""
 
 import json
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ NOTES = "notes"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read from a file."""
+    """The content of a file."""
 
     path: Path
     arrays: Mapping[str, np.ndarray]
     notes: dict[str, Any]
-    """What is no array: the rows of the table, seconds, and so on."""
+    """All that is not an array: `rows`, `totals`, `epoch_seconds`."""
 
 
 def save_checkpoint(
@@ -45,7 +45,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """The newest sound checkpoint of a run folder, and what is wrong with each that is newer."""
+    """The newest sound checkpoint of a run folder, and what is wrong with each newer one."""
     damaged = {}
     for path in checkpoints(folder):
         try:
@@ -56,7 +56,7 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read all of a checkpoint. Its zip archive has a checksum of each array, which reading compares."""
+    """Read a checkpoint. Its zip archive has a checksum of each array, which reading compares."""
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     return Checkpoint(path, arrays, json.loads(arrays.pop(NOTES).tobytes()))

@@ -37,7 +37,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def workers_of(tf_config: str) -> list[tuple[str, int]]:
-    """The workers that a TF_CONFIG names, the chief first, as (type, index). Raises `UsageError` for a wrong one."""
+    """The workers of a TF_CONFIG, the chief first, as (type, index). Raises `UsageError` for a wrong one."""
     if not tf_config:
         return []
     try:
@@ -90,7 +90,7 @@ def _tpu() -> tf.distribute.Strategy:
 
 
 def host_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """Which of the run's hosts this process is, and how many there are. Host 0 is the one that writes files."""
+    """The index of this host and the number of hosts. Host 0 writes the files."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 0, 1
     resolver = strategy.cluster_resolver
@@ -99,7 +99,7 @@ def host_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 
 def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy) -> bool:
-    """Whether XLA compiles the pure parts of the step. Raises `UsageError` where that cannot be.
+    """Whether XLA compiles the pure functions of the step. Raises `UsageError` if it cannot.
 
     TPUs compile the whole step by themselves.
     """
@@ -112,7 +112,7 @@ def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy) -> bool:
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
-    """The devices in words, such as "1 CPU" or "MirroredStrategy on 2 GPUs"."""
+    """The devices as text, such as "1 CPU" or "MirroredStrategy on 2 GPUs"."""
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     count, hosts = strategy.num_replicas_in_sync, host_of(strategy)[1]
     if isinstance(strategy, tf.distribute.TPUStrategy):

@@ -1,4 +1,4 @@
-"""The batches of a run as each device takes them: every host makes its own share, nothing is sent between hosts."""
+"""The batches of a run, for each device: every host makes its own part, nothing is sent between hosts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,11 +16,11 @@ GROWING = tf.data.experimental.service.ShardingPolicy.DYNAMIC
 
 
 def check_batch(config: TrainConfig, strategy: tf.distribute.Strategy) -> None:
-    """Raise `UsageError` where a batch cannot be shared out evenly."""
-    shares = strategy.num_replicas_in_sync * config.accumulation
-    if config.batch_size % shares:
-        parts = f", in {config.accumulation} parts each" if config.accumulation > 1 else ""
-        raise UsageError(f"batch_size {config.batch_size} cannot be divided over {describe(strategy)}{parts}")
+    """Raise `UsageError` if a batch cannot be divided evenly."""
+    parts = strategy.num_replicas_in_sync * config.accumulation
+    if config.batch_size % parts:
+        each = f", in {config.accumulation} parts each" if config.accumulation > 1 else ""
+        raise UsageError(f"batch_size {config.batch_size} cannot be divided over {describe(strategy)}{each}")
 
 
 def steps_of(
@@ -31,7 +31,7 @@ def steps_of(
     first_step: int,
     last_step: int,
 ) -> Iterator[Any]:
-    """The batches of steps `first_step` up to, and without, `last_step`, for `strategy.run`."""
+    """The batches of steps `first_step` to `last_step` (exclusive), for `strategy.run`."""
 
     def host_batches(shard: tuple[int, int]) -> tf.data.Dataset:
         dataset = training_batches(
@@ -70,7 +70,7 @@ def steps_of(
 
 
 def balanced_weights(source: Source) -> list[float]:
-    """How much each class counts so that all count the same: 1 on average over the training images."""
+    """The weight of each class, by inverse frequency: 1 on average over the training images."""
     if not isinstance(source.train, ArraySplit | FileSplit):
         raise UsageError(
             f"class_weights balanced must count the classes first, and {source.name} is streamed; use none"

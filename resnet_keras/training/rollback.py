@@ -41,7 +41,7 @@ class BadLoss:
         """Check the losses so far.
 
         Raises:
-            RollBack: a loss is not a number, and the config says to roll back.
+            RollBack: a loss is not a number, with `on_nan="rollback"`.
             UsageError: a loss is not a number otherwise, or the learning rate was halved too often.
         """
         bad = self.bad_step

@@ -37,7 +37,7 @@ class TrainingState:
         strategy: tf.distribute.Strategy,
     ) -> None:
         self.network, self.strategy = network, strategy
-        # A model's own order of all variables says nothing of what is frozen, so a checkpoint outlives unfreezing.
+        # The model's order of all variables does not depend on what is frozen, so a checkpoint outlives unfreezing.
         self._roles = roles_of(network)
         self.variables = [v for v in network.variables if not self._roles.is_seed(v)]
         self.seeds = self._roles.seeds

@@ -117,7 +117,7 @@ class Step:
         seed: tf.Tensor,
         loss_scale: tf.Tensor,
     ) -> Pass:
-        """Forward and backward pass over one replica's part of a batch, divided as `accumulation` says.
+        """Forward and backward pass over one replica's part of a batch, in `accumulation` parts.
 
         Pure: it reads and writes no variable of the network, whose values are `variables`.
         """

@@ -48,7 +48,7 @@ class TrainResult:
 
 
 def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
-    """Train a network as a config says, and write its run folder.
+    """Train the network of a config, and write its run folder.
 
     The folder has `config.json`, `metrics.csv` (a row an epoch), `metrics.json`, `model.keras`, `checkpoints/`,
     `tensorboard/` and `report.html`. Model and table are written after each epoch. A run that was stopped, by whatever,

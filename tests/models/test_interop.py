@@ -308,3 +308,24 @@ def test_five_steps_are_torchs() -> None:
         apart, way = np.abs(ours.numpy() - expected.numpy()), np.abs(expected.numpy() - start)
         assert apart.max() < 1e-4, ours.path
         assert apart.max() < 0.1 * way.max(), ours.path
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.02])
+def test_lamb_is_timms(decay: float) -> None:
+    """Twenty steps from the same weights; timm clips by itself unless it is told not to."""
+    from resnet_keras.config.train import Optimizer
+    from resnet_keras.training.optimizers import make_optimizer
+
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(5, 4)).astype("float32")
+    theirs = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    options = {"betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": decay, "max_grad_norm": None}
+    lamb = timm().optim.Lamb([theirs], lr=0.05, **options)
+    optimizer = make_optimizer(Optimizer(algorithm="lamb"))
+    ours, state = tf.constant(start), tuple(tf.zeros_like(start) for _ in optimizer.state_names)
+    for step in range(20):
+        gradient = rng.normal(size=start.shape).astype("float32")
+        theirs.grad = torch.from_numpy(gradient)
+        lamb.step()
+        ours, state = optimizer(ours, tf.constant(gradient), state, tf.constant(0.05), decay, tf.constant(step))
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-6, atol=1e-6)

@@ -1,25 +1,28 @@
 """Two workers on this machine: they give the one-process result, and outlive the death of one."""
 
 import contextlib
+import dataclasses
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY
+from forked import Command, Server
 
 import resnet_keras as rk
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
 from resnet_keras.training.checkpoints import checkpoints
 from resnet_keras.training.devices import make_strategy, workers_of
+from resnet_keras.training.trainer import run
 
 FLAGS = ["--epochs", "2", "--batch-size", "128", "--checkpoint-steps", "4", "--mixup", "0.2", "--ema", "0.9"]
+FLAGS += ["--model-options", *(str(word) for pair in TINY.items() for word in pair)]
 SECONDS = 240
 
 
@@ -32,55 +35,48 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def workers(folder: Path, data_dir: str, count: int = 2, *more: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """The processes of a run with several workers, or of the same run in one process with two CPU devices."""
+def workers(commands: Server, folder: Path, data_dir: str, *more: str) -> Iterator[list[Command]]:
+    """The two processes of a run with two workers."""
     words = ["train", "digits", *FLAGS, "--run-dir", str(folder), "--data-dir", data_dir, *more]
-    alone = (
-        "import tensorflow as tf\n"
-        "tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU')[0],\n"
-        "    [tf.config.LogicalDeviceConfiguration()] * 2)\n"
-    )
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = ['resnet-keras']\n"
-        f"{alone if count == 1 else ''}from resnet_keras.cli.main import main; sys.exit(main({words!r}))"
-    )
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(count)]}
-    processes = []
-    for index in range(count):
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    pair = []
+    for index in range(2):
         task = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        environment = {**os.environ, **({"TF_CONFIG": task} if count > 1 else {})}
-        process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
-        processes.append(process)
+        pair.append(commands.start(words, TF_CONFIG=task))
     try:
-        yield processes
+        yield pair
     finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+        for command in pair:
+            if command.running:
+                command.send(signal.SIGKILL)
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    said = [process.communicate(timeout=SECONDS)[1] for process in processes]
-    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+def after_a_checkpoint(folder: Path, command: Command, number: int) -> None:
+    """Send a worker a signal once there is a checkpoint."""
+    started = time.monotonic()
+    while not checkpoints(folder) and time.monotonic() - started < SECONDS:
+        time.sleep(0.05)
+    command.send(number)
 
 
-def test_two_workers_give_the_one_process_result_though_one_is_killed(tmp_path: Path, data_dir: str) -> None:
-    with workers(tmp_path / "one", data_dir, 1, "--strategy", "mirrored") as alone:
-        (done,) = finish(alone)
-    assert done[0] == 0, done[1]
+def test_two_workers_give_the_one_process_result_though_one_is_killed(
+    commands: Server, tiny: TrainConfig, tmp_path: Path, data_dir: str
+) -> None:
+    config = dataclasses.replace(
+        tiny, strategy="mirrored", ema=0.9, augmentation=dataclasses.replace(tiny.augmentation, mixup=0.2)
+    )
+    run(dataclasses.replace(config, run_dir=str(tmp_path / "one")))
     folder = tmp_path / "two"
-    with workers(folder, data_dir) as pair:
-        started = time.monotonic()
-        while not checkpoints(folder) and time.monotonic() - started < SECONDS:
-            time.sleep(0.05)
-        pair[1].kill()
-        (code, said), _ = finish(pair)
+    with workers(commands, folder, data_dir) as pair:
+        after_a_checkpoint(folder, pair[1], signal.SIGKILL)
+        code, said = pair[0].finish(SECONDS)
     assert code == 1
     assert "another host of the run has gone" in said
     assert "Traceback" not in said
     assert not (folder / "metrics.json").exists()
-    with workers(folder, data_dir) as pair:
-        for code, said in finish(pair):
+    with workers(commands, folder, data_dir) as pair:
+        for command in pair:
+            code, said = command.finish(SECONDS)
             assert code == 0, said
     ours, theirs = (rk.load_model(tmp_path / name).get_weights() for name in ("one", "two"))
     # The same sums in another order, and what the kill left out was done again; 22 steps let rounding grow.
@@ -90,16 +86,14 @@ def test_two_workers_give_the_one_process_result_though_one_is_killed(tmp_path: 
     assert json.loads(rows[0])["accuracy"] == pytest.approx(json.loads(rows[1])["accuracy"], abs=0.02)
 
 
-@pytest.mark.slow
-def test_one_worker_asked_to_stop_stops_both_after_the_same_step(tmp_path: Path, data_dir: str) -> None:
+@pytest.mark.slow  # 30 s; test_resume stops a run of one process
+def test_one_worker_asked_to_stop_stops_both_after_the_same_step(
+    commands: Server, tmp_path: Path, data_dir: str
+) -> None:
     folder = tmp_path / "run"
-    with workers(folder, data_dir, 2, "--epochs", "9") as pair:
-        started = time.monotonic()
-        while not checkpoints(folder) and time.monotonic() - started < SECONDS:
-            time.sleep(0.05)
-        pair[1].send_signal(signal.SIGTERM)
-        results = finish(pair)
-    assert [code for code, _ in results] == [130, 130]
+    with workers(commands, folder, data_dir, "--epochs", "9") as pair:
+        after_a_checkpoint(folder, pair[1], signal.SIGTERM)
+        assert [command.finish(SECONDS)[0] for command in pair] == [130, 130]
     assert not (folder / "metrics.json").exists()
 
 

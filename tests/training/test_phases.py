@@ -1,4 +1,4 @@
-"""What changes along a run or is done around it: sizes, freezing, recomputation, statistics, weights of classes."""
+"""What changes along a run or is done around it: sizes, freezing, recomputation, batch_stats, weights of classes."""
 
 import dataclasses
 import os
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import TINY
 
 import resnet_keras as rk
 from resnet_keras.config.train import Augmentation, Optimizer, TrainConfig
@@ -22,6 +23,8 @@ from resnet_keras.training.devices import make_strategy
 from resnet_keras.training.input import balanced_weights
 from resnet_keras.training.phases import Phase, phases_of, set_trainable, view_of_size
 from resnet_keras.training.setup import make_setup
+from resnet_keras.training.tensorboard import TensorBoardLog
+from resnet_keras.training.trainer import run
 
 NONE = "none"
 
@@ -53,43 +56,43 @@ def test_a_view_of_another_size_has_the_same_layers() -> None:
 def test_parts_learn_from_their_time_on_and_their_norms_never() -> None:
     model = rk.create_model("cifar_resnet20", blocks=(1, 1, 1))
     config = TrainConfig(epochs=10, freeze="stage2", unfreeze={"stage2": 0.3, "stem": 0.6})
-    learning = []
+    trainable = []
     for phase in phases_of(config):
         set_trainable(model, config, phase)
-        learning.append({variable.path.split("/")[0] for variable in model.trainable_variables})
+        trainable.append({variable.path.split("/")[0] for variable in model.trainable_variables})
         moving = {path.split("/")[0] for path, layer in leaves(model) if path.endswith("norm") and layer.trainable}
         assert moving == {"stage3_block1"}
     last = {"stage3_block1", "logits"}
-    assert learning == [last, {"stage2_block1", *last}, {"stem", "stage1_block1", "stage2_block1", *last}]
+    assert trainable == [last, {"stage2_block1", *last}, {"stem", "stage1_block1", "stage2_block1", *last}]
 
 
-def test_a_run_in_phases(quick: TrainConfig, tmp_path: Path) -> None:
+def test_a_run_in_phases(tiny: TrainConfig, tmp_path: Path) -> None:
     """Small images first, half of the net frozen until the second epoch; at the end all of it has moved."""
     config = dataclasses.replace(
-        quick,
+        tiny,
         freeze="stage1",
         unfreeze={"stem": 0.5},
         train_sizes=(6, 8),
         optimizer=Optimizer(0.05, layer_decay=0.9),
-        model_options={"norm": "group"},
+        model_options={**TINY, "norm": "group"},
         run_dir=str(tmp_path / "run"),
     )
     start = make_setup(config, make_strategy(NONE)).network.get_weights()
-    model = rk.train(config, quiet=True).model
+    model = run(config).model
     for before, variable in zip(start, model.weights, strict=True):
         frozen_norm = variable.path.startswith(("stem", "stage1")) and variable.path.split("/")[-1] in ("gamma", "beta")
         assert np.array_equal(before, variable.numpy()) == frozen_norm, variable.path
 
 
-def test_freeze_norms_leaves_all_of_them(quick: TrainConfig, tmp_path: Path) -> None:
-    config = dataclasses.replace(quick, freeze_norms=True, epochs=1, run_dir=str(tmp_path / "run"))
-    model = rk.train(config, quiet=True).model
+def test_freeze_norms_leaves_all_of_them(tiny: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, freeze_norms=True, epochs=1, run_dir=str(tmp_path / "run"))
+    model = run(config).model
     for variable in model.weights:
         if variable.path.endswith("moving_mean"):
             assert not np.any(variable.numpy()), variable.path
 
 
-def test_balanced_classes_count_the_same(image_folder: Path, quick: TrainConfig, tmp_path: Path) -> None:
+def test_balanced_classes_count_the_same(image_folder: Path, tiny: TrainConfig, tmp_path: Path) -> None:
     for i in range(3):
         (image_folder / "red" / f"{i}.jpg").unlink()
     source = open_source(str(image_folder), None)
@@ -99,15 +102,15 @@ def test_balanced_classes_count_the_same(image_folder: Path, quick: TrainConfig,
     assert sums[0] == pytest.approx(sums[1])
     assert weights[targets].mean() == pytest.approx(1.0)
     config = dataclasses.replace(
-        quick, data=str(image_folder), image_size=16, batch_size=4, class_weights="balanced", epochs=1
+        tiny, data=str(image_folder), image_size=16, batch_size=4, class_weights="balanced", epochs=1
     )
-    assert rk.train(dataclasses.replace(config, run_dir=str(tmp_path / "run")), quiet=True).metrics["examples"] >= 2
+    assert run(dataclasses.replace(config, run_dir=str(tmp_path / "run"))).metrics["examples"] >= 2
 
 
 @pytest.mark.parametrize("strategy", [NONE, "mirrored"])
-def test_recomputed_statistics_are_those_of_all_the_images(quick: TrainConfig, strategy: str) -> None:
+def test_recomputed_batch_stats_are_those_of_all_the_images(tiny: TrainConfig, strategy: str) -> None:
     """The first norm sees the first convolution alone, whose output for all images can be computed at once."""
-    config = dataclasses.replace(quick, precise_bn=1400, augmentation=Augmentation("none"), strategy=strategy)
+    config = dataclasses.replace(tiny, precise_bn=1400, augmentation=Augmentation("none"), strategy=strategy)
     setup = make_setup(config, make_strategy(strategy))
     recompute_batch_stats(setup)
     setup.state.sync_batch_stats()
@@ -157,19 +160,19 @@ def test_recomputed_blocks_have_the_same_gradients_and_count_once(name: str, pre
     assert any(isinstance(layer, Recomputable) and layer.rematerialize for layer in model.layers)
 
 
-def test_recomputation_changes_no_result(quick: TrainConfig, tmp_path: Path) -> None:
+def test_recomputation_changes_no_result(tiny: TrainConfig, tmp_path: Path) -> None:
     results = []
     for flag in (False, True):
-        config = dataclasses.replace(quick, rematerialize=flag, epochs=1, run_dir=str(tmp_path / str(flag)))
-        results.append(rk.train(config, quiet=True).metrics["loss"])
+        config = dataclasses.replace(tiny, rematerialize=flag, epochs=1, run_dir=str(tmp_path / str(flag)))
+        results.append(run(config).metrics["loss"])
     assert results[0] == pytest.approx(results[1], rel=1e-4)
 
 
-def test_tensorboard_shows_the_run(quick: TrainConfig, tmp_path: Path) -> None:
+def test_tensorboard_shows_the_run(tiny: TrainConfig, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    config = dataclasses.replace(quick, run_dir=str(tmp_path / "run"), profile="2:4")
-    rk.train(config, quiet=True)
+    config = dataclasses.replace(tiny, epochs=1, run_dir=str(tmp_path / "run"), profile="2:4")
+    run(config, reporters=[TensorBoardLog])
     tags, plugins = {}, set()
     for part in ("train", "validation"):
         events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / part))
@@ -191,19 +194,19 @@ def _has(events: Any, plugin: str) -> bool:
         return False
 
 
-def test_batches_from_a_data_service_are_those_of_the_run(quick: TrainConfig, tmp_path: Path) -> None:
+def test_batches_from_a_data_service_are_those_of_the_run(tiny: TrainConfig, tmp_path: Path) -> None:
     """A dispatcher and a worker on this machine: each batch comes once, and the run is as good."""
     service = tf.data.experimental.service
     dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
     worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=dispatcher.target.split("://")[1]))
-    config = dataclasses.replace(quick, run_dir=str(tmp_path / "run"), data_service=dispatcher.target, epochs=2)
+    config = dataclasses.replace(tiny, run_dir=str(tmp_path / "run"), data_service=dispatcher.target, epochs=2)
     setup = make_setup(config, make_strategy(NONE))
-    plain = make_setup(quick, make_strategy(NONE))
+    plain = make_setup(tiny, make_strategy(NONE))
     phase = phases_of(config)[0]
     ours, theirs = ([images.numpy().tobytes() for images, _ in p.batches(phase, 0, 11)] for p in (plain, setup))
     assert len(ours) == 11
     assert sorted(ours) == sorted(theirs)
-    assert rk.train(config, quiet=True).metrics["epochs"] == 2
+    assert run(config).metrics["epochs"] == 2
     del worker
 
 

@@ -3,11 +3,9 @@
 import csv
 import dataclasses
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,20 +14,27 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from forked import Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resnet_keras as rk
+from resnet_keras.cli.main import main
 from resnet_keras.config.train import TrainConfig, differences
 from resnet_keras.errors import UsageError
+from resnet_keras.training.callbacks import Callback
 from resnet_keras.training.checkpoints import checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
+from resnet_keras.training.devices import make_strategy
+from resnet_keras.training.setup import make_setup
+from resnet_keras.training.signals import StopSignals
+from resnet_keras.training.trainer import run
 
 # Everything that has a state of its own: what is dropped, mixed, averaged, in parts, and a checkpoint within an epoch.
 FLAGS = {
-    "--epochs": "3",
+    "--epochs": "4",
     "--batch-size": "128",
     "--checkpoint-steps": "3",
-    "--model-options": "stochastic_depth 0.2 dropout 0.1",
+    "--model-options": "blocks 1,1,1 widths 4,4,8 stem_width 4 stochastic_depth 0.2 dropout 0.1",
     "--ema": "0.99",
     "--mixup": "0.2",
     "--cutmix": "1.0",
@@ -38,32 +43,29 @@ FLAGS = {
 }
 
 
-def command(folder: Path, data_dir: str, *more: str) -> list[str]:
+def words_of(folder: Path, data_dir: str, *more: str) -> list[str]:
     flags = [word for flag, values in FLAGS.items() for word in (flag, *values.split())]
-    words = ["train", "digits", *flags, "--quiet", "--run-dir", str(folder), "--data-dir", data_dir, *more]
-    # A background job's children ignore Ctrl-C unless they say otherwise.
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"sys.argv = ['resnet-keras']; from resnet_keras.cli.main import main; sys.exit(main({words!r}))"
-    )
-    return [sys.executable, "-c", code]
+    return ["train", "digits", *flags, "--quiet", "--run-dir", str(folder), "--data-dir", data_dir, *more]
 
 
-def run(folder: Path, data_dir: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, data_dir, *more), capture_output=True, text=True, check=False)
+def run_to_its_end(commands: Server, folder: Path, data_dir: str) -> None:
+    code, said = commands.start(words_of(folder, data_dir)).finish()
+    assert code == 0, said
 
 
-def stop_after(folder: Path, data_dir: str, step: int, number: int, delay: float = 0.0) -> tuple[int, str]:
+def stop_after(
+    commands: Server, folder: Path, data_dir: str, step: int, number: int, delay: float = 0.0
+) -> tuple[int, str]:
     """Start the run and send it a signal some time after the checkpoint of a step, or a later one, is there."""
-    process = subprocess.Popen(command(folder, data_dir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None:
+    command = commands.start(words_of(folder, data_dir))
+    while command.running:
         newest = checkpoints(folder)[:1]
         if newest and int(newest[0].stem.split("-")[1]) >= step:
             time.sleep(delay)
-            process.send_signal(number)
+            command.send(number)
             break
         time.sleep(0.01)
-    return process.wait(), process.communicate()[1]
+    return command.finish()
 
 
 def end_of(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray], list[dict[str, str]], dict[str, Any]]:
@@ -85,74 +87,69 @@ def assert_same_end(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
+def whole(commands: Server, tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
     """The run, never stopped."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    done = run(folder, data_dir)
-    assert done.returncode == 0, done.stderr
+    run_to_its_end(commands, folder, data_dir)
     return folder
 
 
-def test_killed_and_started_again_it_ends_the_same(whole: Path, tmp_path: Path, data_dir: str) -> None:
-    """Within the first epoch, then at the end of the second, which is tested and written just then."""
+def test_killed_and_interrupted_it_ends_the_same(commands: Server, whole: Path, tmp_path: Path, data_dir: str) -> None:
+    """Killed within the first epoch, asked to stop in the second, killed at the end of it, which is tested and written
+    just then, and interrupted in the third."""
     folder = tmp_path / "run"
-    assert stop_after(folder, data_dir, 6, signal.SIGKILL, 0.05)[0] == -signal.SIGKILL
+    assert stop_after(commands, folder, data_dir, 6, signal.SIGKILL, 0.05)[0] == -signal.SIGKILL
     assert not (folder / "metrics.json").exists()
-    assert stop_after(folder, data_dir, 21, signal.SIGKILL, 0.2)[0] == -signal.SIGKILL
+    assert_says_how_to_resume(folder, *stop_after(commands, folder, data_dir, 15, signal.SIGTERM))
+    assert not (folder / "metrics.json").exists()
+    assert stop_after(commands, folder, data_dir, 21, signal.SIGKILL, 0.2)[0] == -signal.SIGKILL
     # The newest checkpoint is damaged besides: the one before it counts.
     newest = checkpoints(folder)[0]
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    done = run(folder, data_dir)
-    assert done.returncode == 0, done.stderr
+    assert_says_how_to_resume(folder, *stop_after(commands, folder, data_dir, 30, signal.SIGINT))
+    assert json.loads((folder / "metrics.json").read_text())["interrupted"]
+    assert rk.evaluate(folder, data_dir=data_dir).examples == 360
+    run_to_its_end(commands, folder, data_dir)
     assert_same_end(whole, folder)
 
 
+def assert_says_how_to_resume(folder: Path, code: int, said: str) -> None:
+    assert code == 130, said
+    assert said.splitlines()[-1].endswith(f"the run is saved in {folder}; resnet-keras train {folder} resumes it")
+    assert "Traceback" not in said
+
+
 @pytest.mark.slow
-def test_twenty_kills(whole: Path, tmp_path: Path, data_dir: str) -> None:
+def test_twenty_kills(commands: Server, whole: Path, tmp_path: Path, data_dir: str) -> None:
     folder, drawn, kills = tmp_path / "run", random.Random(0), 0
     while kills < 20:
         # Some before the first checkpoint, some far on; the last steps are left for the end.
         there = checkpoints(folder)[:1]
         step = int(there[0].stem.split("-")[1]) if there else 0
-        ahead = drawn.choice([0, 0, 3]) if step < 27 else 0
-        code, _ = stop_after(folder, data_dir, min(step + ahead, 30), signal.SIGKILL, drawn.uniform(0, 0.4))
+        ahead = drawn.choice([0, 0, 3]) if step < 38 else 0
+        code, _ = stop_after(commands, folder, data_dir, min(step + ahead, 41), signal.SIGKILL, drawn.uniform(0, 0.4))
         if code == -signal.SIGKILL:
             kills += 1
         else:  # it came to its end before: begin a new one
             assert_same_end(whole, folder)
             folder = tmp_path / f"run-{kills}"
-    done = run(folder, data_dir)
-    assert done.returncode == 0, done.stderr
+    run_to_its_end(commands, folder, data_dir)
     assert_same_end(whole, folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
-def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_later(
-    whole: Path, tmp_path: Path, data_dir: str, number: signal.Signals
+def test_a_finished_run_is_read_and_a_changed_config_refused(
+    whole: Path, data_dir: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "run"
-    code, said = stop_after(folder, data_dir, 12, number)
-    assert code == 130
-    assert said.splitlines()[-1].endswith(f"the run is saved in {folder}; resnet-keras train {folder} resumes it")
-    assert "Traceback" not in said
-    if number == signal.SIGINT:
-        assert json.loads((folder / "metrics.json").read_text())["interrupted"]
-        assert rk.evaluate(folder, data_dir=data_dir).examples == 360
-    done = run(folder, data_dir)
-    assert done.returncode == 0, done.stderr
-    assert_same_end(whole, folder)
-
-
-def test_a_finished_run_is_read_and_a_changed_config_refused(whole: Path, data_dir: str) -> None:
     before = (whole / "metrics.csv").read_bytes(), (whole / "model.keras").stat().st_mtime_ns
-    done = run(whole, data_dir, "--json")
-    assert json.loads(done.stdout)["accuracy"] == json.loads((whole / "metrics.json").read_text())["accuracy"]
-    changed = run(whole, data_dir, "--learning-rate", "0.2", "--epochs", "4")
-    assert changed.returncode == 2
-    assert "is a run of another config: " in changed.stderr
-    assert "learning_rate was 0.1, now 0.2" in changed.stderr
-    assert "epochs was 3, now 4" in changed.stderr
-    assert len(changed.stderr.splitlines()) == 1
+    assert main(words_of(whole, data_dir, "--json")) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["accuracy"] == json.loads((whole / "metrics.json").read_text())["accuracy"]
+    assert main(words_of(whole, data_dir, "--learning-rate", "0.2", "--epochs", "5")) == 2
+    refusal = capsys.readouterr().err
+    assert "is a run of another config: " in refusal
+    assert "learning_rate was 0.1, now 0.2" in refusal
+    assert "epochs was 4, now 5" in refusal
+    assert len(refusal.splitlines()) == 1
     assert before == ((whole / "metrics.csv").read_bytes(), (whole / "model.keras").stat().st_mtime_ns)
 
 
@@ -163,14 +160,14 @@ def test_only_what_changes_the_result_is_compared() -> None:
     assert differences(config, other) == {"momentum": (0.9, 0.5), "seed": (0, 3)}
 
 
-def test_a_folder_in_use_is_refused(quick: TrainConfig, tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused(tiny: TrainConfig, tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "run").mkdir()
     with (tmp_path / "run" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="another process trains in"):
-            rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "run")), quiet=True)
+            run(dataclasses.replace(tiny, run_dir=str(tmp_path / "run")))
 
 
 ARRAYS = {"variable:a": np.arange(12.0).reshape(3, 4)}
@@ -248,11 +245,8 @@ def test_nothing_is_left_of_a_checkpoint_that_could_not_be_written(
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000005.npz"]
 
 
-def test_a_checkpoint_of_another_network_is_refused_whole(quick: TrainConfig, tmp_path: Path) -> None:
-    from resnet_keras.training.devices import make_strategy
-    from resnet_keras.training.setup import make_setup
-
-    state = make_setup(quick, make_strategy("none")).state
+def test_a_checkpoint_of_another_network_is_refused_whole(tiny: TrainConfig) -> None:
+    state = make_setup(tiny, make_strategy("none")).state
     arrays = state.arrays()
     changed = {**arrays, "variable:logits/kernel": np.zeros((3, 3)), "step": np.int64(5)}
     with pytest.raises(UsageError, match="the checkpoint is of another network or version: it has no variable:logits"):
@@ -260,10 +254,26 @@ def test_a_checkpoint_of_another_network_is_refused_whole(quick: TrainConfig, tm
     assert state.arrays()["step"] == 0
 
 
+def poisoned(quick: TrainConfig, folder: Path) -> TrainConfig:
+    """A run whose rate is too high for it, without a norm that would bear it."""
+    options = {"convolutions": "1,1,1,1,1", "widths": "4,4,8,8,8", "hidden": 16, "dropout": 0.0}
+    return dataclasses.replace(
+        quick,
+        model="vgg11",
+        image_size=32,
+        model_options=options,
+        optimizer=dataclasses.replace(quick.optimizer, learning_rate=30.0, momentum=0.5),
+        schedule=dataclasses.replace(quick.schedule, decay="constant", warmup=0.9),
+        run_dir=str(folder),
+        checkpoint_steps=1,
+        keep_checkpoints=9,
+        epochs=1,
+    )
+
+
 def test_a_bad_loss_stops_with_step_rate_and_checkpoint(quick: TrainConfig, tmp_path: Path) -> None:
-    config = poisoned(quick, tmp_path / "run")
     with pytest.raises(UsageError) as error:
-        rk.train(config, quiet=True)
+        run(poisoned(quick, tmp_path / "run"))
     message = str(error.value)
     assert "no number at step" in message
     assert "learning rate" in message
@@ -276,36 +286,37 @@ def test_a_bad_loss_stops_with_step_rate_and_checkpoint(quick: TrainConfig, tmp_
 def test_a_bad_loss_rolls_back_to_half_the_rate(
     quick: TrainConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    result = rk.train(dataclasses.replace(poisoned(quick, tmp_path / "run"), on_nan="rollback"))
+    result = run(dataclasses.replace(poisoned(quick, tmp_path / "run"), on_nan="rollback"), quiet=False)
     assert "at half the learning rate" in capfd.readouterr().err
     assert np.isfinite(result.metrics["loss"])
     assert read_checkpoint(checkpoints(tmp_path / "run")[0]).arrays["rate_scale"] < 1
 
 
-def poisoned(quick: TrainConfig, folder: Path) -> TrainConfig:
-    """A run whose rate is too high for it, without a norm that would bear it."""
-    return dataclasses.replace(
-        quick,
-        model="vgg11",
-        image_size=32,
-        model_options={"hidden": 16, "dropout": 0.0},
-        optimizer=dataclasses.replace(quick.optimizer, learning_rate=3.0, momentum=0.5),
-        schedule=dataclasses.replace(quick.schedule, decay="constant", warmup=0.9),
-        run_dir=str(folder),
-        checkpoint_steps=1,
-        keep_checkpoints=9,
-        epochs=1,
-    )
+class Seen(Callback):
+    """The thread of a run and the handlers of signals while it trains."""
+
+    def on_train_batch_end(self, step: int, totals: np.ndarray | None) -> None:
+        self.thread = threading.current_thread()
+        self.handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
 
-def test_on_another_thread_it_trains_without_signals(quick: TrainConfig, tmp_path: Path) -> None:
-    import threading
-
-    results: list[Any] = []
-    config = dataclasses.replace(quick, epochs=1, run_dir=str(tmp_path / "run"))
-    thread = threading.Thread(target=lambda: results.append(rk.train(config, quiet=True)))
+def test_on_another_thread_it_trains_and_leaves_signals_alone(tiny: TrainConfig, tmp_path: Path) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    seen, results = Seen(), []
+    config = dataclasses.replace(tiny, epochs=1, run_dir=str(tmp_path / "run"))
+    thread = threading.Thread(target=lambda: results.append(run(config, reporters=[lambda setup: seen])))
     thread.start()
     thread.join()
     assert results[0].metrics["epochs"] == 1
     assert isinstance(results[0].model, keras.Model)
-    assert os.getpid()
+    assert seen.thread is thread
+    assert seen.handlers == handlers
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_on_the_main_thread_it_handles_signals_and_puts_back_what_was_there(tiny: TrainConfig, tmp_path: Path) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    seen = Seen()
+    run(dataclasses.replace(tiny, epochs=1, run_dir=str(tmp_path / "run")), reporters=[lambda setup: seen])
+    assert all(isinstance(handler, StopSignals) for handler in seen.handlers)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers

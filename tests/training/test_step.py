@@ -34,7 +34,7 @@ class Trained:
 
     arrays: dict[str, np.ndarray]
     totals: np.ndarray
-    statistics: list[list[np.ndarray]]
+    batch_stats: list[list[np.ndarray]]
     """Of each replica."""
     state: TrainingState
     network: keras.Model
@@ -74,8 +74,8 @@ def train(
             trained = keras.Model(network.input, network.get_layer("logits").output)
     finally:
         keras.config.set_dtype_policy(before)
-    learning = {variable.path for variable in network.trainable_variables}
-    state = TrainingState(network, learning, make_optimizer(config.optimizer).state_names, config.ema > 0, strategy)
+    trainable = {variable.path for variable in network.trainable_variables}
+    state = TrainingState(network, trainable, make_optimizer(config.optimizer).state_names, config.ema > 0, strategy)
     first = 0
     if start:
         state.load(start.arrays)
@@ -97,18 +97,18 @@ def train(
     run = step.runner()
     for _ in range(0, steps, at_once):
         run(batches, tf.constant(at_once))
-    statistics = [
+    batch_stats = [
         [copy.numpy() for copy in strategy.experimental_local_results(variable.value)] for variable in state.batch_stats
     ]
-    return Trained(state.arrays(), state.read_totals(), statistics, state, network)
+    return Trained(state.arrays(), state.read_totals(), batch_stats, state, network)
 
 
-def assert_same(one: Trained, other: Trained, statistics: bool = True, **tolerance: Any) -> None:
-    """Weights, slots, running averages, counters and metrics agree; and the net did learn."""
+def assert_same(one: Trained, other: Trained, batch_stats: bool = True, **tolerance: Any) -> None:
+    """Weights, optimizer state, running averages, counters and metrics agree; and the net did learn."""
     tolerance = tolerance or CLOSE
     assert one.arrays.keys() == other.arrays.keys()
     for name, value in one.arrays.items():
-        if statistics or "moving_" not in name:
+        if batch_stats or "moving_" not in name:
             np.testing.assert_allclose(other.arrays[name], value, err_msg=name, **tolerance)
     np.testing.assert_allclose(other.totals, one.totals, **tolerance)
     assert one.totals[2] == STEPS * BATCH
@@ -145,17 +145,17 @@ def test_devices_xla_and_parts_give_the_one_device_run(
 
 
 def test_replicas_with_batch_norm_and_xla_follow_replicas_without() -> None:
-    """Each replica's statistics are of its own images: they are compared replica by replica."""
+    """Each replica's batch_stats are of its own images: they are compared replica by replica."""
     plain, compiled = train("mirrored"), train("mirrored", xla=True)
     assert_same(plain, compiled)
-    for ours, theirs in zip(plain.statistics, compiled.statistics, strict=True):
+    for ours, theirs in zip(plain.batch_stats, compiled.batch_stats, strict=True):
         assert len(ours) == 2
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(other, one, **CLOSE)
-    assert any(np.abs(first - second).max() > 1e-3 for first, second in plain.statistics)
-    # One device that takes the same halves in turn has the same gradients, and another order of statistics.
+    assert any(np.abs(first - second).max() > 1e-3 for first, second in plain.batch_stats)
+    # One device that takes the same halves in turn has the same gradients, and another order of batch_stats.
     parts = train(config=dataclasses.replace(BASE, accumulation=2))
-    assert_same(plain, parts, statistics=False)
+    assert_same(plain, parts, batch_stats=False)
 
 
 def test_replicas_with_synchronised_norm_follow_one_device() -> None:
@@ -167,10 +167,10 @@ def test_replicas_with_synchronised_norm_follow_one_device() -> None:
     assert_same(train(config=halves, order=order), train("mirrored", config=halves, norm="sync_batch"))
 
 
-def test_settled_replicas_have_the_mean_of_their_statistics() -> None:
+def test_settled_replicas_have_the_mean_of_their_batch_stats() -> None:
     two = train("mirrored")
     two.state.sync_batch_stats()
-    for variable, (first, second) in zip(two.state.batch_stats, two.statistics, strict=True):
+    for variable, (first, second) in zip(two.state.batch_stats, two.batch_stats, strict=True):
         for copy in two.state.strategy.experimental_local_results(variable.value):
             np.testing.assert_allclose(copy.numpy(), (first + second) / 2, rtol=1e-6, atol=1e-7)
 
@@ -205,7 +205,7 @@ def test_replicas_drop_different_things() -> None:
     drops = {"stochastic_depth": 0.5, "norm": "batch"}
     for options, differ in ((drops, True), ({}, False)):
         result = train("mirrored", images=twice, steps=1, **options)
-        largest = max(np.abs(first - second).max() for first, second in result.statistics)
+        largest = max(np.abs(first - second).max() for first, second in result.batch_stats)
         assert (largest > 1e-4) == differ
 
 
@@ -255,35 +255,25 @@ def test_a_bad_batch_stops_all_change(strategy: str) -> None:
             np.testing.assert_array_equal(bad.arrays[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("algorithm", ["sgd", "lamb"])
-def test_a_step_by_hand(algorithm: Any) -> None:
-    """Two steps of each optimizer in NumPy, decay for the kernel alone."""
-    config = Optimizer(algorithm=algorithm, learning_rate=0.1, weight_decay=0.5)
-    optimizer = make_optimizer(config)
-    rng = np.random.default_rng(0)
-    for decay in (0.5, 0.0):
-        weight = rng.normal(size=(3, 2))
-        gradients = rng.normal(size=(2, 3, 2))
-        slots = tuple(tf.zeros((3, 2)) for _ in optimizer.state_names)
-        ours = tf.constant(weight, tf.float32)
-        mean, square = np.zeros((3, 2)), np.zeros((3, 2))
-        for count, gradient in enumerate(gradients):
-            ours, slots = optimizer(
-                ours, tf.constant(gradient, tf.float32), slots, tf.constant(0.1), decay, tf.constant(count)
-            )
-            if algorithm == "sgd":
-                whole = gradient + decay * weight
-                mean = 0.9 * mean + whole
-                weight = weight - 0.1 * (whole + 0.9 * mean)
-                continue
-            mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
-            change = mean / (1 - 0.9 ** (count + 1)) / (np.sqrt(square / (1 - 0.999 ** (count + 1))) + 1e-6)
-            rate = 0.1
-            if decay:
-                change = change + decay * weight
-                rate *= np.linalg.norm(weight) / np.linalg.norm(change)
-            weight = weight - rate * change
-        np.testing.assert_allclose(ours, weight, rtol=2e-4)
+@pytest.mark.parametrize(
+    ("algorithm", "decay", "expected"),
+    [
+        # v = g + w / 2 = [2.5, 4], w -= 0.1 (v + 0.9 v); then v = 0.9 [2.5, 4] + [-1, 2] + w / 2.
+        ("sgd", 0.5, [[2.525, 3.24], [2.272625, 2.2282]]),
+        ("sgd", 0.0, [[2.81, 3.62], [2.919, 3.078]]),
+        # c = [1, 1] + w / 2 = [2.5, 3], w -= 0.1 |w| / |c| c = 0.1 x 5 / 3.905125 c; then c = [-0.052632, 1] + w / 2.
+        ("lamb", 0.5, [[2.679908, 3.615889], [2.492341, 3.206763]]),
+        # Adam's: 0.1 times [1, 1], then times [-0.01 / 0.19, 0.38 / 0.19 / 2].
+        ("lamb", 0.0, [[2.9, 3.9], [2.905263, 3.8]]),
+    ],
+)
+def test_two_steps_by_hand(algorithm: Any, decay: float, expected: list[list[float]]) -> None:
+    """From w = [3, 4] at a rate of 0.1, with the gradients [1, 2] and [-1, 2]."""
+    optimizer = make_optimizer(Optimizer(algorithm=algorithm))
+    weight, state = tf.constant([3.0, 4.0]), tuple(tf.zeros(2) for _ in optimizer.state_names)
+    for step, gradient in enumerate([[1.0, 2.0], [-1.0, 2.0]]):
+        weight, state = optimizer(weight, tf.constant(gradient), state, tf.constant(0.1), decay, tf.constant(step))
+        np.testing.assert_allclose(weight, expected[step], rtol=1e-5)
 
 
 def test_lamb_moves_what_starts_at_zero() -> None:
@@ -304,7 +294,7 @@ def test_the_gradient_is_clipped_as_a_whole() -> None:
         assert np.sqrt(moved) == pytest.approx(1e-3, rel=0.01)
 
 
-def test_the_running_average_has_statistics_too() -> None:
+def test_the_running_average_has_batch_stats_too() -> None:
     averages = [train(steps=n).arrays for n in range(3)]
     expected = {k: v for k, v in averages[0].items() if k.startswith("variable:")}
     for count in (1, 2):

@@ -1,4 +1,4 @@
-"""The step, the schedule, repeatability, MirroredStrategy, and the run folder."""
+"""Whole runs: repeatability, MirroredStrategy, XLA, what a run starts from, refusals, and the run folder."""
 
 import csv
 import dataclasses
@@ -6,21 +6,25 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import TINY
 
 import resnet_keras as rk
 from resnet_keras.config.train import Augmentation, Optimizer, Schedule, TrainConfig
 from resnet_keras.errors import UsageError
 from resnet_keras.inference.evaluate import Evaluator
+from resnet_keras.training.callbacks import Callback
 from resnet_keras.training.devices import describe, make_strategy, use_xla
+from resnet_keras.training.phases import phases_of
 from resnet_keras.training.record import COLUMNS
-from resnet_keras.training.schedule import rate_at
-from resnet_keras.training.setup import make_setup
+from resnet_keras.training.reporters import ModelFiles, Report
+from resnet_keras.training.setup import TrainingSetup, make_setup
+from resnet_keras.training.trainer import TrainResult, run
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -31,44 +35,34 @@ def without_seconds(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in table(folder)]
 
 
-@pytest.mark.parametrize("total", [8, 1000])
-def test_schedules_are_fractions_of_the_run(total: int) -> None:
-    def rates(**fields: Any) -> np.ndarray:
-        return np.array([float(rate_at(step, 2.0, Schedule(**fields), total)) for step in range(total + 1)])
-
-    np.testing.assert_allclose(rates(decay="constant"), 2.0)
-    steps = rates(decay="step", milestones=(0.5, 0.75))
-    assert steps[total // 2 - 1] == 2.0
-    np.testing.assert_allclose(steps[[total // 2, total * 3 // 4, total]], [0.2, 0.02, 0.02], rtol=1e-5)
-    cosine = rates(decay="cosine", warmup=0.25)
-    assert cosine[0] == pytest.approx(2.0 / (total / 4))
-    assert cosine[total // 4] == pytest.approx(2.0)
-    assert cosine[total * 5 // 8] == pytest.approx(1.0, rel=1e-3)
-    assert cosine[total] == pytest.approx(0.0, abs=1e-6)
-    linear = rates(decay="linear", warmup=0.5)
-    assert linear[total * 3 // 4] == pytest.approx(1.0)
-    assert (np.diff(linear[total // 2 :]) < 0).all()
-    np.testing.assert_allclose(rates(decay="poly", power=1), rates(decay="linear"), rtol=1e-5, atol=1e-6)
-    assert rates(decay="poly", power=3)[total // 2] == pytest.approx(2.0 / 8)
-    assert rates(decay="cosine", floor=0.1)[total] == pytest.approx(0.2)
-    held = rates(decay="constant", warmup=0.25, warmup_from=0.1, warmup_shape="constant")
-    np.testing.assert_allclose(held, np.where(np.arange(total + 1) < total / 4, 0.2, 2.0), rtol=1e-6)
-    assert rates(decay="constant", warmup=0.5, warmup_from=0.5)[0] == pytest.approx(1 + 2 / total)
+@pytest.fixture(scope="module")
+def tiny_run(tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a tiny net, three epochs long."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    return run(dataclasses.replace(tiny, epochs=3, run_dir=str(folder))).run_dir
 
 
-def test_mirrored_with_ordinary_norm_trains_and_evaluates(quick: TrainConfig, tmp_path: Path) -> None:
-    config = dataclasses.replace(quick, strategy="mirrored", run_dir=str(tmp_path / "run"))
-    result = rk.train(config, quiet=True)
-    assert result.metrics["environment"]["devices"] == "MirroredStrategy on 2 CPUs"
-    rows = table(result.run_dir)
+DROPS = {**TINY, "stochastic_depth": 0.3, "dropout": 0.2, "antialias": True}
+
+
+@pytest.fixture(scope="module")
+def mirrored_run(tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A run on two replicas, of a net that drops branches and features."""
+    folder = tmp_path_factory.mktemp("runs") / "mirrored"
+    return run(dataclasses.replace(tiny, strategy="mirrored", model_options=DROPS, run_dir=str(folder)))
+
+
+def test_mirrored_with_ordinary_norm_trains_and_evaluates(tiny: TrainConfig, mirrored_run: TrainResult) -> None:
+    assert mirrored_run.metrics["environment"]["devices"] == "MirroredStrategy on 2 CPUs"
+    rows = table(mirrored_run.run_dir)
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-    alone = rk.evaluate(result.run_dir, data_dir=quick.data_dir)
-    assert alone.loss == pytest.approx(result.metrics["loss"], rel=1e-5)
+    alone = rk.evaluate(mirrored_run.run_dir, data_dir=tiny.data_dir)
+    assert alone.loss == pytest.approx(mirrored_run.metrics["loss"], rel=1e-5)
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_evaluated_whole(quick: TrainConfig) -> None:
+def test_a_batch_that_cannot_be_shared_evenly_is_evaluated_whole(tiny: TrainConfig) -> None:
     strategy = make_strategy("mirrored")
-    network = make_setup(quick, strategy).network
+    network = make_setup(tiny, strategy).network
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), "uint8")
     batches = tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype="float32")[:5])).batch(4)  # 4, then 1
     labels = tuple("0123456789")
@@ -78,8 +72,8 @@ def test_a_batch_that_cannot_be_shared_evenly_is_evaluated_whole(quick: TrainCon
     assert two.loss == pytest.approx(one.loss, rel=1e-5)
 
 
-def test_test_flip_is_the_mean_of_both_sides(quick: TrainConfig) -> None:
-    network = make_setup(quick, make_strategy("none")).network
+def test_test_flip_is_the_mean_of_both_sides(tiny: TrainConfig) -> None:
+    network = make_setup(tiny, make_strategy("none")).network
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), "uint8")
     one_hot = np.eye(10, dtype="float32")[:6]
     batches = tf.data.Dataset.from_tensor_slices((images, one_hot)).batch(6)
@@ -102,17 +96,37 @@ def test_devices(quick: TrainConfig) -> None:
         use_xla(meets, two)
 
 
-def test_xla_trains(quick: TrainConfig, tmp_path: Path) -> None:
-    config = dataclasses.replace(quick, xla="on", epochs=1, model="cifar_resnet20", run_dir=str(tmp_path / "run"))
-    assert rk.train(config, quiet=True).metrics["environment"]["xla"] == "on"
+def compiled_functions(setup: TrainingSetup) -> int:
+    """The functions in the graph of the step that XLA must compile."""
+    batches, step = setup.batches(phases_of(setup.config)[0], 0, 1), cast(Any, setup.step.runner())
+    graph = step.get_concrete_function(batches, tf.constant(1)).graph
+    return sum(function.attr["_XlaMustCompile"].b for function in graph.as_graph_def().library.function)
 
 
-def test_one_seed_one_result_another_seed_another(quick: TrainConfig, digits_run: Path, tmp_path: Path) -> None:
-    same = rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "same")), quiet=True)
-    other = rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "other"), seed=1), quiet=True)
-    assert without_seconds(same.run_dir) == without_seconds(digits_run)
-    assert without_seconds(other.run_dir) != without_seconds(digits_run)
-    first = keras.models.load_model(digits_run / "model.keras")
+def test_xla_compiles_the_step_and_trains_as_without(tiny: TrainConfig, tiny_run: Path, tmp_path: Path) -> None:
+    setups: list[TrainingSetup] = []
+
+    def keep(setup: TrainingSetup) -> Callback:
+        setups.append(setup)
+        return Callback()
+
+    config = dataclasses.replace(tiny, xla="on", epochs=3, run_dir=str(tmp_path / "run"))
+    result = run(config, reporters=[keep])
+    assert compiled_functions(setups[0]) == 2, "backward and update"
+    assert compiled_functions(make_setup(tiny, make_strategy("none"))) == 0
+    assert result.metrics["environment"]["xla"] == "on"
+    without = table(tiny_run)
+    assert json.loads((tiny_run / "metrics.json").read_text())["environment"]["xla"] == "off"
+    for row, other in zip(table(result.run_dir), without, strict=True):
+        assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-3)
+
+
+def test_one_seed_one_result_another_seed_another(tiny: TrainConfig, tiny_run: Path, tmp_path: Path) -> None:
+    same = run(dataclasses.replace(tiny, epochs=3, run_dir=str(tmp_path / "same")))
+    other = run(dataclasses.replace(tiny, epochs=3, run_dir=str(tmp_path / "other"), seed=1))
+    assert without_seconds(same.run_dir) == without_seconds(tiny_run)
+    assert without_seconds(other.run_dir) != without_seconds(tiny_run)
+    first = keras.models.load_model(tiny_run / "model.keras")
     for a, b in zip(first.get_weights(), same.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -139,21 +153,18 @@ def test_the_run_folder(digits_run: Path, quick: TrainConfig) -> None:
     assert "http" not in page
 
 
-def test_epochs_may_go_untested_but_the_last(quick: TrainConfig, tmp_path: Path) -> None:
+def test_epochs_may_go_untested_but_the_last(tiny: TrainConfig, tiny_run: Path, tmp_path: Path) -> None:
     """The weights do not depend on how often they are tested, and the best is the best of those that were."""
-    folders = [tmp_path / str(every) for every in (1, 2)]
-    results = []
-    for every, folder in zip((1, 2), folders, strict=True):
-        config = dataclasses.replace(quick, epochs=3, test_every=every, run_dir=str(folder))
-        results.append(rk.train(config, quiet=True))
-    seldom = table(folders[1])
+    folder = tmp_path / "seldom"
+    config = dataclasses.replace(tiny, epochs=3, test_every=2, run_dir=str(folder))
+    result = run(config, reporters=[ModelFiles, Report])
+    seldom, often = table(folder), table(tiny_run)
     assert [row["val_accuracy"] != "" for row in seldom] == [False, True, True]
-    often = table(folders[0])
     assert [row["val_accuracy"] for row in seldom[1:]] == [row["val_accuracy"] for row in often[1:]]
     assert [row["loss"] for row in seldom] == [row["loss"] for row in often]
-    assert results[1].metrics["accuracy"] == float(often[-1]["val_accuracy"])
-    assert (folders[1] / "checkpoints" / "best.keras").is_file()
-    assert "data:image/png;base64," in (folders[1] / "report.html").read_text()
+    assert result.metrics["accuracy"] == float(often[-1]["val_accuracy"])
+    assert (folder / "checkpoints" / "best.keras").is_file()
+    assert "data:image/png;base64," in (folder / "report.html").read_text()
 
 
 def test_tensorboard_has_the_scalars(digits_run: Path) -> None:
@@ -169,10 +180,9 @@ def test_tensorboard_has_the_scalars(digits_run: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_trains_and_exports(quick: TrainConfig, precision: str, tmp_path: Path) -> None:
+def test_mixed_precision_trains_and_exports(tiny: TrainConfig, precision: str, tmp_path: Path) -> None:
     before = keras.config.dtype_policy().name
-    config = dataclasses.replace(quick, precision=precision, run_dir=str(tmp_path / "run"))
-    result = rk.train(config, quiet=True)
+    result = run(dataclasses.replace(tiny, precision=precision, run_dir=str(tmp_path / "run")))
     assert keras.config.dtype_policy().name == before
     rows = table(result.run_dir)
     assert float(rows[1]["loss"]) < float(rows[0]["loss"])
@@ -180,23 +190,21 @@ def test_mixed_precision_trains_and_exports(quick: TrainConfig, precision: str, 
     assert rk.export_servable(result.run_dir, tmp_path / "servable").name == "1"
 
 
-def test_weights_start_a_run(quick: TrainConfig, digits_run: Path, tmp_path: Path) -> None:
-    tiny_rate = Optimizer(learning_rate=1e-9)
-    config = dataclasses.replace(quick, weights=str(digits_run), optimizer=tiny_rate, epochs=1)
-    result = rk.train(dataclasses.replace(config, run_dir=str(tmp_path / "run")), quiet=True)
-    trained = rk.load_model(digits_run).get_layer("logits").get_weights()
+def test_weights_start_a_run(tiny: TrainConfig, tiny_run: Path, tmp_path: Path) -> None:
+    low_rate = Optimizer(learning_rate=1e-9)
+    config = dataclasses.replace(tiny, weights=str(tiny_run), optimizer=low_rate, epochs=1)
+    result = run(dataclasses.replace(config, run_dir=str(tmp_path / "run")))
+    trained = rk.load_model(tiny_run).get_layer("logits").get_weights()
     np.testing.assert_allclose(result.model.get_layer("logits").get_weights()[0], trained[0], atol=1e-6)
     with pytest.raises(UsageError, match="do not fit cifar_resnet32"):
-        rk.train(dataclasses.replace(config, model="cifar_resnet32"), quiet=True)
+        run(dataclasses.replace(config, model="cifar_resnet32", model_options={**TINY, "blocks": "2,1,1"}))
 
 
-def test_weights_of_other_classes_keep_all_but_the_head(
-    quick: TrainConfig, digits_run: Path, image_folder: Path, tmp_path: Path
-) -> None:
-    colour = rk.build_cifar_resnet(20, classes=10, input_shape=(16, 16, 3))
+def test_weights_of_other_classes_keep_all_but_the_head(tiny: TrainConfig, image_folder: Path, tmp_path: Path) -> None:
+    colour = rk.build_cifar_resnet(20, classes=10, input_shape=(16, 16, 3), **TINY)
     colour.save(tmp_path / "colour.keras")
     config = dataclasses.replace(
-        quick,
+        tiny,
         data=str(image_folder),
         image_size=16,
         weights=str(tmp_path / "colour.keras"),
@@ -205,37 +213,41 @@ def test_weights_of_other_classes_keep_all_but_the_head(
         optimizer=Optimizer(learning_rate=1e-9),
         run_dir=str(tmp_path / "run"),
     )
-    model = rk.train(config, quiet=True).model
+    model = run(config).model
     np.testing.assert_allclose(
         model.get_layer("stage1_block1").get_weights()[0], colour.get_layer("stage1_block1").get_weights()[0], atol=1e-6
     )
     assert model.output_shape == (None, 2)
 
 
-def test_interruption_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnet_keras.training.progress import Progress
+class Interrupt(Callback):
+    """Ctrl-C after 14 steps."""
 
-    def interrupt(self: Progress, step: int, totals: Any) -> None:
+    def __init__(self, setup: TrainingSetup) -> None:
+        pass
+
+    def on_train_batch_end(self, step: int, totals: np.ndarray | None) -> None:
         if step == 14:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Progress, "on_train_batch_end", interrupt)
+
+def test_interruption_leaves_a_usable_run(tiny: TrainConfig, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    config = dataclasses.replace(quick, run_dir=str(folder))
+    config = dataclasses.replace(tiny, run_dir=str(folder))
     with pytest.raises(KeyboardInterrupt, match="run"):
-        rk.train(config)
+        run(config, reporters=[ModelFiles, Report, Interrupt])
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["interrupted"]
     assert metrics["epochs"] == 1
-    assert rk.evaluate(folder, data_dir=quick.data_dir).loss == pytest.approx(metrics["loss"], rel=1e-6)
+    assert rk.evaluate(folder, data_dir=tiny.data_dir).loss == pytest.approx(metrics["loss"], rel=1e-6)
     assert "Interrupted before its end" in (folder / "report.html").read_text()
 
 
-def test_divergence_is_said_and_keeps_the_last_sound_model(quick: TrainConfig, tmp_path: Path) -> None:
+def test_divergence_is_said_and_keeps_the_last_sound_model(tiny: TrainConfig, tmp_path: Path) -> None:
     wild = Optimizer(learning_rate=1e30)
-    config = dataclasses.replace(quick, optimizer=wild, schedule=Schedule("constant"), run_dir=str(tmp_path / "run"))
+    config = dataclasses.replace(tiny, optimizer=wild, schedule=Schedule("constant"), run_dir=str(tmp_path / "run"))
     with pytest.raises(UsageError, match="training diverged; lower --learning-rate"):
-        rk.train(config, quiet=True)
+        run(config, reporters=[ModelFiles])
     assert not (tmp_path / "run" / "model.keras").exists()
 
 
@@ -253,21 +265,21 @@ def test_divergence_is_said_and_keeps_the_last_sound_model(quick: TrainConfig, t
         ({"augmentation": Augmentation("pad", 9)}, "pad 9 is more than the 8 pixels"),
         ({"augmentation": Augmentation(mixup=0.2), "batch_size": 63}, "odd|even"),
         ({"model_options": {"shortcut": "Q"}}, "unknown shortcut"),
-        ({"model": "resnet50"}, "8x8 is too small"),
+        ({"model": "resnet50", "model_options": {}}, "8x8 is too small"),
         ({"weights": "/nowhere"}, "no file of weights or run folder at /nowhere"),
         ({"weights": "imagenet"}, "there are no 'imagenet' weights for cifar_resnet20 as it is built"),
-        ({"freeze": "logits"}, "with freeze=logits nothing is left to learn"),
+        ({"freeze": "logits"}, "with freeze=logits nothing is trainable"),
         ({"freeze": "stage4"}, "unknown part of cifar_resnet20 'stage4'; did you mean|unknown part .* choose from"),
-        ({"model": "vgg11"}, "8x8 is too small"),
+        ({"model": "vgg11", "model_options": {}}, "8x8 is too small"),
         ({"model": "vgg11", "model_options": {"se_ratio": 0.1}}, "unknown field of --model-options 'se_ratio'"),
     ],
     ids=str,
 )
 def test_refusals_come_before_anything_is_written(
-    quick: TrainConfig, changes: dict, message: str, tmp_path: Path
+    tiny: TrainConfig, changes: dict, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        rk.train(dataclasses.replace(quick, run_dir=str(tmp_path / "run"), **changes), quiet=True)
+        rk.train(dataclasses.replace(tiny, run_dir=str(tmp_path / "run"), **changes), quiet=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -278,36 +290,38 @@ def test_a_folder_of_something_else_is_refused(quick: TrainConfig, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_plain_nets_train_by_every_recipe(quick: TrainConfig, tmp_path: Path) -> None:
-    config = dataclasses.replace(quick, model="cifar_plain20", epochs=1, run_dir=str(tmp_path / "run"))
+def test_plain_nets_train_by_a_recipe_with_zero_init_gamma(tiny: TrainConfig, tmp_path: Path) -> None:
+    """Without a shortcut, a gamma of zero would stop the signal."""
+    config = dataclasses.replace(tiny, model="cifar_plain20", epochs=1, run_dir=str(tmp_path / "run"))
     assert config.zero_init_gamma
-    rk.train(dataclasses.replace(config, augmentation=Augmentation(flip=True)), quiet=True)
+    model = run(dataclasses.replace(config, augmentation=Augmentation(flip=True))).model
+    assert all(np.all(v.numpy()) for v in model.weights if v.path.endswith("gamma"))
 
 
-def test_resized_crops_of_images_in_memory(quick: TrainConfig, tmp_path: Path) -> None:
+def test_resized_crops_of_images_in_memory(tiny: TrainConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(
-        quick, augmentation=Augmentation("resized"), image_size=12, epochs=1, run_dir=str(tmp_path / "run")
+        tiny, augmentation=Augmentation("resized"), image_size=12, epochs=1, run_dir=str(tmp_path / "run")
     )
-    assert rk.train(config, quiet=True).model.input_shape == (None, 12, 12, 1)
+    assert run(config).model.input_shape == (None, 12, 12, 1)
 
 
-def test_a_run_takes_over_the_normalisation_it_starts_from(quick: TrainConfig, tmp_path: Path) -> None:
+def test_a_run_takes_over_the_normalisation_it_starts_from(tiny: TrainConfig, tmp_path: Path) -> None:
     card = rk.ModelCard(mean=(0.1,), std=(0.7,))
-    model = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), include_preprocessing=card)
+    model = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), include_preprocessing=card, **TINY)
     model.save(tmp_path / "start.keras")
-    config = dataclasses.replace(quick, weights=str(tmp_path / "start.keras"), epochs=1, run_dir=str(tmp_path / "run"))
-    layer = rk.train(config, quiet=True).model.get_layer("preprocessing")
+    config = dataclasses.replace(tiny, weights=str(tmp_path / "start.keras"), epochs=1, run_dir=str(tmp_path / "run"))
+    layer = run(config).model.get_layer("preprocessing")
     assert (layer.card.mean, layer.card.std) == ((0.1,), (0.7,))
 
 
-def test_fine_tuning_leaves_what_is_frozen_and_makes_a_new_head(quick: TrainConfig, tmp_path: Path) -> None:
-    start = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), classes=7)
+def test_fine_tuning_leaves_what_is_frozen_and_makes_a_new_head(tiny: TrainConfig, tmp_path: Path) -> None:
+    start = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), classes=7, **TINY)
     rk.save_weights(start, tmp_path / "start.npz")
     config = dataclasses.replace(
-        quick, weights=str(tmp_path / "start.npz"), freeze="stage2", epochs=1, run_dir=str(tmp_path / "run")
+        tiny, weights=str(tmp_path / "start.npz"), freeze="stage2", epochs=1, run_dir=str(tmp_path / "run")
     )
     config = dataclasses.replace(config, optimizer=Optimizer(0.05, layer_decay=0.7))
-    model = rk.train(config, quiet=True).model
+    model = run(config).model
     assert model.output_shape == (None, 10)
     for layer in start.layers:
         if layer.name.startswith(("stem", "stage1", "stage2")):
@@ -317,22 +331,20 @@ def test_fine_tuning_leaves_what_is_frozen_and_makes_a_new_head(quick: TrainConf
     assert np.abs(moved).max() > 0
 
 
-@pytest.mark.parametrize("strategy", ["none", "mirrored"])
-def test_what_is_dropped_follows_the_seed(
-    strategy: Literal["none", "mirrored"], quick: TrainConfig, tmp_path: Path
-) -> None:
+def test_what_is_dropped_follows_the_seed(tiny: TrainConfig, tmp_path: Path) -> None:
     losses = []
-    for run in range(2):
-        config = dataclasses.replace(
-            quick,
-            model_options={"stochastic_depth": 0.3, "dropout": 0.2, "norm": "group", "antialias": True},
-            strategy=strategy,
-            epochs=1,
-            run_dir=str(tmp_path / str(run)),
-        )
-        losses.append(rk.train(config, quiet=True).metrics["loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6 if strategy == "none" else 1e-3)
+    for name in ("one", "two"):
+        config = dataclasses.replace(tiny, model_options=DROPS, run_dir=str(tmp_path / name))
+        losses.append(run(config).metrics["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert losses[0] < 2.3
+
+
+def test_what_replicas_drop_follows_the_seed(tiny: TrainConfig, mirrored_run: TrainResult, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, strategy="mirrored", model_options=DROPS, run_dir=str(tmp_path / "again"))
+    loss = run(config).metrics["loss"]
+    assert loss == pytest.approx(mirrored_run.metrics["loss"], rel=1e-3)
+    assert loss < 2.3
 
 
 @pytest.mark.parametrize(
@@ -357,9 +369,9 @@ def test_model_options_are_fields_of_a_spec_with_their_types(quick: TrainConfig,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_may_be_tested_on_images_held_out(quick: TrainConfig, tmp_path: Path) -> None:
-    config = dataclasses.replace(quick, validation=0.2, epochs=1, run_dir=str(tmp_path / "run"))
-    result = rk.train(config, quiet=True)
+def test_a_run_may_be_validated_on_images_held_out(tiny: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, validation=0.2, epochs=1, run_dir=str(tmp_path / "run"))
+    result = run(config, reporters=[Report])
     assert result.metrics["examples"] == round(0.2 * 1437)
     report = (tmp_path / "run" / "report.html").read_text()
     assert "Held-out accuracy" in report
