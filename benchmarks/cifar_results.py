@@ -1,7 +1,7 @@
 """Finished runs of ours and of benchmarks.cifar_torch beside one another: a table in Markdown, and error by epoch.
 
 Command: python -m benchmarks.cifar_results RUN_FOLDER ... [--output FILE.png]. Runs that differ in nothing but their
-seed are one line: test error as mean ± standard deviation (of n - 1), in the image a band from least to greatest.
+seed are one line: test error as mean ± standard deviation (of n - 1), in the plot a band from least to greatest.
 Training errors are of augmented images, while the weights change.
 """
 

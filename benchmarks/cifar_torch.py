@@ -218,7 +218,7 @@ class Training:
         return ((images.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
 
     def step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of SGD on pixels as they are; the mean loss before it, and how many answers were right."""
+        """One step of SGD on pixels as they are; the mean loss before it, and how many predictions were correct."""
         logits = self.net(self.normalised(images))
         loss = self.criterion(logits, targets)
         self.optimizer.zero_grad()
@@ -238,20 +238,20 @@ class Training:
         for chosen in order.to(self.device).split(batch):
             draws = window_draws(batch, augmentation, self.generator).to(self.device)
             totals += torch.stack(self.step(windows(images[chosen], draws, pad, self.colour), targets[chosen]))
-        loss, right = totals.tolist()
-        return loss / self.steps, right / (self.steps * batch)
+        loss, correct = totals.tolist()
+        return loss / self.steps, correct / (self.steps * batch)
 
     @torch.inference_mode()
     def tested(self) -> tuple[float, float]:
         """Mean loss and accuracy on the test split, as its images are."""
         self.net.eval()
-        loss = right = 0.0
+        loss = correct = 0.0
         for images, targets in zip(*(tensor.split(self.config.batch_size) for tensor in self.test), strict=True):
             logits = self.net(self.normalised(images))
             loss += float(nn.functional.cross_entropy(logits, targets, reduction="sum"))
-            right += int((logits.argmax(1) == targets).sum())
+            correct += int((logits.argmax(1) == targets).sum())
         count = len(self.test[1])
-        return loss / count, right / count
+        return loss / count, correct / count
 
     def environment(self) -> dict[str, Any]:
         """Where a figure was measured."""

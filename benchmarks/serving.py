@@ -1,7 +1,7 @@
 """The local server beside calling the SavedModel directly, with JPEG bytes, in one run.
 
 Command: python -m benchmarks.serving [--size N] [--dtype NAME] [--clients N] [--seconds S] [--rounds N].
-ResNet-50 with random weights. "direct" is a session in this process, asked by as many threads as the server has
+ResNet-50 with random weights. "direct" is a session in this process, used by as many threads as the server has
 clients; then the server, in a process of its own, over gRPC and REST, batching off and on; in turn, several rounds,
 medians of the ratios by round. Then: how long the first answer after a version is available takes, beside the median of
 warm ones; and how long a 224x224x3 list of floats takes to become an array, with TensorFlow loaded.

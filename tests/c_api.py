@@ -65,13 +65,13 @@ class Servable:
             self.session, None, places, given, len(feeds), wanted, values, len(fetches), None, 0, None, self.status
         )
         code = self.tf.TF_GetCode(self.status)
-        said = {"code": code, "message": self.tf.TF_Message(self.status).decode(errors="replace"), "values": []}
+        reply = {"code": code, "message": self.tf.TF_Message(self.status).decode(errors="replace"), "values": []}
         if not code:
-            said["values"] = [self._value(ctypes.c_void_p(value)) for value in values]
+            reply["values"] = [self._value(ctypes.c_void_p(value)) for value in values]
         for tensor in [*given, *values]:
             if tensor:
                 self.tf.TF_DeleteTensor(ctypes.c_void_p(tensor))
-        return said
+        return reply
 
     def _place(self, name: str) -> Output:
         operation, _, index = name.partition(":")

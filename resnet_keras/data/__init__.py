@@ -1,1 +1,1 @@
-"""Images in: one way in for the embedded digits, TensorFlow Datasets and folders, and the batches made of them."""
+"""Sources of images (the embedded digits, TensorFlow Datasets, folders) and the batches made of them."""

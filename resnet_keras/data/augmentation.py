@@ -83,7 +83,7 @@ def pad_crop(image: tf.Tensor, seed: tf.Tensor, pad: int, fill: tf.Tensor) -> tf
 
 
 def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Mirror `[H, W, C]` left to right, or not, by the toss of a coin."""
+    """Mirror `[H, W, C]` left to right with probability 0.5."""
     return tf.cond(tf.random.stateless_uniform([], seed) < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
 
 
@@ -181,7 +181,7 @@ def random_scaled_crop(
 def jitter(image: tf.Tensor, seed: tf.Tensor, amount: float) -> tf.Tensor:
     """Scale brightness, contrast and saturation of `[H, W, C]`, each by 1 - amount to 1 + amount; float32.
 
-    The order does not matter: short of the limits of a pixel, which are minded once at the end, the three commute.
+    The order does not matter: but for the limits of a pixel, which are applied once at the end, the three commute.
     """
     bright, contrast, saturation = tf.unstack(tf.random.stateless_uniform([3], seed, 1 - amount, 1 + amount))
     image = tf.cast(image, tf.float32)

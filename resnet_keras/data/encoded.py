@@ -1,4 +1,4 @@
-"""What the first bytes of an encoded image say, read in a TensorFlow graph before anything is decoded.
+"""The size and orientation in the first bytes of an encoded image, read in a TensorFlow graph before it is decoded.
 
 `tf.equal` and not `==`, which in the graph of a servable compares the tensors' identities.
 """
@@ -6,8 +6,8 @@
 import tensorflow as tf
 
 LARGEST_IMAGE = 2**25
-"""Pixels of the largest image that is decoded. A file of 400 kB can say that it has 144 million, and they would take
-half a gigabyte; 2**25 take 400 MB while they are resized."""
+"""Pixels of the largest image that is decoded. A file of 400 kB can declare 144 million, which would take half a
+gigabyte; 2**25 take 400 MB while they are resized."""
 EXIF_WINDOW = 2**14
 """Bytes at a JPEG's front in which its orientation is looked for."""
 ORIENTATION = 0x0112
@@ -15,7 +15,7 @@ ORIENTATION = 0x0112
 
 
 def check_size(encoded: tf.Tensor) -> tf.Tensor:
-    """The same bytes; an InvalidArgument error where their header says more than `LARGEST_IMAGE` pixels."""
+    """The same bytes; an InvalidArgument error where their header declares more than `LARGEST_IMAGE` pixels."""
     height, width = size_in_header(encoded)
     is_gif = tf.equal(tf.strings.substr(encoded, 0, 4), b"GIF8")
     frames = tf.cond(is_gif, lambda: _pixels_in_frames(encoded), lambda: tf.constant(0, tf.int64))
@@ -26,7 +26,7 @@ def check_size(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def size_in_header(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Height and width, int64, that a JPEG, PNG, GIF, BMP or WebP file says it has; 0 and 0 of anything else."""
+    """Height and width, int64, in the header of a JPEG, PNG, GIF, BMP or WebP file; 0 and 0 of anything else."""
     data = _front(encoded, 32)
 
     def number(first: int, count: int, big: bool = False) -> tf.Tensor:
@@ -100,7 +100,7 @@ def _pixels_in_frames(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def upright(image: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-    """A decoded image `[H, W, C]`, turned as a JPEG's Exif orientation says."""
+    """A decoded image `[H, W, C]`, turned by a JPEG's Exif orientation."""
     orientation = orientation_of(encoded)
     return tf.cond(tf.equal(orientation, 1), lambda: image, lambda: turned(image, orientation))
 

@@ -17,7 +17,7 @@ TEST_SHARE = 0.2
 
 
 def open_folder(path: Path) -> Source:
-    """Open a folder of images. Where it has no splits, a stratified fifth, always the same, is kept for testing.
+    """Open a folder of images. Where it has no splits, a stratified fifth, always the same, is the test split.
 
     Raises `UsageError` for fewer than two classes, an empty class, and files that are no images, naming them.
     """
@@ -95,7 +95,7 @@ def _check_readable(paths: list[str]) -> None:
             return reason(error)
         return None
 
-    with standard_error_held(), concurrent.futures.ThreadPoolExecutor() as pool:  # libjpeg speaks for itself
+    with standard_error_held(), concurrent.futures.ThreadPoolExecutor() as pool:  # libjpeg writes there itself
         faults = [(path, reason) for path, reason in zip(paths, pool.map(fault, paths), strict=True) if reason]
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

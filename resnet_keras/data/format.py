@@ -1,4 +1,4 @@
-"""The images that a network takes: size, channels, and how they are brought to them."""
+"""The images that a network takes: their size, channels and evaluation transform."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ DEFAULT_SIDE = 224
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """The size that a network takes, and how images are brought to it."""
+    """The size and channels of a network's input, and the card that says how images are brought to them."""
 
     size: tuple[int, int]
     channels: int

@@ -13,9 +13,9 @@ def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     """A JPEG, PNG, GIF (first frame), BMP or WebP file to `uint8[H, W, channels]`; channels is 1 or 3.
 
     A JPEG's Exif orientation is followed. InvalidArgument errors: not such a file, a damaged one, or one whose header
-    says more than `LARGEST_IMAGE` pixels, before it is decoded.
+    declares more than `LARGEST_IMAGE` pixels, before it is decoded.
     """
-    # BMP files hold 3 or 4 channels and cannot be asked for another number, so the file says how many it has.
+    # TensorFlow decodes a BMP file in its own number of channels only, so grey is made of three here.
     image = tf.io.decode_image(check_size(encoded), channels=3, expand_animations=False)
     image = upright(tf.ensure_shape(image, [None, None, 3]), encoded)
     return image if channels == 3 else tf.cast(tf.round(_luma(image)), tf.uint8)

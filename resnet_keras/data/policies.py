@@ -98,7 +98,7 @@ def _warp(
     """Each pixel comes from `matrix` times its place (x, y) plus `shift`, bilinear; `fill` from outside."""
     (a, b), (c, d) = matrix
     colour = tf.reshape(along_rows(tf.cast(fill, tf.float32), image), [1, *dimensions(image)[1:]])
-    values = tf.cast(image, tf.float32) - colour  # the kernel knows fills of one number only
+    values = tf.cast(image, tf.float32) - colour  # the kernel has fills of one number only
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=values[None],
         transforms=tf.stack([a, b, shift[0], c, d, shift[1], 0.0, 0.0])[None],

@@ -16,7 +16,7 @@ def open_source(data: str, data_dir: str | None = None) -> Source:
         data_dir: where TensorFlow Datasets keeps prepared data; its own default when None.
 
     Raises:
-        UsageError: no such folder or name, nothing prepared and no network, unreadable images; it says which.
+        UsageError: no such folder or name, nothing prepared and no network, unreadable images; the message names it.
     """
     path = Path(data).expanduser()
     if data and path.is_dir() and ("/" in data or not is_known(data)):

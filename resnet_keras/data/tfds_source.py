@@ -39,10 +39,10 @@ def _bare(name: str) -> str:
 
 
 def open_tfds(name: str, data_dir: str | None) -> Source:
-    """Open a data set by name. Raises `UsageError` when it cannot be had, or has no images with labels."""
+    """Open a data set by name. Raises `UsageError` for one that is not available or has no images with labels."""
     tfds.disable_progress_bar()
     data_dir = str(Path(data_dir).expanduser()) if data_dir else None
-    absl.logging.set_verbosity(absl.logging.ERROR)  # it warns of a folder that it is about to fill
+    absl.logging.set_verbosity(absl.logging.ERROR)  # it warns of a folder that it is about to create
     try:
         builder = Digits(data_dir=data_dir) if name == "digits" else tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # an unknown config or version, or a damaged folder: a dozen kinds
@@ -81,7 +81,7 @@ def _keys(builder: Any) -> tuple[str, str]:
 
 def _download_and_prepare(builder: Any) -> None:
     if builder.name != "digits":
-        # TensorFlow Datasets itself would try for minutes.
+        # TensorFlow Datasets itself retries for minutes.
         page = builder.info.homepage
         if page and not _reachable(page):
             host = urllib.parse.urlsplit(page).hostname
@@ -93,7 +93,7 @@ def _download_and_prepare(builder: Any) -> None:
         with contextlib.redirect_stdout(sys.stderr if builder.name != "digits" else io.StringIO()):
             builder.download_and_prepare()
     except (OSError, AssertionError, tfds.download.DownloadError, tf.errors.OpError) as error:
-        if builder.is_prepared():  # another process was quicker
+        if builder.is_prepared():  # by another process, meanwhile
             return
         raise UsageError(f"--data {builder.name} cannot be prepared: {reason(error)}") from error
 

@@ -1,7 +1,7 @@
-"""Ask a SavedModel about one image, as a server would: a program of its own that knows nothing of resnet_keras.
+"""Run a SavedModel on one image, as a server would: a program of its own that does not import resnet_keras.
 
 Usage: python -P ask_servable.py VERSION_FOLDER IMAGE
-Prints one JSON object: labels, scores and seconds of the answer.
+Prints one JSON object: labels, scores, and the seconds that one request takes.
 """
 
 import json
@@ -23,11 +23,11 @@ def main(folder: str, image: str) -> None:
         fetch = {name: graph.outputs[name].name for name in ("labels", "scores")}
         session.run(fetch, feed)
         started = time.perf_counter()
-        answer = session.run(fetch, feed)
+        outputs = session.run(fetch, feed)
         seconds = time.perf_counter() - started
     assert "resnet_keras" not in sys.modules
-    labels = [label.decode() for label in answer["labels"][0]]
-    print(json.dumps({"labels": labels, "scores": answer["scores"][0].tolist(), "seconds": seconds}))
+    labels = [label.decode() for label in outputs["labels"][0]]
+    print(json.dumps({"labels": labels, "scores": outputs["scores"][0].tolist(), "seconds": seconds}))
 
 
 if __name__ == "__main__":

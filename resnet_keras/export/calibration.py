@@ -18,7 +18,7 @@ from resnet_keras.export.networks import Ends, FloatNetwork, Int8Network, batche
 from resnet_keras.export.operations import Operation, in_order
 
 LEAST, MOST = 256, 4096
-"""Images: fewer say too little of the ranges, more take time and change nothing."""
+"""Images: fewer measure the ranges badly, more take time and change nothing."""
 BINS = 4096
 PERCENTILES = (100.0, 99.99, 99.9)
 """Shares of a map's values that its range may hold: outliers are cut off where that makes the rest finer."""
@@ -98,7 +98,7 @@ class Calibrated:
     images: np.ndarray
     """uint8 [N, H, W, C], which had no part in its making."""
     probabilities: np.ndarray
-    """float32 [N, classes]: its answers to them."""
+    """float32 [N, classes]: its outputs for them."""
     facts: dict[str, Any]
     """For the manifest."""
 
@@ -113,13 +113,13 @@ def calibrate(ends: Ends, data: CalibrationSet, most: float, name: str) -> Calib
         name: of the model.
 
     Raises:
-        UsageError: where more is lost, or the model itself answers with NaN.
+        UsageError: where more is lost, or the model itself returns NaN.
     """
     seen, unseen = data.halves
     plain = FloatNetwork(ends, tf.float32)
     wanted = run_network(plain, seen.images).probabilities
     if not np.isfinite(wanted).all():
-        raise UsageError(f"{name} itself answers images with NaN; its weights are no good to export")
+        raise UsageError(f"{name} itself returns NaN for images; its weights cannot be exported")
     candidates = {p: Int8Network(ends, ranges) for p, ranges in measure_ranges(ends, seen.images).items()}
     errors = {
         percentile: float(np.square(run_network(network, seen.images).probabilities - wanted).mean())

@@ -1,4 +1,4 @@
-"""`export_file`: a model as one file of another runtime, by that runtime's own converter, checked by asking it.
+"""`export_file`: a model as one file of another runtime, by that runtime's own converter, checked by running it.
 
 ONNX by tf2onnx, for ONNX Runtime and what else reads it; LiteRT (TensorFlow Lite) for phones and boards.
 """
@@ -31,7 +31,7 @@ OPSET = 17
 TOLERANCE = 1e-3
 """Largest difference of a probability in float32, as a share of the largest probability."""
 PROVED_ON = 256
-"""Images that LiteRT's int8 is compared on: one at a time, it takes its time."""
+"""Images that LiteRT's int8 is compared on: it runs one at a time, which is slow."""
 
 
 def export_file(
@@ -59,9 +59,9 @@ def export_file(
         max_accuracy_loss: for int8, as in `export_servable`.
 
     Raises:
-        UsageError: an unknown format, a converter that is not installed, a model or path that cannot be, int8 that
-            loses too much.
-        RuntimeError: the runtime does not answer as the model does; nothing was written.
+        UsageError: an unknown format, a converter that is not installed, a model that cannot be exported, a path that
+            cannot be written, int8 that loses too much.
+        RuntimeError: the outputs of the runtime differ from those of the model; nothing was written.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
@@ -69,7 +69,7 @@ def export_file(
     if dtype not in known:
         raise unknown(f"dtype for {format}", dtype, known)
     if (dtype == "int8") != (calibration_data is not None):
-        raise UsageError("int8 needs calibration_data, and nothing else has a use for it")
+        raise UsageError("int8 needs calibration_data; leave it out with any other dtype")
     given = classifier(model_or_run)
     shape, ends = image_format(given), lower(in_float32(given))
     file = Path(path).expanduser()
@@ -84,12 +84,12 @@ def export_file(
         images = unseen.images[:PROVED_ON]
         targets = None if unseen.targets is None else unseen.targets[:PROVED_ON]
         content = _litert(ends[0], shape, seen.images)
-    answer = _run_onnx(content, images) if format == "onnx" else _run_litert(content, images)
+    outputs = _run_onnx(content, images) if format == "onnx" else _run_litert(content, images)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         expected = session.run(_probabilities(ends[0], tf.constant(images)))
     if dtype == "int8":
-        prove(expected, answer, targets, max_accuracy_loss)
-    elif not (apart := float(np.abs(answer - expected).max())) <= TOLERANCE * expected.max():
+        prove(expected, outputs, targets, max_accuracy_loss)
+    elif not (apart := float(np.abs(outputs - expected).max())) <= TOLERANCE * expected.max():
         raise RuntimeError(f"{format} differs from {given.name} by {apart:.2g} in a probability; not exported")
     with writing_to(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def _run_litert(content: bytes, images: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """TensorFlow tells of its successor to tf.lite, and of what it does, on standard error."""
+    """Drop what TensorFlow writes of tf.lite's successor and of its own progress."""
     with standard_error_held(), warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
         warnings.simplefilter("ignore")
         with contextlib.redirect_stdout(nowhere):

@@ -1,6 +1,6 @@
 """From a Keras model to the operations of its servable: dropout gone, norms in the convolutions, pads in what they pad.
 
-Everything is inference. A layer that nothing here knows is called as it is.
+Everything is inference. A layer without a rule here is called as it is.
 """
 
 import dataclasses
@@ -82,7 +82,7 @@ def _called(layer: Any, inputs: Sequence[Operation], channels: int, as_list: boo
 
 @singledispatch
 def lowered(layer: Any, x: Operation) -> Operation:
-    """What one Keras layer makes of its input."""
+    """One Keras layer as an operation on its input."""
     shape = (None, None, None, x.channels)
     if not layer.built:
         layer.build(shape)

@@ -17,7 +17,7 @@ Ends = tuple[Operation, Operation]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network is as tensors of a graph."""
+    """The outputs of a network, as tensors of a graph."""
 
     probabilities: tf.Tensor
     """float32 [N, classes]"""
@@ -60,7 +60,7 @@ Network = FloatNetwork | Int8Network
 
 @dataclass(frozen=True)
 class Result:
-    """What a network answers."""
+    """The outputs of a network for some images."""
 
     probabilities: np.ndarray
     """float32 [N, classes]"""

@@ -17,15 +17,15 @@ NO_PADDING: Sides = ((0, 0), (0, 0))
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Operation:
-    """A node of the graph; each kind says what it makes of its inputs."""
+    """A node of the graph; the docstring of each kind says what it computes from its inputs."""
 
     inputs: tuple["Operation", ...] = ()
     channels: int = 0
-    """Of what comes out."""
+    """Of the output."""
 
     @property
     def non_negative(self) -> bool:
-        """Whether what comes out is never below zero."""
+        """Whether the output is never below zero."""
         return getattr(self, "activation", None) in POSITIVE_ACTIVATIONS
 
 

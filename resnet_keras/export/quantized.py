@@ -2,7 +2,7 @@
 
 Numbers of zero and above are quint8 with one range a map; kernels are qint8 with one range an output channel; sums stay
 in 32 bits inside a convolution. `_FusedQuantizedConv2D` is TensorFlow's own and in its stock CPU build, but internal:
-`available` asks this TensorFlow for it.
+`available` tests whether this TensorFlow has it.
 """
 
 import math
@@ -34,7 +34,7 @@ SMALLEST_RANGE = 1e-6
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quint8 tensor: 255 stands for `range`, and what it means is what it says less `offset`."""
+    """A quint8 tensor: 255 stands for `range`; its values are those, less `offset`."""
 
     tensor: tf.Tensor
     range: float
@@ -43,7 +43,7 @@ class Quantized:
 
 @dataclass
 class Int8Graph:
-    """Operations as tensors, in int8 where they can be; each is turned into the other form when something asks for it.
+    """Operations as tensors, in int8 where they can be; each is turned into the other form when it is needed.
 
     Args:
         ranges: the largest absolute value that each operation's output is to hold, measured on real images.
@@ -284,7 +284,7 @@ def _list(single: bool = False, **values: Any) -> attr_value_pb2.AttrValue:
 def available() -> bool:
     """Whether this TensorFlow has the operation and computes rightly with it: not on ARM, nor without oneDNN.
 
-    Asked of a small block whose shortcut has both signs.
+    It runs a small block whose shortcut has both signs.
     """
     rng = np.random.default_rng(0)
     images, top = rng.integers(0, 256, (1, 6, 6, 16)).astype("uint8"), 5000.0

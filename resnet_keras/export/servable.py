@@ -75,15 +75,15 @@ def export_servable(
             or more. Every other one is for measuring ranges, the rest for proving what came of it.
         data_dir: where TensorFlow Datasets keeps prepared data.
         max_accuracy_loss: for int8: percentage points of accuracy (of agreement with float32, where the calibration
-            data has not the model's classes) that may be lost.
+            data does not have the model's classes) that may be lost.
 
     Returns:
         The version folder.
 
     Raises:
         UsageError: a model that cannot be exported, a version that exists, a folder that cannot be written, int8 that
-            loses too much or that this TensorFlow has not.
-        RuntimeError: the servable does not answer as the model does; nothing was written.
+            loses too much or that this TensorFlow does not support.
+        RuntimeError: the outputs of the servable differ from those of the model; nothing was written.
     """
     _check_arguments(dtype, calibration_data, top_k)
     given = classifier(model_or_run)
@@ -122,7 +122,7 @@ def _check_arguments(dtype: str, calibration_data: Any, top_k: int) -> None:
     if dtype == "int8" and calibration_data is None:
         raise UsageError("int8 needs calibration_data: a folder, a data set's name or an array of images")
     if dtype == "int8" and not available():
-        raise UsageError("this TensorFlow has no quantised convolution (it wants oneDNN, on x86); use dtype bfloat16")
+        raise UsageError("this TensorFlow has no quantised convolution (it needs oneDNN, on x86); use dtype bfloat16")
     require(top_k >= 1, "top_k", "at least 1", top_k)
 
 
@@ -168,7 +168,7 @@ def _check(export: _Export, folder: Path) -> dict[str, float]:
     features, logits, probabilities = (np.asarray(x, "float64") for x in outputs)
     if not np.isfinite(probabilities).all():
         name = export.model.name
-        raise UsageError(f"{name} itself answers random images with NaN; its weights are no good to export")
+        raise UsageError(f"{name} itself returns NaN for random images; its weights cannot be exported")
     got = run_servable(folder, {"features": {"image": images}, "serving_default": {"image": images}})
     got_features = got["features"]["features"].astype("float64")
     got_probabilities = got["serving_default"]["probabilities"]
@@ -228,7 +228,15 @@ def manifest_of(version: Path) -> dict[str, Any]:
 
 
 def run_servable(folder: Path, requests: dict[str, dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
-    """What a servable of ours answers to a request of each signature, in a session, as TensorFlow Serving runs it."""
+    """The outputs of a servable for a request of each signature, in a session, as TensorFlow Serving runs it.
+
+    Args:
+        folder: the version's.
+        requests: signature to input to value.
+
+    Returns:
+        Signature to output to value.
+    """
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     (meta,) = saved.meta_graphs
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:

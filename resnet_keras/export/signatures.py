@@ -62,7 +62,7 @@ def decoded(encoded: tf.Tensor, shape: ImageFormat) -> tuple[tf.Tensor, tf.Tenso
     """Encoded images `string[N]` as `uint8[N, H, W, C]`, and which of them could be read, `bool[N]`.
 
     One that cannot be read is black and takes nothing from the others, which may be another client's: a server puts
-    requests together. Where none can be read, an InvalidArgument error says so.
+    requests together. Where none can be read, an InvalidArgument error is raised.
     """
 
     def one(index: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

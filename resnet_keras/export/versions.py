@@ -30,7 +30,7 @@ def versions_in(base: Path) -> list[int]:
 
 
 def next_version(base: Path, version: int | None) -> int:
-    """The version asked for, or the next free one. Raises `UsageError` for one that is there."""
+    """The requested version, or the next free one. Raises `UsageError` for one that exists."""
     taken = versions_in(base)
     if version is None:
         return max(taken, default=0) + 1
@@ -43,9 +43,9 @@ def next_version(base: Path, version: int | None) -> int:
 def publish(base: Path, version: int | None, write: Callable[[Path], None]) -> Path:
     """Have `write` fill a folder, which becomes a version of the model at once; after an error nothing is left.
 
-    A name that is no number is no version to TensorFlow Serving, and the rename makes it one at once: a process that is
-    killed leaves a folder that nothing serves, which the next export removes. `models.config` then has the new version
-    as `canary`, and the one that was newest as `stable`.
+    TensorFlow Serving ignores a folder whose name is not a number, and a rename makes it a version at once. A process
+    that is killed leaves a folder that nothing serves, which the next export removes. `models.config` then has the new
+    version as `canary`, and the one that was newest as `stable`.
 
     Returns:
         The version folder.
@@ -77,7 +77,7 @@ def publish(base: Path, version: int | None, write: Callable[[Path], None]) -> P
 
 
 def _rename_and_record(beside: Path, base: Path, version: int | None) -> Path:
-    """Make a folder the version asked for, or the next free one; both it and `models.config` change, or neither."""
+    """Make a folder the requested version, or the next free one; both it and `models.config` change, or neither."""
     with _locked(base.parent, wait=True):
         path = base.parent / CONFIG
         config, number = _read(path), next_version(base, version)
@@ -96,7 +96,7 @@ def _rename_and_record(beside: Path, base: Path, version: int | None) -> Path:
 
 
 def _remove_abandoned(base: Path) -> None:
-    """What killed exports left: a living one holds its folder's lock."""
+    """Remove what killed exports left; an export that is running holds the lock of its folder."""
     for left in base.glob(f"{STAGING}*"):
         with contextlib.suppress(OSError), _locked(left):
             shutil.rmtree(left)
@@ -113,7 +113,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a folder for this process, which gives it back however it ends. Raises OSError where another has it."""
+    """Hold a folder for this process, until it ends. Raises OSError where another process holds it."""
     with _opened(folder) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
@@ -177,5 +177,5 @@ def _read(path: Path) -> model_server_config_pb2.ModelServerConfig:
         try:
             text_format.Parse(path.read_text("utf-8"), config)
         except (OSError, text_format.ParseError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} is no configuration of models: {reason(error)}") from error
+            raise UsageError(f"{path} is not a configuration of models: {reason(error)}") from error
     return config

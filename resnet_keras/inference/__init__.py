@@ -1,1 +1,1 @@
-"""What a trained network says of images: predict, evaluate, explain."""
+"""Use of a trained network: predict, evaluate, explain."""

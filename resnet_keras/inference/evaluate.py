@@ -37,14 +37,14 @@ class Evaluation:
 
     @property
     def per_class(self) -> list[dict[str, Any]]:
-        """A row a class: label, examples, recall (its images found), precision (its predictions right)."""
-        right, true, said = np.diag(self.confusion), self.confusion.sum(1), self.confusion.sum(0)
+        """A row a class: label, examples, recall (its images found), precision (its predictions that are correct)."""
+        correct, true, predicted = np.diag(self.confusion), self.confusion.sum(1), self.confusion.sum(0)
         return [
             {
                 "label": label,
                 "examples": int(true[i]),
-                "recall": float(right[i] / true[i]) if true[i] else None,
-                "precision": float(right[i] / said[i]) if said[i] else None,
+                "recall": float(correct[i] / true[i]) if true[i] else None,
+                "precision": float(correct[i] / predicted[i]) if predicted[i] else None,
             }
             for i, label in enumerate(self.labels)
         ]
@@ -63,12 +63,11 @@ def evaluate(
     """Evaluate a run folder, a `.keras` file, a packaged name or a model on the test split of `data`.
 
     Args:
-        source: what to evaluate; it takes raw pixels, or is normalised as its card or ImageNet says.
+        source: what to evaluate. Pixels are normalised by its card where the model does not do so itself, and as
+            ImageNet's for a model without a card.
         data: as `open_source` takes it; the run's, or what the model's card names, when None.
         data_dir: where TensorFlow Datasets keeps its data; the run's when None.
         batch_size: images at a time.
-
-    A model that is not ours is given pixels normalised as ImageNet's.
 
     Raises:
         UsageError: nothing there, a damaged file, no data named, or data of other classes or channels.
@@ -83,7 +82,7 @@ def evaluate(
         raise UsageError(f"{model.name} does not say which data it is for; give --data")
     opened, shape = open_source(data, data_dir), image_format(model)
     if model.output_shape[-1] != len(opened.labels):
-        raise UsageError(f"{model.name} knows {model.output_shape[-1]} classes, {data} has {len(opened.labels)}")
+        raise UsageError(f"{model.name} has {model.output_shape[-1]} classes, {data} has {len(opened.labels)}")
     known = set(layer.card.labels) if layer else set()
     if known and known != set(opened.labels):
         strange = sorted(set(opened.labels) - known)
@@ -105,7 +104,7 @@ class Evaluator:
         labels: class names, as the batches number them.
         strategy: the one the model was made under; its devices share each batch.
         columns: the model's output for each of the labels, where it has another order.
-        flip: take the mean of the answers for an image and its mirror image.
+        flip: take the mean of the probabilities of an image and its mirror image.
         host: which of the hosts this is and how many there are; each takes its share of the batches, and all have the
             sum.
     """
@@ -123,9 +122,9 @@ class Evaluator:
         self.model, self.labels, self.flip, self.host = from_pixels(model), labels, flip, host
         self.columns = list(columns) if columns is not None else list(range(len(labels)))
         self.strategy = strategy or tf.distribute.get_strategy()
-        self._forward = tf.function(self._answers, reduce_retracing=True)
+        self._forward = tf.function(self._predictions, reduce_retracing=True)
         self._forward_each = tf.function(
-            lambda images: self.strategy.run(self._answers, args=(images,)), reduce_retracing=True
+            lambda images: self.strategy.run(self._predictions, args=(images,)), reduce_retracing=True
         )
         self._sum_over_hosts = tf.function(lambda own: self.strategy.run(self._summed, args=(own,)))
 
@@ -154,9 +153,9 @@ class Evaluator:
     def _local_replicas(self) -> int:
         return self.strategy.num_replicas_in_sync // self.host[1]
 
-    def _answers(self, images: tf.Tensor) -> tf.Tensor:
-        answers = self.model(images, training=False)
-        return (answers + self.model(images[:, :, ::-1], training=False)) / 2 if self.flip else answers
+    def _predictions(self, images: tf.Tensor) -> tf.Tensor:
+        probabilities = self.model(images, training=False)
+        return (probabilities + self.model(images[:, :, ::-1], training=False)) / 2 if self.flip else probabilities
 
     def _summed(self, own: tf.Tensor) -> Any:
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(own))
@@ -171,5 +170,5 @@ class Evaluator:
         each = self.strategy.experimental_distribute_values_from_function(
             lambda context: padded[share * (context.replica_id_in_sync_group % replicas) :][:share]
         )
-        answers = self.strategy.experimental_local_results(self._forward_each(each))
-        return np.concatenate([answer.numpy() for answer in answers])[:count]
+        parts = self.strategy.experimental_local_results(self._forward_each(each))
+        return np.concatenate([part.numpy() for part in parts])[:count]

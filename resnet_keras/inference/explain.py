@@ -25,7 +25,7 @@ class Explanation:
     heat: np.ndarray
     """float32 [H, W] at the network's input size, 0 to 1; zero everywhere where no part speaks for the class."""
     map_size: tuple[int, int]
-    """Height and width of the map that the heat comes from: it knows nothing finer."""
+    """Height and width of the map that the heat comes from, and so its resolution."""
     pixels: np.ndarray
     """uint8 [H, W, C]: the image as it was prepared for the network."""
 
@@ -40,8 +40,8 @@ def explain(source: str | Path | keras.Model, image: str | Path, *, label: str |
 
     The last map before the head is weighted by the gradient of the class's logit, averaged over the positions; what is
     positive of the sum over the channels is enlarged to the image, bilinearly, and scaled by its maximum. The last
-    map is that of the last stage, before its pool and behind a final norm. Where it is a single pixel, which has no
-    places to tell of, the one before it is taken.
+    map is that of the last stage, before its pool and behind a final norm. Where it is a single pixel, the one before
+    it is taken.
 
     Args:
         source: a model, a run folder, a `.keras` file or a packaged name.
@@ -55,7 +55,7 @@ def explain(source: str | Path | keras.Model, image: str | Path, *, label: str |
     if isinstance(source, str | Path):
         if servable_folder(source):
             raise UsageError(f"{source} is a SavedModel, which has no gradients; give its run folder or .keras file")
-        model_file(source)  # a wrong model is said before a wrong image
+        model_file(source)  # a wrong model is reported before a wrong image
     encoded = read_image(image)
     model = classifier(source)
     shape, names = image_format(model), model_labels(model)
@@ -75,7 +75,7 @@ def explain(source: str | Path | keras.Model, image: str | Path, *, label: str |
     coarse = _combined(*(tf.cast(x, tf.float32).numpy()[0] for x in (maps, gradient)))
     heat = tf.image.resize(coarse[..., None], shape.size, "bilinear").numpy()[..., 0]
     if not np.isfinite(heat).all():
-        raise UsageError(f"{model.name} answers {image} with NaN; its weights are no good to explain")
+        raise UsageError(f"{model.name} returns NaN for {image}; it cannot be explained")
     heat /= heat.max() or 1
     size = (coarse.shape[0], coarse.shape[1])
     return Explanation(names[chosen], float(scores[0, chosen]), heat, size, pixels.numpy().astype("uint8"))
@@ -100,7 +100,7 @@ def _logits(model: keras.Model) -> Any:
 
 
 def _last_map(model: keras.Model, logits: Any) -> Any:
-    """The tensor `[N, H, W, C]` nearest to the logits that has places, is no pool's, and has weights behind it."""
+    """The tensor `[N, H, W, C]` nearest to the logits that is larger than a pixel, no pool's output, and of weights."""
     waiting = [logits]
     for tensor in waiting:  # which grows meanwhile
         layer = tensor._keras_history.operation

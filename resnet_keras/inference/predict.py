@@ -17,7 +17,7 @@ from resnet_keras.models.saved import classifier, model_file
 from resnet_keras.startup import standard_error_held
 
 BATCH = 32
-"""Images that are answered at a time."""
+"""Images a batch."""
 Top = list[tuple[list[str], np.ndarray]]
 
 
@@ -38,7 +38,7 @@ def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_
 
     Args:
         source: a model, a run folder, a `.keras` file, a packaged name, a SavedModel's version folder, or the folder
-            above it (its newest version answers).
+            above it (its newest version is used).
         images: files of JPEG, PNG, GIF, BMP or WebP.
         top_k: classes to name for each, where there are as many.
 
@@ -48,7 +48,7 @@ def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_
     require(top_k >= 1, "top_k", "at least 1", top_k)
     servable = servable_folder(source) if isinstance(source, str | Path) else None
     if isinstance(source, str | Path) and not servable:
-        model_file(source)  # a wrong model is said before a wrong image
+        model_file(source)  # a wrong model is reported before a wrong image
     encoded = [read_image(path) for path in images]
     top = _top_of_servable(servable, encoded) if servable else _top_of_model(classifier(source), encoded)
     return [
@@ -69,7 +69,7 @@ def read_image(path: str | Path) -> bytes:
 
 
 def _is_image(encoded: bytes) -> bool:
-    with standard_error_held():  # libjpeg speaks for itself
+    with standard_error_held():  # libjpeg writes there itself
         try:
             decode(tf.constant(encoded), 3)
         except tf.errors.OpError:
@@ -95,18 +95,18 @@ def _top_of_servable(folder: Path, encoded: list[bytes]) -> Top:
         raise UsageError(f"{folder} has no image_bytes signature; export it again with resnet-keras export")
     top = []
     for batch in _batches(encoded):
-        answer = signatures["image_bytes"](image_bytes=tf.constant(batch))
-        for labels, scores in zip(answer["labels"].numpy(), answer["scores"].numpy(), strict=True):
+        outputs = signatures["image_bytes"](image_bytes=tf.constant(batch))
+        for labels, scores in zip(outputs["labels"].numpy(), outputs["scores"].numpy(), strict=True):
             top.append(([label.decode() for label in labels], scores))
     return top
 
 
 def _top_of_model(model: keras.Model, encoded: list[bytes]) -> Top:
-    shape, names, answer = image_format(model), model_labels(model), from_pixels(model)
+    shape, names, network = image_format(model), model_labels(model), from_pixels(model)
     top = []
     for batch in _batches(encoded):
         pixels = tf.stack([shape.evaluation_transform(tf.constant(image)) for image in batch])
-        for row in np.asarray(answer(pixels, training=False)):
+        for row in np.asarray(network(pixels, training=False)):
             order = np.argsort(-row, kind="stable")
             top.append(([names[i] for i in order], row[order]))
     return top
@@ -126,14 +126,16 @@ def preprocess_input(images: Any, model: keras.Model) -> Any:
 
     Args:
         images: RGB, 0 to 255, `[N, H, W, C]` or `[H, W, C]`, of any number type.
-        model: a network of ours; its card says how.
+        model: a network of ours, by whose card they are normalised.
 
     Returns:
         float32 of the same shape: normalised, or as they are for a model that was built with its preprocessing.
     """
     layer = card_layer(model)
     if layer is None:
-        raise UsageError(f"{model.name} does not say how its images are normalised; it is not one of our networks")
+        raise UsageError(
+            f"{model.name} does not say how its images are normalised: it has no model card, so is not one of ours"
+        )
     card = layer.card
     if layer.normalise:
         return keras.ops.cast(images, "float32")
@@ -149,7 +151,7 @@ def decode_predictions(scores: Any, model: keras.Model, top: int = 5) -> list[li
     """The likeliest classes of each image, best first: (identifier, name, score).
 
     Args:
-        scores: `[N, classes]`, what the model gave.
+        scores: `[N, classes]`, the output of the model.
         model: a network of ours; its card names the classes, else their numbers do.
         top: classes to name for each image, where there are as many.
 

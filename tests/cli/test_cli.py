@@ -103,7 +103,7 @@ def test_a_packaged_name_in_place_of_a_run(
     exported = Path("saved_models", "cifar10-jpeg", "1")
     assert json.loads(capsys.readouterr().out)["path"] == str(exported)
     assert rk.predict(exported, [image_folder / "red" / "0.jpg"])[0].labels == tuple(prediction["labels"])
-    assert "knows 10 classes" in refused(capsys, "evaluate", "cifar10-jpeg", "--data", str(image_folder))
+    assert "has 10 classes" in refused(capsys, "evaluate", "cifar10-jpeg", "--data", str(image_folder))
     words = ["--model", "cifar_resnet20", "--weights", "cifar10-jpeg", "--image-size", "32", "--freeze", "stage3"]
     words += ["--data", str(image_folder), "--batch-size", "4", "--epochs", "1", "--run-dir", "run", "--quiet"]
     assert main(["train", "finetune", *words]) == 0

@@ -64,9 +64,9 @@ class Process:
             file=self.process.stdin,
             flush=True,
         )
-        said = json.loads(self._line())
-        values = [decoded(value) for value in said["values"]]
-        return said["code"], said["message"], dict(zip(names, values, strict=False))
+        reply = json.loads(self._line())
+        values = [decoded(value) for value in reply["values"]]
+        return reply["code"], reply["message"], dict(zip(names, values, strict=False))
 
     def close(self) -> None:
         _, error = self.process.communicate()

@@ -168,14 +168,14 @@ def test_the_command(
     monkeypatch.chdir(tmp_path)
     predicted = rk.predict(digits_run, [digit_png])[0]
     assert main(["explain", str(digits_run), str(digit_png), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert {name: told[name] for name in ("image", "label", "output", "map_size")} == {
+    result = json.loads(capsys.readouterr().out)
+    assert {name: result[name] for name in ("image", "label", "output", "map_size")} == {
         "image": str(digit_png),
         "label": predicted.labels[0],
         "output": "digit-explained.png",
         "map_size": [2, 2],
     }
-    assert told["score"] == pytest.approx(predicted.scores[0], rel=1e-6)
+    assert result["score"] == pytest.approx(predicted.scores[0], rel=1e-6)
     assert imread("digit-explained.png").shape == (550, 1100, 4)
     assert main(["explain", str(digits_run), str(digit_png), "--label", "7", "--output", "seven.png"]) == 0
     assert capsys.readouterr().out.startswith(f"{digit_png}: 7 0.")
@@ -222,5 +222,5 @@ def test_models_without_a_map_are_refused(image: Path) -> None:
 def test_a_model_of_nan_is_refused(image: Path) -> None:
     model = rk.build_cifar_resnet(8)
     model.get_layer("stem").set_weights([np.full(w.shape, np.nan) for w in model.get_layer("stem").get_weights()])
-    with pytest.raises(UsageError, match="answers .* with NaN"):
+    with pytest.raises(UsageError, match="returns NaN for .*a.png; it cannot be explained"):
         rk.explain(model, image)

@@ -27,6 +27,15 @@ from resnet_keras.reports.plots import draw_confusion, png_of
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(scope="module")
+def small() -> keras.Model:
+    """A network for what does not depend on which one it is."""
+    card = rk.ModelCard(mean=(0.5,), std=(0.5,), labels=tuple("0123456789"))
+    model = rk.build_cifar_resnet(8, input_shape=(8, 8, 1), include_preprocessing=card)
+    randomise(model)
+    return model
+
+
 def fixed_probabilities(rows: np.ndarray) -> keras.Model:
     """A model that answers image i, all of brightness i, with row i."""
     inputs = keras.Input((1, 1, 3))
@@ -50,27 +59,27 @@ def test_evaluation_is_its_definitions() -> None:
     assert result.top5_accuracy == np.mean([t in b for t, b in zip(targets, best, strict=True)])
     assert result.examples == 20
     for i, row in enumerate(result.per_class):
-        said, true = rows.argmax(-1) == i, targets == i
+        predicted, true = rows.argmax(-1) == i, targets == i
         assert row["examples"] == true.sum()
-        assert row["recall"] == (pytest.approx(said[true].mean()) if true.any() else None)
-        assert row["precision"] == (pytest.approx(true[said].mean()) if said.any() else None)
+        assert row["recall"] == (pytest.approx(predicted[true].mean()) if true.any() else None)
+        assert row["precision"] == (pytest.approx(true[predicted].mean()) if predicted.any() else None)
     assert json.loads(json.dumps(result.to_dict()))["confusion"] == result.confusion.tolist()
 
 
-def test_evaluate_a_run_is_what_training_said(digits_run: Path, data_dir: str) -> None:
-    said = json.loads((digits_run / "metrics.json").read_text())
+def test_evaluate_a_run_gives_what_training_did(digits_run: Path, data_dir: str) -> None:
+    metrics = json.loads((digits_run / "metrics.json").read_text())
     result = rk.evaluate(digits_run, data_dir=data_dir)
-    assert result.loss == pytest.approx(said["loss"], rel=1e-6)
-    assert result.accuracy == said["accuracy"]
+    assert result.loss == pytest.approx(metrics["loss"], rel=1e-6)
+    assert result.accuracy == metrics["accuracy"]
     again = rk.evaluate(digits_run / "model.keras", "digits", data_dir=data_dir, batch_size=7)
-    assert again.accuracy == said["accuracy"]
+    assert again.accuracy == metrics["accuracy"]
 
 
 def test_evaluate_finds_classes_by_name_not_by_place(image_folder: Path) -> None:
     ways = []
     for labels in (("blue", "red"), ("red", "blue")):
         card = rk.ModelCard(mean=(0.5,), std=(0.5,), labels=labels)
-        model = rk.build_cifar_resnet(20, classes=2, input_shape=(8, 8, 3), include_preprocessing=card)
+        model = rk.build_cifar_resnet(8, classes=2, input_shape=(8, 8, 3), include_preprocessing=card)
         if ways:
             model.set_weights(ways[0][1].get_weights())
             kernel, bias = model.get_layer("logits").get_weights()
@@ -81,15 +90,15 @@ def test_evaluate_finds_classes_by_name_not_by_place(image_folder: Path) -> None
 
 
 def test_evaluate_refusals(digits_run: Path, data_dir: str, image_folder: Path) -> None:
-    with pytest.raises(UsageError, match="knows 10 classes, .* has 2"):
+    with pytest.raises(UsageError, match="has 10 classes, .* has 2"):
         rk.evaluate(digits_run, str(image_folder))
     with pytest.raises(UsageError, match="does not say which data it is for; give --data"):
-        rk.evaluate(rk.build_cifar_resnet(20))
+        rk.evaluate(rk.build_cifar_resnet(8))
     with pytest.raises(UsageError, match="takes 3 channels, digits has 1"):
-        rk.evaluate(rk.build_cifar_resnet(20), "digits", data_dir=data_dir)
+        rk.evaluate(rk.build_cifar_resnet(8), "digits", data_dir=data_dir)
     letters = rk.ModelCard(mean=(0.5,), std=(0.5,), labels=tuple("abcdefghij"))
-    model = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), include_preprocessing=letters)
-    with pytest.raises(UsageError, match="a class '0' that cifar_resnet20 was not trained on"):
+    model = rk.build_cifar_resnet(8, input_shape=(8, 8, 1), include_preprocessing=letters)
+    with pytest.raises(UsageError, match="a class '0' that cifar_resnet8 was not trained on"):
         rk.evaluate(model, "digits", data_dir=data_dir)
 
 
@@ -115,7 +124,7 @@ def test_predict_prepares_images_of_any_size_as_evaluation_does(digits_run: Path
 
 
 def test_predict_with_a_net_that_has_no_card(digit_png: Path) -> None:
-    model = rk.build_cifar_resnet(20)
+    model = rk.build_cifar_resnet(8)
     prediction = rk.predict(model, [digit_png])[0]
     assert len(prediction.labels) == 5
     assert set(prediction.labels) <= set("0123456789")
@@ -179,19 +188,16 @@ def test_signatures(servable: Path, digits_run: Path, digit_png: Path) -> None:
     }
 
 
-def test_a_wrongly_shaped_image_is_refused_by_the_graph(servable: Path) -> None:
-    code = (
-        "import sys, numpy as np, tensorflow as tf\n"
-        "v1 = tf.compat.v1\n"
-        "with tf.Graph().as_default(), v1.Session() as session:\n"
-        "    graph = v1.saved_model.load(session, ['serve'], sys.argv[1]).signature_def['serving_default']\n"
-        "    fetch = graph.outputs['probabilities'].name\n"
-        "    for shape in ((1, 9, 8, 1), (8, 8, 1)):\n"
-        "        try: session.run(fetch, {graph.inputs['image'].name: np.zeros(shape, 'uint8')})\n"
-        "        except (ValueError, tf.errors.InvalidArgumentError): print('refused')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(servable)], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["refused", "refused"], done.stderr
+@pytest.mark.parametrize("shape", [(1, 9, 8, 1), (8, 8, 1)])
+def test_a_wrongly_shaped_image_is_refused_by_the_graph(servable: Path, shape: tuple[int, ...]) -> None:
+    """Without a check in the graph, such an image can end the process: here, pytest's."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        signature = v1.saved_model.load(session, ["serve"], str(servable)).signature_def["serving_default"]
+        fetch, feed = signature.outputs["probabilities"].name, signature.inputs["image"].name
+        assert session.run(fetch, {feed: np.zeros((1, 8, 8, 1), "uint8")}).shape == (1, 10)
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+            session.run(fetch, {feed: np.zeros(shape, "uint8")})
 
 
 def test_the_servable_answers_in_a_process_without_the_package(
@@ -242,8 +248,8 @@ def test_models_that_are_no_classifiers_are_refused(kind: str, digit_png: Path, 
 
 
 def test_logits_become_probabilities_in_use(digit_png: Path, tmp_path: Path) -> None:
-    model = rk.build_cifar_resnet(20)
-    logits = rk.build_cifar_resnet(20, classifier_activation=None)
+    model = rk.build_cifar_resnet(8)
+    logits = rk.build_cifar_resnet(8, classifier_activation=None)
     logits.set_weights(model.get_weights())
     for source in (logits, rk.export_servable(logits, tmp_path / "net")):
         prediction = rk.predict(source, [digit_png], top_k=5)[0]
@@ -252,7 +258,7 @@ def test_logits_become_probabilities_in_use(digit_png: Path, tmp_path: Path) -> 
 
 def test_a_model_of_nothing_but_nan_is_right_about_nothing(data_dir: str) -> None:
     card = rk.ModelCard(mean=(0.5,), std=(0.5,), labels=tuple("0123456789"))
-    model = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), include_preprocessing=card)
+    model = rk.build_cifar_resnet(8, input_shape=(8, 8, 1), include_preprocessing=card)
     model.get_layer("logits").set_weights([np.full((64, 10), np.nan), np.zeros(10)])
     result = rk.evaluate(model, "digits", data_dir=data_dir)
     assert result.top5_accuracy == 0
@@ -272,33 +278,31 @@ def test_many_images_are_answered_in_batches(servable: Path, digits_run: Path, d
         assert rk.predict(source, []) == []
 
 
-def test_versions_count_up(digits_run: Path, tmp_path: Path) -> None:
+def test_versions_count_up(small: keras.Model, tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "notes").mkdir()
-    assert rk.export_servable(digits_run, tmp_path).name == "8"
-    assert rk.export_servable(digits_run, tmp_path, version=3).name == "3"
+    assert rk.export_servable(small, tmp_path).name == "8"
+    assert rk.export_servable(small, tmp_path, version=3).name == "3"
     with pytest.raises(UsageError, match="version 3 exists"):
-        rk.export_servable(digits_run, tmp_path, version=3)
+        rk.export_servable(small, tmp_path, version=3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "7", "8", "notes"]
 
 
-def test_a_failed_export_leaves_nothing(digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_leaves_nothing(small: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> float:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(servable, "_check", fail)
     with pytest.raises(UsageError, match="No space left on device"):
-        rk.export_servable(digits_run, tmp_path / "net")
+        rk.export_servable(small, tmp_path / "net")
     assert not (tmp_path / "net").exists()
 
 
 @pytest.mark.parametrize(("dtype", "change"), [("float32", 1.02), ("bfloat16", -1.0)])
 def test_a_servable_that_differs_is_not_exported(
-    dtype: str, change: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: str, change: float, small: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One kernel of the graph is not the model's: by a fiftieth where float32 must be exact, else by its sign."""
-    model = rk.build_cifar_resnet(8, input_shape=(16, 16, 3), include_preprocessing=True)
-    randomise(model)
 
     def lower(model: keras.Model) -> Any:
         copy = keras.models.clone_model(model)
@@ -307,10 +311,10 @@ def test_a_servable_that_differs_is_not_exported(
         kernel.assign(kernel * change)
         return lowering.lower(copy)
 
-    assert rk.export_servable(model, tmp_path / "sound", dtype=dtype).name == "1"
+    assert rk.export_servable(small, tmp_path / "sound", dtype=dtype).name == "1"
     monkeypatch.setattr(servable, "lower", lower)
     with pytest.raises(RuntimeError, match="not exported"):
-        rk.export_servable(model, tmp_path / "net", dtype=dtype)
+        rk.export_servable(small, tmp_path / "net", dtype=dtype)
     assert not (tmp_path / "net").exists()
 
 
@@ -346,16 +350,19 @@ def test_an_int8_servable_that_answers_other_than_it_was_proved_is_not_exported(
     ],
     ids=str,
 )
-def test_export_refusals(digits_run: Path, tmp_path: Path, arguments: dict, message: str) -> None:
+def test_export_refusals(
+    small: keras.Model, tmp_path: Path, arguments: dict, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servable, "available", lambda: True)  # a refusal of the data needs no int8 kernel here
     with pytest.raises(UsageError, match=message):
-        rk.export_servable(digits_run, tmp_path / "net", **arguments)
+        rk.export_servable(small, tmp_path / "net", **arguments)
     assert not (tmp_path / "net").exists()
 
 
 def test_a_model_of_nothing_but_nan_is_not_exported(tmp_path: Path) -> None:
     model = rk.build_cifar_resnet(8, input_shape=(8, 8, 3))
     model.get_layer("logits").bias.assign(np.full(10, np.nan))
-    with pytest.raises(UsageError, match="itself answers random images with NaN"):
+    with pytest.raises(UsageError, match="itself returns NaN for random images"):
         rk.export_servable(model, tmp_path / "servable")
     assert list((tmp_path / "servable").glob("*")) == []
 
@@ -365,16 +372,22 @@ def test_export_needs_a_classifier(tmp_path: Path) -> None:
         rk.export_servable(rk.build_resnet(18, include_top=False), tmp_path)
 
 
-LARGE = ["resnet50_v2", "resnet50d", "resnext50_32x4d", "seresnet50"]
-"""Of full size; test_export.py has small ones of every family."""
+NARROW = {"widths": (8, 16, 32, 64), "stem_width": 8}
+LARGE = ["resnet18", "resnet50_v2", "resnet50d", "resnext50_32x4d", "seresnet50"]
+"""Of full size, 10 s each; test_export.py has small ones of every family."""
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "cifar_plain20", *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)]
+    ("name", "options"),
+    [
+        ("resnet18", NARROW),
+        ("cifar_plain20", {}),
+        *(pytest.param(name, {}, marks=pytest.mark.slow) for name in LARGE),
+    ],
 )
-def test_every_kind_of_net_exports(name: str, tmp_path: Path) -> None:
-    """A named network as it is built, without a card: the servable normalises as ImageNet."""
-    model = rk.create_model(name, input_shape=(32, 32, 3), classes=4)
+def test_every_kind_of_net_exports(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """A named network without a card: the servable normalises as ImageNet."""
+    model = rk.create_model(name, input_shape=(32, 32, 3), classes=4, **options)
     randomise(model)
     for variable in model.variables:
         if "/se/" in variable.path:  # steep random gates double a rounding error from block to block
