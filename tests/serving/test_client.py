@@ -13,7 +13,7 @@ from serving_models import Address, running
 
 from resnet_keras.cli.main import main
 from resnet_keras.errors import UsageError, needs_extra
-from resnet_keras.serving.process import free_ports
+from resnet_keras.serving.process import free_ports, server_process
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,19 @@ def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, module
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError, match=re.escape(words)), needs_extra("client", "serve"):
         importlib.import_module(module)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(2, UsageError), (1, RuntimeError)])
+def test_a_server_process_that_refuses_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, kind: type[Exception]
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\necho 'resnet-keras: serve needs orjson' >&2\nexit {code}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    words = "^serve needs orjson$" if code == 2 else "exit code 1: resnet-keras: serve needs orjson"
+    with pytest.raises(kind, match=words), server_process([]):
+        pass
 
 
 def test_a_module_of_ours_that_is_not_there_is_no_usage_error() -> None:
