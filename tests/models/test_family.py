@@ -24,9 +24,10 @@ def short(name: str) -> dict[str, Any]:
     if isinstance(spec, VGGSpec):
         return {"convolutions": (1,) * len(spec.convolutions), "widths": (8, 8, 16, 16, 16), "hidden": 32}
     if isinstance(spec, DenseNetSpec):
-        return {"layers": (2, 1, 1, 1)[: len(spec.layers)]}
+        return {"layers": (2, 1, 1, 1)[: len(spec.layers)], "growth_rate": 8, "stem_width": 16}
     stages = len(spec.blocks)
-    return {"blocks": (2, 1, 1, 1)[:stages], "widths": (16, 16, 32, 32)[:stages], "stem_width": 16}
+    fields = {"blocks": (2, 1, 1, 1)[:stages], "widths": (16, 16, 32, 32)[:stages], "stem_width": 16}
+    return {**fields, "cardinality": 4, "base_width": 32} if spec.cardinality > 1 else fields
 
 
 def kinds() -> list[str]:
@@ -39,14 +40,19 @@ def kinds() -> list[str]:
     return list(kinds.values())
 
 
-def use(name: str, folder: Path, **fields: Any) -> None:
+COMPILED = ("resnet34", "resnext101_64x4d", "cifar_resnet8_4", "vgg19_bn", "densenet264")
+"""Kinds whose step is compiled by XLA, as Keras does by itself; the slow test compiles every name's."""
+
+
+def use(name: str, folder: Path, compiled: bool = True, **fields: Any) -> None:
     """A step of training, a file, a servable: each answers as the model does."""
     side = 32
     model = rk.create_model(name, classes=3, input_shape=(side, side, 3), include_preprocessing=True, **fields)
     images = RNG.integers(0, 256, (4, side, side, 3)).astype("float32")
     before = [weight.numpy().copy() for weight in model.trainable_weights]
     # The gradient of a hundred plain layers with batch norm explodes, hence the clipping.
-    model.compile(keras.optimizers.SGD(1e-3, global_clipnorm=1.0), "sparse_categorical_crossentropy")
+    optimizer = keras.optimizers.SGD(1e-3, global_clipnorm=1.0)
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile="auto" if compiled else False)
     loss = model.train_on_batch(images, np.array([0, 1, 2, 0]))
     assert np.isfinite(loss)
     after = [weight.numpy() for weight in model.trainable_weights]
@@ -67,6 +73,7 @@ def use(name: str, folder: Path, **fields: Any) -> None:
 def test_short_networks_stand_for_every_family() -> None:
     assert {NAMES[name].family for name in kinds()} == {"resnet", "cifar_resnet", "vgg", "densenet"}
     assert len(kinds()) >= 20
+    assert set(COMPILED) <= set(kinds())
     specs = [NAMES[name].spec for name in kinds()]
     assert {spec.block for spec in specs if isinstance(spec, ResNetSpec)} == {"basic", "bottleneck"}
     assert any(isinstance(spec, ResNetSpec) and spec.stochastic_depth for spec in specs)
@@ -74,7 +81,7 @@ def test_short_networks_stand_for_every_family() -> None:
 
 @pytest.mark.parametrize("name", kinds())
 def test_every_kind_of_network_in_short(name: str, tmp_path: Path) -> None:
-    use(name, tmp_path, **short(name))
+    use(name, tmp_path, name in COMPILED, **short(name))
 
 
 @pytest.mark.slow

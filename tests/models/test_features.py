@@ -1,5 +1,6 @@
 """Feature pyramids, and what freezing keeps as it is."""
 
+import functools
 from pathlib import Path
 
 import keras
@@ -25,6 +26,11 @@ def side_of(name: str, length: int, stride: int) -> int:
     return -(-length // stride)
 
 
+@functools.cache
+def pyramid_of(name: str) -> keras.Model:
+    return rk.feature_pyramid(rk.create_model(name, include_top=False, input_shape=(None, None, 3)))
+
+
 @pytest.mark.parametrize(
     ("name", "strides", "channels"),
     [
@@ -40,7 +46,7 @@ def side_of(name: str, length: int, stride: int) -> int:
 )
 @pytest.mark.parametrize("size", [(64, 96), (75, 49)])
 def test_pyramid_sizes(name: str, strides: list[int], channels: list[int], size: tuple[int, int]) -> None:
-    pyramid = rk.feature_pyramid(rk.create_model(name, include_top=False, input_shape=(None, None, 3)))
+    pyramid = pyramid_of(name)
     maps = pyramid(np.zeros((1, *size, 3), "float32"))
     names = [f"stage{i}" for i in range(1, 6)] if name == "vgg11" else ["stem", *(f"stage{i}" for i in range(1, 5))]
     assert list(maps) == names[: len(strides)]
@@ -64,9 +70,9 @@ def test_pyramid_shares_the_weights_and_needs_a_network_of_ours() -> None:
 
 
 def step(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> dict[str, np.ndarray]:
-    """One step of training; how far each variable went."""
+    """One step of training; how far each variable went. Eager, for a trace takes longer than the step."""
     before = {weight.path: weight.numpy().copy() for weight in model.weights}
-    model.compile(optimizer or "sgd", "sparse_categorical_crossentropy")
+    model.compile(optimizer or "sgd", "sparse_categorical_crossentropy", run_eagerly=True)
     rng = np.random.default_rng(0)
     model.train_on_batch(rng.normal(2, 3, size=(8, 16, 16, 3)).astype("float32"), np.arange(8) % 3)
     return {weight.path: np.abs(weight.numpy() - before[weight.path]).max() for weight in model.weights}

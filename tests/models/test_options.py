@@ -33,11 +33,11 @@ OPTIONS = st.fixed_dictionaries(
         "stem": st.sampled_from(["imagenet", "cifar", "cifar_pool", "deep", "deep_strided"]),
     },
 )
-POST = {"depth": 50, "blocks": (2, 1, 1, 1), "widths": (8, 16, 16, 32), "stem_width": 16}
+POST = {"depth": 50, "blocks": (2, 1, 1), "widths": (8, 16, 16), "stem_width": 16}
 FAMILIES: dict[str, dict[str, Any]] = {
     "post-activation": POST,
     "grouped": {**POST, "cardinality": 4, "base_width": 16},
-    "pre-activation": {"depth": 18, "variant": "v2", "blocks": (1, 2, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8},
+    "pre-activation": {"depth": 18, "variant": "v2", "blocks": (1, 2, 1), "widths": (8, 8, 16), "stem_width": 8},
     "CIFAR": {"depth": 8, "widths": (8, 16, 32), "stem_width": 8},
 }
 REFUSALS = (
@@ -121,6 +121,7 @@ def test_options_of_vgg_and_densenet(norm, standard, activation, dropout, se_rat
 def test_dilation_computes_the_same_features_at_more_places(arguments: dict, stride: int) -> None:
     """Where the strided net has a pixel, the dilated one has the same number there (Chen et al. 2017, section 3.1)."""
     shape = {"include_top": False, "input_shape": (64, 96, 3), "widths": (8, 8, 16, 16), "stem_width": 8}
+    shape["blocks"] = (2, 2, 2, 2)  # a block that strides and one that follows it, in each stage
     strided, dilated = (rk.build_resnet(**arguments, **shape, output_stride=s) for s in (32, stride))
     randomise(strided)
     dilated.set_weights(strided.get_weights())
@@ -184,10 +185,16 @@ def test_antialiased_stem_and_shortcuts() -> None:
     ],
 )
 def test_receptive_fields(name: str, fields: list[int]) -> None:
-    """The width that one feature of each stage sees: 1 + sum of (kernel - 1) x (pixels from one input to the next)."""
+    """The width that one feature of each stage sees: 1 + sum of (kernel - 1) x (pixels from one input to the next).
+
+    Narrow nets of the published depth: the width of a stage changes nothing.
+    """
     side = 256 if name == "vgg16" else 512
-    fixed = {"include_top": False, "activation": "linear", "input_shape": (side, side, 3)}
-    pyramid = rk.feature_pyramid(rk.create_model(name, **fixed))
+    fixed: dict[str, Any] = {"include_top": False, "activation": "linear", "input_shape": (side, side, 3)}
+    narrow: dict[str, Any] = {"widths": (4, 4, 4, 4), "stem_width": 4}
+    narrow |= {"base_width": 32} if "50" in name else {}
+    narrow = {"vgg16": {"widths": (4,) * 5}, "densenet121": {"growth_rate": 2, "stem_width": 4}}.get(name, narrow)
+    pyramid = rk.feature_pyramid(rk.create_model(name, **fixed, **narrow))
     for weight in pyramid.weights:
         shape, is_scale = tuple(weight.shape), weight.name in ("gamma", "moving_variance")
         weight.assign(np.full(shape, 1 / np.prod(shape[:-1])) if len(shape) > 1 else np.full(shape, float(is_scale)))

@@ -1,9 +1,11 @@
 """Whole networks: shapes, parity with keras.applications, saving, precisions, refusals."""
 
+import inspect
 import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -79,16 +81,16 @@ def test_preprocessing_takes_raw_pixels() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50_v2", "resnet50d", "seresnet50", "cifar_plain20"])
 def test_saves_and_loads(name: str, tmp_path: Path) -> None:
-    model = rk.create_model(name, input_shape=(32, 32, 3), classes=5, include_preprocessing=True)
+    arguments: dict[str, Any] = {"input_shape": (32, 32, 3), "classes": 5, "include_preprocessing": True}
+    arguments["blocks"] = (2, 1, 1) if "cifar" in name else (2, 1, 1, 1)
+    model = rk.create_model(name, **arguments)
     randomise(model)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     x = RNG.integers(0, 256, (2, 32, 32, 3)).astype("float32")
     np.testing.assert_array_equal(model(x), again(x))
     model.save_weights(tmp_path / "model.weights.h5")
-    third = rk.create_model(
-        name, input_shape=(32, 32, 3), classes=5, include_preprocessing=True, weights=tmp_path / "model.weights.h5"
-    )
+    third = rk.create_model(name, **arguments, weights=tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(model(x), third(x))
 
 
@@ -154,9 +156,23 @@ def test_1202_layers_at_the_default_recursion_limit(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow  # 13 seconds
 def test_1202_layers_build_at_the_default_recursion_limit() -> None:
     assert sys.getrecursionlimit() <= 1000
     assert rk.build_cifar_resnet(1202).count_params() == 19_510_906
+
+
+def test_302_layers_build_at_a_quarter_of_the_recursion_limit() -> None:
+    """As many frames a block as 1,202 layers may take at the default limit, beside those that are there already."""
+    small = [rk.build_cifar_resnet(depth).count_params() for depth in (8, 14)]
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 250)
+    try:
+        model = rk.build_cifar_resnet(302)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert model.count_params() == small[0] + 49 * (small[1] - small[0])
+    assert small[0] + 199 * (small[1] - small[0]) == 19_510_906  # of 1,202 layers
 
 
 @pytest.mark.parametrize(
@@ -175,12 +191,12 @@ def test_1202_layers_build_at_the_default_recursion_limit() -> None:
         ({"depth": 50, "input_shape": (-64, 64, 3)}, "whole numbers"),
         ({"depth": 50, "input_tensor": np.zeros((1, 64, 64, 3))}, "input_tensor is a Keras tensor.* not a ndarray"),
         ({"depth": 50, "name": "a/b"}, "name must be words without a slash"),
-        ({"depth": 50, "variant": "v1", "weights": "imagenet"}, "no 'imagenet' weights for resnet50_v1 as it is"),
+        ({"depth": 18, "variant": "v1", "weights": "imagenet"}, "no 'imagenet' weights for resnet18_v1 as it is"),
         (
-            {"depth": 50, "weights": __file__},
+            {"depth": 18, "weights": __file__},
             "cannot read weights from .*test_resnet.py; give a file ending in .keras, .saf",
         ),
-        ({"depth": 50, "weights": "none.weights.h5"}, "there is no file of weights at none.weights.h5"),
+        ({"depth": 18, "weights": "none.weights.h5"}, "there is no file of weights at none.weights.h5"),
         ({"depth": 18, "input_shape": (64, 64, 1), "include_preprocessing": True}, "3 means for 1 channels"),
     ],
     ids=str,

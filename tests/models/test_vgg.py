@@ -33,7 +33,7 @@ def test_vgg_pools_any_map_to_seven_by_seven() -> None:
     [
         (lambda: rk.build_vgg(16, include_top=False), (None, None, None, 512)),
         (lambda: rk.build_vgg(16, include_top=False, pooling="max"), (None, 512)),
-        (lambda: rk.build_vgg(11, True, classes=5, input_shape=(33, 40, 1)), (None, 5)),
+        (lambda: rk.build_vgg(11, True, classes=5, input_shape=(33, 40, 1), hidden=32), (None, 5)),
     ],
 )
 def test_shapes(build, shape: tuple) -> None:

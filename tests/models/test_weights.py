@@ -30,16 +30,40 @@ PEERS = {
     "VGG16": "vgg16",
     "DenseNet121": "densenet121",
 }
-QUICK = {"VGG16": 64}  # its dense layers grow with the size, and there is no bound but keras.applications' own 32
+SHORT: dict[str, dict[str, Any]] = {
+    "ResNet50": {"blocks": (2, 1, 1, 2), "widths": (32, 40, 48, 56)},
+    "ResNet50V2": {"blocks": (3, 2, 2, 2), "widths": (32, 40, 48, 56)},
+    "DenseNet121": {"layers": (2, 1, 2, 1)},
+}
+"""Fields of the same networks with fewer layers."""
 
 
-def peer(name: str, size: int) -> keras.Model:
-    """A network of keras.applications with random weights, biases and statistics."""
-    model = getattr(keras.applications, name)(
-        weights=None, classes=10, classifier_activation=None, input_shape=(size, size, 3)
-    )
+def peer(name: str, size: int, short: bool = False, **arguments: Any) -> keras.Model:
+    """A network of keras.applications with random weights, biases and statistics; or a short one by its functions."""
+    build: Any = short_peer if short else lambda name, **arguments: getattr(keras.applications, name)(**arguments)
+    arguments = {"classes": 10, "classifier_activation": None, **arguments}
+    model = build(name, weights=None, input_shape=(size, size, 3), **arguments)
     randomise(model)
     return model
+
+
+def short_peer(name: str, **arguments: Any) -> keras.Model:
+    """What keras.applications' own functions build of `SHORT`."""
+    from keras.src.applications import densenet, resnet
+
+    if name == "DenseNet121":
+        return densenet.DenseNet(SHORT[name]["layers"], name=name.lower(), **arguments)
+    preactivation = name == "ResNet50V2"
+    stack = resnet.stack_residual_blocks_v2 if preactivation else resnet.stack_residual_blocks_v1
+
+    def stages(x: Any) -> Any:
+        last = len(SHORT[name]["blocks"]) - 1
+        for i, (blocks, filters) in enumerate(zip(SHORT[name]["blocks"], SHORT[name]["widths"], strict=True)):
+            keeps_size = i == (last if preactivation else 0)
+            x = stack(x, filters, blocks, stride1=1 if keeps_size else 2, name=f"conv{i + 2}")
+        return x
+
+    return resnet.ResNet(stages, preactivation, True, name=name.lower(), **arguments)
 
 
 def assert_same_logits(ours: keras.Model, theirs: keras.Model, size: int) -> None:
@@ -53,10 +77,10 @@ def assert_same_logits(ours: keras.Model, theirs: keras.Model, size: int) -> Non
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("ResNet50", 224),
-        ("ResNet50", 97),
-        ("ResNet50V2", 97),
-        ("DenseNet121", 97),
+        pytest.param("ResNet50", 224, marks=pytest.mark.slow),  # 5 to 20 seconds each; short ones are below
+        pytest.param("ResNet50", 97, marks=pytest.mark.slow),
+        pytest.param("ResNet50V2", 97, marks=pytest.mark.slow),
+        pytest.param("DenseNet121", 97, marks=pytest.mark.slow),
         pytest.param("ResNet101", 224, marks=pytest.mark.slow),
         pytest.param("ResNet101", 193, marks=pytest.mark.slow),
         pytest.param("ResNet50V2", 224, marks=pytest.mark.slow),
@@ -69,6 +93,18 @@ def test_keras_applications(name: str, size: int) -> None:
     """The published nets, by another hand: random weights and statistics, biases folded, the same logits."""
     theirs = peer(name, size)
     ours = rk.create_model(PEERS[name], classes=10, classifier_activation=None, input_shape=(size, size, 3))
+    rk.load_weights(ours, theirs)
+    assert_same_logits(ours, theirs, size)
+
+
+@pytest.mark.parametrize("size", [64, 97])
+@pytest.mark.parametrize("name", SHORT)
+def test_keras_applications_in_short(name: str, size: int) -> None:
+    """The same with fewer layers of each kind."""
+    theirs = peer(name, size, short=True)
+    assert len(theirs.layers) < 120  # of 192 to 429
+    own: dict[str, Any] = {**SHORT[name], "input_shape": (size, size, 3)}
+    ours = rk.create_model(PEERS[name], classes=10, classifier_activation=None, **own)
     rk.load_weights(ours, theirs)
     assert_same_logits(ours, theirs, size)
 
@@ -90,9 +126,9 @@ def test_keras_applications_v2_has_our_parameters_and_its_biases() -> None:
     ],
 )
 def test_weights_that_would_fit_and_answer_wrongly_are_refused(theirs: str, ours: str, message: str) -> None:
-    source = getattr(keras.applications, theirs)(weights=None, classes=10)
+    source = peer(theirs, 64, short=True)
     with pytest.raises(UsageError, match=message):
-        rk.load_weights(rk.create_model(ours, classes=10), source)
+        rk.load_weights(rk.create_model(ours, classes=10, **SHORT[theirs]), source)
 
 
 def test_keras_applications_cards() -> None:
@@ -103,12 +139,13 @@ def test_keras_applications_cards() -> None:
         (keras.applications.resnet_v2, "ResNet50V2", "resnet50_v2_slim"),
         (keras.applications.densenet, "DenseNet121", "densenet121"),
     ):
-        source = getattr(keras.applications, theirs)(weights=None, include_top=False, input_shape=(64, 64, 3))
-        ours = rk.create_model(name, include_top=False)
+        source = peer(theirs, 64, short=True, include_top=False)
+        ours = rk.create_model(name, include_top=False, **SHORT[theirs])
         rk.load_weights(ours, source)
         expected = module.preprocess_input(pixels.copy())
         np.testing.assert_allclose(rk.preprocess_input(pixels, ours), expected, rtol=1e-4, atol=1e-3)
-        raw = rk.create_model(name, include_top=False, include_preprocessing=True, input_shape=(64, 64, 3))
+        own: dict[str, Any] = {**SHORT[theirs], "input_shape": (64, 64, 3)}
+        raw = rk.create_model(name, include_top=False, include_preprocessing=True, **own)
         before = raw.predict(pixels, verbose=0)  # compiled with the old card
         rk.load_weights(raw, source)
         np.testing.assert_allclose(raw.predict(pixels, verbose=0), ours(expected), rtol=1e-3, atol=1e-3)
@@ -144,6 +181,8 @@ def test_files_go_round(suffix: str, tmp_path: Path) -> None:
 )
 def test_state_dict_goes_round(name: str) -> None:
     arguments: dict[str, Any] = {"input_shape": (32, 32, 3), "classes": 3}
+    stages = 3 if name in ("cifar_resnet20", "cifar_preact_resnet110") else 4
+    arguments["layers" if name == "densenet121" else "blocks"] = (3, 2, 1, 2)[:stages]
     model = small(name, **arguments)
     state = rk.torch_state_dict(model)
     assert all(array.dtype == np.float32 or key.endswith("num_batches_tracked") for key, array in state.items())
@@ -180,8 +219,9 @@ def as_keras_2(model: keras.Model, path: Path, weights_only: bool) -> None:
 
 @pytest.mark.parametrize("weights_only", [True, False])
 def test_keras_applications_files(weights_only: bool, tmp_path: Path) -> None:
-    theirs = peer("ResNet50", 64)
-    ours, from_file = (rk.build_resnet(50, "v1", classes=10, input_shape=(64, 64, 3)) for _ in range(2))
+    theirs = peer("ResNet50", 64, short=True)
+    own_arguments: dict[str, Any] = {"classes": 10, "input_shape": (64, 64, 3), **SHORT["ResNet50"]}
+    ours, from_file = (rk.build_resnet(50, "v1", **own_arguments) for _ in range(2))
     rk.load_weights(ours, theirs)
     path = tmp_path / "resnet50_weights.h5"
     as_keras_2(theirs, path, weights_only)
@@ -193,14 +233,17 @@ def test_keras_applications_files(weights_only: bool, tmp_path: Path) -> None:
     rk.load_weights(again, whole_file)
     assert same_weights(own, again)
     theirs.save(tmp_path / "a.keras")
-    whole = rk.build_resnet(50, "v1", classes=10, input_shape=(64, 64, 3), weights=tmp_path / "a.keras")
+    whole = rk.build_resnet(50, "v1", **own_arguments, weights=tmp_path / "a.keras")
     assert same_weights(ours, whole)
+
+
+HUB: dict[str, Any] = {"input_shape": (32, 32, 3), "classes": 4, "blocks": (3, 1, 2, 1)}
 
 
 def keras_hub_twin(name: str) -> dict[str, np.ndarray]:
     """KerasHub's names for the weights of a network of ours (its ResNetBackbone: stack0_block0_1_conv ...)."""
     state: dict[str, np.ndarray] = {}
-    for path, unit in WeightLayers(small(name, input_shape=(32, 32, 3), classes=4)).by_path.items():
+    for path, unit in WeightLayers(small(name, **HUB)).by_path.items():
         parts = path.split("/")
         if parts[0] == "logits":
             theirs = "predictions"
@@ -215,10 +258,10 @@ def keras_hub_twin(name: str) -> dict[str, np.ndarray]:
 
 
 def test_keras_hub_names() -> None:
-    ours = rk.create_model("resnet50", input_shape=(32, 32, 3), classes=4)
+    ours = rk.create_model("resnet50", **HUB)
     rk.load_weights(ours, keras_hub_twin("resnet50"))
-    assert same_weights(ours, small("resnet50", input_shape=(32, 32, 3), classes=4))
-    other = rk.create_model("resnet50_v1", classes=4)
+    assert same_weights(ours, small("resnet50", **HUB))
+    other = rk.create_model("resnet50_v1", **HUB)
     refused(other, keras_hub_twin("resnet50"), "resnet50_v1 strides in the first 1x1 of a block")
 
 
@@ -258,7 +301,7 @@ def test_another_networks_weights_are_refused_and_named() -> None:
     refused(small(), 3, "a mapping, a model or a file, not int")
 
 
-SMALL: dict[str, Any] = {"classes": 3, "input_shape": (32, 32, 3)}
+SMALL: dict[str, Any] = {"classes": 3, "input_shape": (32, 32, 3), "blocks": (2, 1, 1, 1), "widths": (32, 32, 48, 48)}
 
 
 @pytest.mark.parametrize(
@@ -308,11 +351,12 @@ def test_vgg_without_a_head_leaves_the_dense_layers_out() -> None:
 
 
 def test_densenet_files_with_torchvisions_older_names() -> None:
-    model = small("densenet121", input_shape=(32, 32, 3))
+    short: dict[str, Any] = {"input_shape": (32, 32, 3), "layers": (3, 1, 2, 1)}
+    model = small("densenet121", **short)
     state = rk.torch_state_dict(model)
     old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): value for key, value in state.items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    again = rk.create_model("densenet121", input_shape=(32, 32, 3))
+    again = rk.create_model("densenet121", **short)
     rk.load_weights(again, old)
     assert same_weights(model, again)
 
