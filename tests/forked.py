@@ -89,7 +89,7 @@ class Server(contextlib.AbstractContextManager["Server"]):
     """Starts commands."""
 
     def __init__(self, folder: Path) -> None:
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # whose driver outlives no fork
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}  # CUDA outlives no fork
         self.folder, self.count = folder, 0
         self.process = subprocess.Popen(
             [sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

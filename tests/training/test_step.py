@@ -1,6 +1,7 @@
 """The compiled step: devices, XLA, parts of a batch, precisions and optimizers all train the same net."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,7 +50,7 @@ def data(batch: int = BATCH, steps: int = STEPS) -> tuple[np.ndarray, np.ndarray
 
 
 def some_net(**options: Any) -> keras.Model:
-    options = {"blocks": (1, 1, 1), "widths": (8, 16, 16), "stem_width": 8, "shortcut": "B", **options}
+    options = {"blocks": (1, 1), "widths": (8, 16), "stem_width": 8, "shortcut": "B", **options}
     return rk.create_model("cifar_resnet20", input_shape=(8, 8, 3), **options)
 
 
@@ -103,6 +104,12 @@ def train(
     return Trained(state.arrays(), state.read_totals(), batch_stats, state, network)
 
 
+@functools.cache
+def shared(strategy: str = "none", steps: int = STEPS, **options: Any) -> Trained:
+    """`train`, once for all tests that compare with it."""
+    return train(strategy, steps=steps, **options)
+
+
 def assert_same(one: Trained, other: Trained, batch_stats: bool = True, **tolerance: Any) -> None:
     """Weights, optimizer state, running averages, counters and metrics agree; and the net did learn."""
     tolerance = tolerance or CLOSE
@@ -117,21 +124,22 @@ def assert_same(one: Trained, other: Trained, batch_stats: bool = True, **tolera
 @pytest.fixture(scope="module")
 def group() -> Trained:
     """One device, a net whose norms know nothing of the batch."""
-    return train(norm="group")
+    return shared(norm="group")
 
 
 def test_the_net_learns(group: Trained) -> None:
-    again = train(norm="group", steps=1)
-    assert np.abs(group.arrays["variable:logits/kernel"] - again.arrays["variable:logits/kernel"]).max() > 1e-3
+    first = shared(norm="group", steps=1)
+    assert np.abs(group.arrays["variable:logits/kernel"] - first.arrays["variable:logits/kernel"]).max() > 1e-3
     assert group.arrays["step"] == STEPS
 
 
 @pytest.mark.parametrize(
     ("strategy", "xla", "changes"),
     [
-        ("none", True, {}),
+        # 20 s each: XLA alone is in test_training, with replicas and batch norm below, in parts in the last but one.
+        pytest.param("none", True, {}, marks=pytest.mark.slow),
+        pytest.param("mirrored", True, {}, marks=pytest.mark.slow),
         ("mirrored", False, {}),
-        ("mirrored", True, {}),
         ("none", False, {"accumulation": 4}),
         ("mirrored", True, {"accumulation": 2}),
         ("none", False, {"accumulation": 1, "steps_per_execution": 2}),
@@ -146,7 +154,7 @@ def test_devices_xla_and_parts_give_the_one_device_run(
 
 def test_replicas_with_batch_norm_and_xla_follow_replicas_without() -> None:
     """Each replica's batch_stats are of its own images: they are compared replica by replica."""
-    plain, compiled = train("mirrored"), train("mirrored", xla=True)
+    plain, compiled = shared("mirrored"), train("mirrored", xla=True)
     assert_same(plain, compiled)
     for ours, theirs in zip(plain.batch_stats, compiled.batch_stats, strict=True):
         assert len(ours) == 2
@@ -168,7 +176,7 @@ def test_replicas_with_synchronised_norm_follow_one_device() -> None:
 
 
 def test_settled_replicas_have_the_mean_of_their_batch_stats() -> None:
-    two = train("mirrored")
+    two = shared("mirrored")
     two.state.sync_batch_stats()
     for variable, (first, second) in zip(two.state.batch_stats, two.batch_stats, strict=True):
         for copy in two.state.strategy.experimental_local_results(variable.value):
@@ -209,13 +217,21 @@ def test_replicas_drop_different_things() -> None:
         assert (largest > 1e-4) == differ
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize(("strategy", "xla"), [("none", False), ("mirrored", True)])
+@pytest.mark.parametrize(
+    ("precision", "strategy", "xla"),
+    [
+        ("mixed_bfloat16", "none", False),
+        ("mixed_float16", "none", True),
+        # 20 s each; replicas with XLA are tested in float32.
+        pytest.param("mixed_bfloat16", "mirrored", True, marks=pytest.mark.slow),
+        pytest.param("mixed_float16", "mirrored", True, marks=pytest.mark.slow),
+    ],
+)
 def test_mixed_precision_follows_float32(precision: Any, strategy: str, xla: bool) -> None:
     """Eight bits blur each number, so it is the direction of the way gone, and its length, that must be the same."""
-    group = train(norm="group", steps=2)
+    group = shared(norm="group", steps=2)
     mixed = train(strategy, xla, steps=2, config=dataclasses.replace(BASE, precision=precision), norm="group")
-    start = train(steps=0, norm="group").arrays
+    start = shared(norm="group", steps=0).arrays
     ours, theirs = (
         np.concatenate([(run.arrays[n] - start[n]).ravel() for n in start if n.startswith("variable:")])
         for run in (group, mixed)
@@ -248,7 +264,7 @@ def test_a_bad_batch_stops_all_change(strategy: str) -> None:
     images, _ = data()
     images = images.copy()
     images[2 * BATCH] = np.nan
-    good, bad = train(strategy, steps=2), train(strategy, images=images)
+    good, bad = shared(strategy, steps=2), train(strategy, images=images)
     assert bad.state.value_of(bad.state.bad_step) == 2
     for name, value in good.arrays.items():
         if name != "step":
@@ -288,14 +304,14 @@ def test_the_gradient_is_clipped_as_a_whole() -> None:
     )
     config = dataclasses.replace(config, schedule=Schedule("constant"))
     for strategy in ("none", "mirrored"):
-        before = train(strategy, steps=0, config=config, norm="group").arrays
+        before = shared(strategy, steps=0, norm="group").arrays
         after = train(strategy, steps=1, config=config, norm="group").arrays
         moved = sum(np.sum((after[n] - before[n]) ** 2) for n in before if n.startswith("variable:"))
         assert np.sqrt(moved) == pytest.approx(1e-3, rel=0.01)
 
 
 def test_the_running_average_has_batch_stats_too() -> None:
-    averages = [train(steps=n).arrays for n in range(3)]
+    averages = [shared(steps=n).arrays for n in range(3)]
     expected = {k: v for k, v in averages[0].items() if k.startswith("variable:")}
     for count in (1, 2):
         keep = min(0.9, count / (9 + count))  # (1 + t) / (10 + t), t steps before this one
