@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError, needs_extra, require, unknown
-from resnet_keras.experiments.settings import Settings
+from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.serving.options import ServerOptions
 
 
@@ -278,7 +278,7 @@ class Experiment:
 
     name: str
     """A row of the table of experiments."""
-    settings: Settings
+    settings: ExperimentConfig
 
     def run(self) -> None:
         from resnet_keras.config.run_folder import REPORT
