@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError, needs_extra, require, unknown
-from resnet_keras.experiments.settings import Settings
+from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.serving.options import ServerOptions
 
 
@@ -23,7 +23,7 @@ def _print_json(value: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Demo:
-    """Train on the embedded digits, evaluate, export, ask the SavedModel from a new process, predict. No network."""
+    """Train on the embedded digits, evaluate, export, predict by the SavedModel and a server. No network."""
 
     run_dir: str | None = None
     """The run folder to make; runs/demo-DATE-TIME when left out."""
@@ -31,6 +31,8 @@ class Demo:
     """Where the SavedModel's version folders are."""
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data."""
+    seed: int = 0
+    """Of the training."""
     quiet: bool = False
     """No progress on standard error."""
     json: bool = False
@@ -39,7 +41,7 @@ class Demo:
     def run(self) -> None:
         from resnet_keras.cli.demo import demo
 
-        result = demo(self.run_dir, self.output, self.data_dir, quiet=self.quiet)
+        result = demo(self.run_dir, self.output, self.data_dir, seed=self.seed, quiet=self.quiet)
         if self.json:
             _print_json(result)
         else:
@@ -63,9 +65,9 @@ class Train:
         if self.json:
             _print_json({"run_dir": str(result.run_dir), **result.metrics})
             return
-        tested = "held-out" if self.config.validation else "test"
+        split = "validation" if self.config.validation else "test"
         print(
-            f"{tested} accuracy {result.metrics['accuracy']:.4f}, loss {result.metrics['loss']:.4f}; "
+            f"{split} accuracy {result.metrics['accuracy']:.4f}, loss {result.metrics['loss']:.4f}; "
             f"model and report in {result.run_dir}"
         )
 
@@ -157,8 +159,8 @@ class Explain:
         write_explanation(explanation, output)
         label, score, size = explanation.label, explanation.score, explanation.map_size
         if self.json:
-            told = {"image": self.image, "label": label, "score": score, "output": str(output)}
-            _print_json({**told, "map_size": size, "empty": explanation.empty})
+            shown = {"image": self.image, "label": label, "score": score, "output": str(output)}
+            _print_json({**shown, "map_size": size, "empty": explanation.empty})
             return
         found = "; no part of the image speaks for it" if explanation.empty else ""
         print(f"{self.image}: {label} {score:.4f}{found}; {output}, from a map of {size[0]}x{size[1]}")
@@ -276,7 +278,7 @@ class Experiment:
 
     name: str
     """A row of the table of experiments."""
-    settings: Settings
+    settings: ExperimentConfig
 
     def run(self) -> None:
         from resnet_keras.config.run_folder import REPORT

@@ -15,20 +15,20 @@ T = TypeVar("T")
 
 def fill(kind: type[T], words: list[str], program: str, default: T | None = None) -> T | None:
     """Parse flags into a dataclass; a wrong flag is a `UsageError` of one line instead of tyro's box."""
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
-            parse: Any = tyro.cli  # its own annotations know no Annotated
+        with contextlib.redirect_stderr(printed):
+            parse: Any = tyro.cli  # its own annotations have no Annotated
             options = {} if default is None else {"default": default}
             return parse(Annotated[kind, OmitArgPrefixes], args=words, prog=program, **options)
     except SystemExit as exit_:
         if not exit_.code:
             return None
-        raise UsageError(_one_line(said.getvalue(), program)) from None
+        raise UsageError(_one_line(printed.getvalue(), program)) from None
 
 
 def _one_line(box: str, program: str) -> str:
-    """What tyro says in a box, in one line. The box is drawn in Unicode or in ASCII; its first line is its title."""
+    """The message in tyro's box, in one line. The box is drawn in Unicode or in ASCII; its first line is its title."""
     lines = [re.sub(r"[│╭╮╰╯─]|-{3,}", "", line).strip() for line in box.splitlines()]
     text = " ".join(line for line in lines if line)
     text = text.split("For full helptext")[0].split("Argument helptext:")[0].replace("(required)", "").strip()

@@ -30,7 +30,7 @@ from resnet_keras.cli.tune import Tune, with_run_dir
 from resnet_keras.config.recipes import RECIPES, recipe, recipe_summary
 from resnet_keras.config.train import TrainConfig, config_from_json
 from resnet_keras.errors import HostLost, UsageError, reason, unknown
-from resnet_keras.experiments.settings import Settings
+from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.experiments.table import EXPERIMENTS, named_experiment
 from resnet_keras.serving.options import in_tyro_form
 from resnet_keras.startup import import_tensorflow
@@ -120,7 +120,7 @@ def _refuse(message: str) -> int:
 
 
 def _parse(words: list[str]) -> Command | None:
-    """The command that the words ask for; None where they only ask for help, which is then printed."""
+    """The command of the words; None where they are a request for help, which is then printed."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return None
@@ -150,7 +150,7 @@ def _parse(words: list[str]) -> Command | None:
 
 
 def _parse_experiment(kind: type[Experiment], name: str, words: list[str], program: str) -> Experiment | None:
-    settings = fill(Settings, words, program, named_experiment(name).defaults)
+    settings = fill(ExperimentConfig, words, program, named_experiment(name).defaults)
     return settings and kind(name, settings)
 
 
@@ -169,7 +169,7 @@ def _parse_train(words: list[str]) -> Train | None:
     if words and words[0] not in ("-h", "--help"):
         raise UsageError(f"the recipe comes first: resnet-keras train RECIPE {' '.join(words)}")
     print("usage: resnet-keras train RECIPE [flags]\n")
-    print("RECIPE is a name below, the config.json of a run, which is repeated, or a run folder, which goes on.")
+    print("RECIPE is a name below, the config.json of a run, which is repeated, or a run folder, which is resumed.")
     print("`resnet-keras train RECIPE --help` lists its flags.\n")
     print("\n".join(f"  {name:18} {recipe_summary(name)}" for name in RECIPES))
     if not words:

@@ -73,7 +73,7 @@ class Tune:
     address: str = "127.0.0.1:8299"
     """HOST:PORT of the chief."""
     quiet: bool = False
-    """Only the result."""
+    """No progress on standard output."""
     json: bool = False
     """One JSON object on standard output."""
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.curves import as_rows, error_curves, grouped, means_table, spread
+from resnet_keras.experiments.experiment_config import ExperimentConfig, Net, from_identity, plain
 from resnet_keras.experiments.finding import Finding
 from resnet_keras.experiments.grid import Trained, train_all
-from resnet_keras.experiments.settings import Net, Settings, from_identity, plain
 
 TRAINS = 0.5
 """A net trains when its loss comes below this share of that of guessing, the logarithm of the number of classes."""
 
 
-def shortcuts(settings: Settings, source: Source, folder: Path) -> Finding:
+def shortcuts(settings: ExperimentConfig, source: Source, folder: Path) -> Finding:
     """Shortcuts A, B and C beside none: He et al. 2015, section 4.1, Table 3."""
     makes = [partial(_shortcut, letter) for letter in "ABC"]
     runs = list(train_all(settings.nets(plain, *makes), settings, source, folder))
@@ -28,7 +28,7 @@ def _shortcut(letter: str, depth: int) -> Net:
     return Net(f"shortcut {letter}", depth, {"shortcut": letter})
 
 
-def preactivation(settings: Settings, source: Source, folder: Path) -> Finding:
+def preactivation(settings: ExperimentConfig, source: Source, folder: Path) -> Finding:
     """Activation after the sum or before the branch: He et al. 2016, section 4, Tables 2 and 3, Figure 6."""
     runs = list(train_all(settings.nets(_after, _before), settings, source, folder))
     return _finding(f"Post-activation and pre-activation on {settings.data}", "preactivation", runs, compared(runs))
@@ -42,7 +42,7 @@ def _before(depth: int) -> Net:
     return Net("pre-activation", depth, {"shortcut": "B", "preactivation": True})
 
 
-def thousand_layers(settings: Settings, source: Source, folder: Path) -> Finding:
+def thousand_layers(settings: ExperimentConfig, source: Source, folder: Path) -> Finding:
     """Very deep residual nets (He et al. 2015, section 4.2) that start as the identity (Goyal et al. 2017)."""
     runs = list(train_all(settings.nets(from_identity), settings, source, folder))
     title = f"Residual nets of great depth on {settings.data}"

@@ -43,12 +43,12 @@ def error_curves(name: str, words: str, runs: Sequence[Trained], panels: str, co
             colour = COLOURS[tones.index(tone) % len(COLOURS)]
             for column, width in (("accuracy", 1.0), ("val_accuracy", 2.6)):
                 _band(axes, same, column, colour, width)
-        axes.set(title=_told(panels, kind), xlabel="Step")
+        axes.set(title=_label(panels, kind), xlabel="Step")
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     all_axes[0].set(ylabel="Error (%)", ylim=(0, None))
     handles = [
-        Line2D([], [], color=COLOURS[i % len(COLOURS)], lw=2.6, label=_told(colours, t)) for i, t in enumerate(tones)
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], lw=2.6, label=_label(colours, t)) for i, t in enumerate(tones)
     ]
     handles += [Line2D([], [], color="#555", lw=w, label=text) for w, text in ((1, "training"), (2.6, "test"))]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
@@ -82,7 +82,7 @@ def _band(axes: Axes, runs: Sequence[Trained], column: str, colour: str, width: 
         axes.fill_between(steps, errors.min(0), errors.max(0), color=colour, alpha=0.12, lw=0)
 
 
-def _told(field: str, value: object) -> str:
+def _label(field: str, value: object) -> str:
     return f"{value} layers" if field == "depth" else str(value)
 
 

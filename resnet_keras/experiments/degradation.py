@@ -9,15 +9,15 @@ from pathlib import Path
 
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.curves import as_rows, error_curves, grouped, loss_by_depth, means_table
+from resnet_keras.experiments.experiment_config import ExperimentConfig, plain, residual
 from resnet_keras.experiments.finding import Finding
 from resnet_keras.experiments.grid import Trained, train_all
-from resnet_keras.experiments.settings import Settings, plain, residual
 
 FAR, MARGIN = 3.0, 0.1
 """A training loss is far above another one when it is so many times as high and so many nats higher."""
 
 
-def degradation(settings: Settings, source: Source, folder: Path) -> Finding:
+def degradation(settings: ExperimentConfig, source: Source, folder: Path) -> Finding:
     """Train plain and residual nets of equal depth, width and recipe."""
     nets = settings.nets(plain, residual)
     runs = sorted(train_all(nets, settings, source, folder), key=lambda run: (run.kind, run.depth, run.seed))
@@ -27,11 +27,11 @@ def degradation(settings: Settings, source: Source, folder: Path) -> Finding:
         loss_by_depth("training-loss", "Training loss at the end, by depth", runs),
     )
     title = f"Degradation on {settings.data}: plain against residual nets"
-    return Finding(title, tuple(told(runs, settings.data)), plots, as_rows(runs), means_table(runs))
+    return Finding(title, tuple(conclusions(runs, settings.data)), plots, as_rows(runs), means_table(runs))
 
 
-def told(runs: Sequence[Trained], data: str) -> list[str]:
-    """What the runs say, in words; whether the effect was seen or not."""
+def conclusions(runs: Sequence[Trained], data: str) -> list[str]:
+    """What the runs show, in words; whether the effect was seen or not."""
     by = grouped(runs, "kind", "depth")
     depths = sorted({run.depth for run in runs})
     shallow, deep = depths[0], depths[-1]

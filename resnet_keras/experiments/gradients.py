@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import gradient_norms
+from resnet_keras.experiments.experiment_config import ExperimentConfig, Net, from_identity, plain, residual
 from resnet_keras.experiments.finding import Finding, Plot
 from resnet_keras.experiments.grid import train_all, training_images
-from resnet_keras.experiments.settings import Net, Settings, from_identity, plain, residual
 from resnet_keras.files import json_text, write_text
 from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.reports.plots import COLOURS
@@ -32,7 +32,7 @@ APART = 10.0
 """A factor by which a gradient may change on its way and still count as having stayed."""
 
 
-def gradients(settings: Settings, source: Source, folder: Path) -> Finding:
+def gradients(settings: ExperimentConfig, source: Source, folder: Path) -> Finding:
     """Nets of all depths as they are made, and those of the middle depth along their training."""
     rows = []
     for depth in sorted(settings.depths):
@@ -53,10 +53,10 @@ def gradients(settings: Settings, source: Source, folder: Path) -> Finding:
         _plot("gradients-training", f"The same along training, {middle} layers", along, "step"),
     )
     title = f"Gradients on {settings.data}: plain against residual nets"
-    return Finding(title, tuple(told(rows)), plots, _ends(rows + along))
+    return Finding(title, tuple(conclusions(rows)), plots, _ends(rows + along))
 
 
-def at_start(net: Net, settings: Settings, source: Source, seed: int) -> list[float]:
+def at_start(net: Net, settings: ExperimentConfig, source: Source, seed: int) -> list[float]:
     """The gradient norms of a net that has learnt nothing yet, for the first batch of training images."""
     config = net.config(settings, seed, "unused")
     shape = image_format_for(config, source)
@@ -123,8 +123,8 @@ def _ends(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def told(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What the gradients at initialisation say."""
+def conclusions(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the gradients at initialisation show."""
     ratios: dict[tuple[str, int], list[float]] = {}
     for (kind, depth, _, _), norms in _grouped(rows).items():
         ratios.setdefault((kind, depth), []).append(ratio(norms))

@@ -1,4 +1,4 @@
-"""Nets times seeds, each trained by the engine into a run folder of its own, so that a stopped experiment goes on."""
+"""Nets times seeds, each trained into a run folder of its own, so that a stopped experiment can be resumed."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.data.pipeline import evaluation_batches, steps_per_epoch
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError, reason
-from resnet_keras.experiments.settings import Net, Settings
+from resnet_keras.experiments.experiment_config import ExperimentConfig, Net
 from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
@@ -50,7 +50,7 @@ class Trained:
     folder: Path
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--json` says of it."""
+        """What `--json` has of it."""
         hidden = ("epochs", "folder")
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
@@ -73,10 +73,10 @@ PROTOCOL = (
     "flip",
     "precision",
 )
-"""Fields of the config that a page of an experiment says."""
+"""Fields of the config that a page of an experiment shows."""
 
 
-def open_folder(settings: Settings, name: str) -> Path:
+def open_folder(settings: ExperimentConfig, name: str) -> Path:
     """The folder of an experiment, made or found again. Raises `UsageError` where it holds something else."""
     folder = Path(settings.run_dir).expanduser() if settings.run_dir else new_folder_name(name)
     if folder.exists() and not folder.is_dir():
@@ -91,27 +91,31 @@ def open_folder(settings: Settings, name: str) -> Path:
             except (ValueError, TypeError) as error:
                 raise UsageError(f"{mark} cannot be read: {reason(error)}; give another --run-dir") from error
             if changed := [field for field in now if before.get(field) != now[field]]:
-                told = ", ".join(f"{field} {before.get(field)!r}, now {now[field]!r}" for field in changed)
-                raise UsageError(f"{folder} holds an experiment with {told}; give another --run-dir")
+                changes = ", ".join(f"{field} {before.get(field)!r}, now {now[field]!r}" for field in changed)
+                raise UsageError(f"{folder} holds an experiment with {changes}; give another --run-dir")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(mark, json_text(now) + "\n")
     return folder
 
 
-def _protocol(settings: Settings) -> dict[str, Any]:
+def _protocol(settings: ExperimentConfig) -> dict[str, Any]:
     """What all nets of an experiment's folder have in common."""
     fields = flat(settings.protocol())
     return {**{name: fields[name] for name in PROTOCOL}, "first_width": settings.first_width}
 
 
-def protocol_of(settings: Settings, folder: Path) -> dict[str, Any]:
+def protocol_of(settings: ExperimentConfig, folder: Path) -> dict[str, Any]:
     """How the nets in an experiment's folder were trained, and where."""
     environment = next((json.loads(path.read_text("utf-8"))["environment"] for path in folder.glob(f"*/{METRICS}")), {})
     return {**_protocol(settings), **environment}
 
 
 def train_all(
-    nets: Sequence[Net], settings: Settings, source: Source, folder: Path, reporters: Sequence[MakeCallback] = ()
+    nets: Sequence[Net],
+    settings: ExperimentConfig,
+    source: Source,
+    folder: Path,
+    reporters: Sequence[MakeCallback] = (),
 ) -> Iterator[Trained]:
     """Train each net with each seed, seed after seed, and yield it.
 
@@ -133,7 +137,7 @@ def train_all(
 
 
 def _train(
-    net: Net, seed: int, settings: Settings, source: Source, run: Path, reporters: Sequence[MakeCallback]
+    net: Net, seed: int, settings: ExperimentConfig, source: Source, run: Path, reporters: Sequence[MakeCallback]
 ) -> Trained:
     config = net.config(settings, seed, str(run))
     # An epoch of digits takes a second or two; longer ones show how they go.

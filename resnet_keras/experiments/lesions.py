@@ -15,9 +15,9 @@ from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import chain, error_of, lesionable, swapped, without
 from resnet_keras.experiments.curves import MARKERS, means_table
+from resnet_keras.experiments.experiment_config import ExperimentConfig, plain, residual
 from resnet_keras.experiments.finding import Finding, Plot
 from resnet_keras.experiments.grid import Trained, train_all
-from resnet_keras.experiments.settings import Settings, plain, residual
 from resnet_keras.reports.plots import COLOURS
 
 KINDS = ("plain", "residual")
@@ -26,7 +26,7 @@ DRAWS = 5
 """Times that a number of blocks is drawn at random to be left out."""
 
 
-def lesion(settings: Settings, source: Source, folder: Path) -> Finding:
+def lesion(settings: ExperimentConfig, source: Source, folder: Path) -> Finding:
     """Train plain and residual nets, and see the test error without each block."""
     runs, cases = [], []
     for run in train_all(settings.nets(plain, residual), settings, source, folder):
@@ -35,7 +35,7 @@ def lesion(settings: Settings, source: Source, folder: Path) -> Finding:
         cases += operate(model, batches, run)
         runs.append(run)
     title = f"Lesions on {settings.data}: nets without some of their blocks"
-    return Finding(title, tuple(told(cases)), (_plot(cases),), cases, means_table(runs))
+    return Finding(title, tuple(conclusions(cases)), (_plot(cases),), cases, means_table(runs))
 
 
 def operate(model: Any, batches: list[tuple[Any, Any]], run: Trained) -> list[dict[str, Any]]:
@@ -60,8 +60,8 @@ def operate(model: Any, batches: list[tuple[Any, Any]], run: Trained) -> list[di
     return cases
 
 
-def told(cases: Sequence[dict[str, Any]]) -> list[str]:
-    """What the lesions say, of the deepest nets."""
+def conclusions(cases: Sequence[dict[str, Any]]) -> list[str]:
+    """What the lesions show, of the deepest nets."""
     deep = max(case["depth"] for case in cases)
 
     def errors(kind: str, lesion: str) -> list[float]:

@@ -15,9 +15,9 @@ from resnet_keras.data.format import image_format
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import branch_sizes, responses
 from resnet_keras.experiments.curves import as_rows, means_table
+from resnet_keras.experiments.experiment_config import ExperimentConfig, plain, residual
 from resnet_keras.experiments.finding import Finding, Plot
 from resnet_keras.experiments.grid import train_all, training_images
-from resnet_keras.experiments.settings import Settings, plain, residual
 from resnet_keras.reports.plots import COLOURS
 
 IMAGES = 512
@@ -27,8 +27,8 @@ Profile = tuple[str, int, int, list[float]]
 """Kind, depth, seed, and a number a layer or block."""
 
 
-def respond(settings: Settings, source: Source, folder: Path) -> Finding:
-    """Train plain and residual nets, and measure what their layers say."""
+def respond(settings: ExperimentConfig, source: Source, folder: Path) -> Finding:
+    """Train plain and residual nets, and measure how much their layers respond."""
     runs, layers, sizes = [], [], []
     for run in train_all(settings.nets(plain, residual), settings, source, folder):
         model = run.model()
@@ -39,11 +39,11 @@ def respond(settings: Settings, source: Source, folder: Path) -> Finding:
         runs.append(run)
     plots = (_plot_of_layers(layers), _plot_of_branches(sizes))
     title = f"Responses of layers on {settings.data}"
-    return Finding(title, tuple(told(layers, sizes)), plots, as_rows(runs), means_table(runs))
+    return Finding(title, tuple(conclusions(layers, sizes)), plots, as_rows(runs), means_table(runs))
 
 
-def told(layers: Sequence[Profile], sizes: Sequence[Profile]) -> list[str]:
-    """What the responses say."""
+def conclusions(layers: Sequence[Profile], sizes: Sequence[Profile]) -> list[str]:
+    """What the responses show."""
     depths = sorted({depth for _, depth, _, _ in layers})
 
     def mean(profiles: Sequence[Profile], kind: str, depth: int) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_keras.errors import unknown
-from resnet_keras.experiments.settings import Settings
+from resnet_keras.experiments.experiment_config import ExperimentConfig
 
 if TYPE_CHECKING:
     from resnet_keras.data.splits import Source
@@ -24,7 +24,7 @@ class Experiment:
     summary: str
     function: str
     """Module of this package and function in it; imported when it is run, for TensorFlow takes seconds."""
-    defaults: Settings = field(default_factory=Settings)
+    defaults: ExperimentConfig = field(default_factory=ExperimentConfig)
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -35,32 +35,32 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "gradients": Experiment(
         "Gradient norm by block, at initialisation and along training (He et al. 2016, equation 5).",
         "gradients:gradients",
-        Settings(depths=(20, 44, 110)),
+        ExperimentConfig(depths=(20, 44, 110)),
     ),
     "responses": Experiment(
         "How much layers respond and blocks add in trained nets (He et al. 2015, Figure 7).",
         "responses:respond",
-        Settings(depths=(20, 44), seeds=1),
+        ExperimentConfig(depths=(20, 44), seeds=1),
     ),
     "lesions": Experiment(
         "Trained nets without one of their blocks, or with two swapped (Veit et al. 2016).",
         "lesions:lesion",
-        Settings(depths=(32,)),
+        ExperimentConfig(depths=(32,)),
     ),
     "shortcuts": Experiment(
         "Shortcuts A, B, C and none (He et al. 2015, Table 3).",
         "comparisons:shortcuts",
-        Settings(depths=(32,)),
+        ExperimentConfig(depths=(32,)),
     ),
     "preactivation": Experiment(
         "Activation after the sum against before the branch (He et al. 2016).",
         "comparisons:preactivation",
-        Settings(depths=(56,)),
+        ExperimentConfig(depths=(56,)),
     ),
     "thousand-layers": Experiment(
         "A net of 1,202 layers that trains (He et al. 2015, section 4.2). Takes long on a CPU.",
         "comparisons:thousand_layers",
-        Settings(depths=(1202,), seeds=1, epochs=3),
+        ExperimentConfig(depths=(1202,), seeds=1, epochs=3),
     ),
 }
 
@@ -72,7 +72,7 @@ def named_experiment(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def run_experiment(name: str, settings: Settings) -> tuple["Finding", Path]:
+def run_experiment(name: str, settings: ExperimentConfig) -> tuple["Finding", Path]:
     """Run an experiment and write its folder; returns what it found, and the folder.
 
     Raises:
@@ -84,12 +84,12 @@ def run_experiment(name: str, settings: Settings) -> tuple["Finding", Path]:
     from resnet_keras.training.setup import image_format_for, source_of
 
     module, _, function = named_experiment(name).function.partition(":")
-    run: Callable[[Settings, Source, Path], Any] = getattr(
+    run: Callable[[ExperimentConfig, Source, Path], Any] = getattr(
         importlib.import_module(f"resnet_keras.experiments.{module}"), function
     )
     protocol = settings.protocol()
     source = source_of(protocol)
-    image_format_for(protocol, source)  # which says what a source lacks, before there is a folder
+    image_format_for(protocol, source)  # which reports what a source lacks, before there is a folder
     folder = open_folder(settings, name)
     if not settings.quiet:
         print(f"{name} in {folder}", file=sys.stderr)
@@ -100,7 +100,7 @@ def run_experiment(name: str, settings: Settings) -> tuple["Finding", Path]:
         finding = run(settings, source, folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"what was trained is in {folder}; the same command with --run-dir {folder} goes on"
+            f"what was trained is in {folder}; the same command with --run-dir {folder} resumes it"
         ) from None
     finally:
         logger.setLevel(before)

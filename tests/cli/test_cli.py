@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,47 @@ def test_help(capsys: Capture) -> None:
         out, err = capsys.readouterr()
         assert f"usage: resnet-keras {name}" in out
         assert err == ""
+
+
+COMMON_FLAGS = {
+    "demo": {"run-dir", "output", "data-dir", "seed", "quiet", "json"},
+    "train": {"run-dir", "data-dir", "seed", "quiet", "json"},
+    "tune": {"run-dir", "data-dir", "seed", "quiet", "json"},
+    "evaluate": {"data-dir", "json"},
+    "predict": {"json"},
+    "explain": {"output", "json"},
+    "export": {"output", "data-dir", "json"},
+    "rollback": {"json"},
+    "serve": {"quiet"},
+    "client": {"json"},
+    "degradation": {"run-dir", "data-dir", "seed", "quiet", "json"},
+    "experiment": {"run-dir", "data-dir", "seed", "quiet", "json"},
+    "models": {"json"},
+}
+MEANINGS = {
+    "run-dir": r"run folder|folder of|folder to make",  # of a run, a search, an experiment
+    "output": r"\.png file|version folders|saved_models/NAME",  # a file or a servable
+    "data-dir": "Where TensorFlow Datasets keeps its data",
+    "seed": "Of",  # the training, the trials, the first run
+    "quiet": "No progress|Only warnings",
+    "json": "One JSON object on standard output",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_flag_has_one_meaning(name: str, capsys: Capture) -> None:
+    words = {"train": ["digits"], "experiment": ["gradients"]}.get(name, [])
+    assert main([name, *words, "--help"]) == 0
+    found: dict[str, str] = {}
+    for line in capsys.readouterr().out.splitlines():
+        line = line.strip("│| ")
+        if option := re.match(r"(?:-\w, )?--([a-z-]+)", line):
+            found[option[1]] = ""
+        if found and not line.startswith(("╭", "╰", "+")):
+            found[list(found)[-1]] += f"{line} "
+    assert set(found) & set(MEANINGS) == COMMON_FLAGS[name]
+    for flag in COMMON_FLAGS[name]:
+        assert re.search(MEANINGS[flag], found[flag]), found[flag]
 
 
 def test_models(capsys: Capture) -> None:
@@ -139,7 +182,7 @@ def test_nested_flags_reach_the_config(quick: TrainConfig, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("tran digits", "unknown command 'tran'; choose from demo, train"),
+        ("tran digits", "unknown command 'tran'; did you mean train, tune"),
         ("train digit", "unknown recipe 'digit'; did you mean digits"),
         ("train --epochs 3 digits", "the recipe comes first"),
         ("train digits --epoch 3", "Unrecognized options: --epoch"),
@@ -214,7 +257,7 @@ def test_one_seed_gives_one_result_on_images_of_ordinary_size(tmp_path: Path) ->
     words = ["train", "cifar10-resnet20", "--data", str(tmp_path / "data"), "--image-size", "32", "--epochs", "3"]
     tables = []
     for run in ("first", "second"):
-        program = [sys.executable, "-m", "resnet_keras.cli.main", *words, "--quiet", "--run-dir", str(tmp_path / run)]
+        program = [sys.executable, "-m", "resnet_keras", *words, "--quiet", "--run-dir", str(tmp_path / run)]
         subprocess.run(program, check=True, capture_output=True)
         lines = (tmp_path / run / "metrics.csv").read_text().splitlines()
         tables.append([line.rsplit(",", 1)[0] for line in lines])
@@ -305,15 +348,40 @@ def test_ctrl_c_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path) -> None:
     assert main(["evaluate", str(run), "--data-dir", str(quick.data_dir), "--json"]) == 0
 
 
-def test_demo(quick: TrainConfig, tmp_path: Path, capsys: Capture) -> None:
-    """The whole way, as `make demo` goes it: at least 97 % in the end."""
-    words = ["--run-dir", str(tmp_path / "run"), "--output", str(tmp_path / "net"), "--data-dir", str(quick.data_dir)]
+def demo_result(config: TrainConfig, folder: Path, capsys: Capture) -> dict[str, Any]:
+    """What the demo prints, once it is checked."""
+    words = ["--run-dir", str(folder / "run"), "--output", str(folder / "net"), "--data-dir", str(config.data_dir)]
     assert main(["demo", *words, "--quiet", "--json"]) == 0
     out, err = capsys.readouterr()
     result = json.loads(out)
-    assert result["test_accuracy"] >= 0.97
     assert result["model_says"].split()[0] == result["servable_says"].split()[0]
-    assert result["saved_model"] == str(tmp_path / "net" / "1")
+    assert result["server_says"].startswith(f"{result['servable_says'].split()[0]} (")
+    assert result["server_says"].endswith("version 1")
+    assert result["saved_model"] == str(folder / "net" / "1")
     for name in ("run_folder", "report", "image", "saved_model"):
         assert Path(result[name]).exists()
     assert err == ""
+    return result
+
+
+def test_demo_in_short(quick: TrainConfig, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnet_keras.cli.demo.recipe", lambda name: quick)
+    assert demo_result(quick, tmp_path, capsys)["test_images"] == 360
+
+
+@pytest.mark.slow  # 76 s, all but the training also in test_demo_in_short; CI runs `make demo`
+def test_demo(quick: TrainConfig, tmp_path: Path, capsys: Capture) -> None:
+    """The whole way, as `make demo` goes it: at least 97 % in the end."""
+    assert demo_result(quick, tmp_path, capsys)["test_accuracy"] >= 0.97
+
+
+def test_demo_without_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from resnet_keras.cli.demo import predict_by_server
+
+    for name in ("starlette", *(name for name in sys.modules if name.startswith("starlette."))):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("server", "rest", "page"):
+        monkeypatch.delitem(sys.modules, f"resnet_keras.serving.{name}", raising=False)
+    line = predict_by_server(tmp_path, tmp_path / "a.png")
+    expected = "not tried: serve needs starlette, which is not installed: pip install 'resnet-keras[serve]'"
+    assert line == expected

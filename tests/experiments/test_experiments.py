@@ -36,10 +36,10 @@ from resnet_keras.experiments.anatomy import (
     swapped,
     without,
 )
+from resnet_keras.experiments.experiment_config import DIGITS, ExperimentConfig, Net, plain, residual
 from resnet_keras.experiments.gradients import KINDS, at_start, ratio
 from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.lesions import REMOVED, SWAPPED, operate
-from resnet_keras.experiments.settings import DIGITS, Net, Settings, plain, residual
 from resnet_keras.experiments.table import EXPERIMENTS, run_experiment
 from resnet_keras.models.layers import run
 from resnet_keras.training.setup import source_of
@@ -58,12 +58,12 @@ def small_net(depth: int = 14, variant: str = "v1", **spec: Any) -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def settings(data_dir: str) -> Settings:
-    return Settings(depths=(20,), seeds=1, epochs=6, data_dir=data_dir, quiet=True)
+def settings(data_dir: str) -> ExperimentConfig:
+    return ExperimentConfig(depths=(20,), seeds=1, epochs=6, data_dir=data_dir, quiet=True)
 
 
 @pytest.fixture(scope="module")
-def trained(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+def trained(settings: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
     """A plain and a residual net of 20 layers, trained on digits for six epochs."""
     folder, source = tmp_path_factory.mktemp("experiments"), source_of(settings.protocol())
     return {one.kind: one for one in train_all([plain(20), residual(20)], settings, source, folder)}
@@ -130,7 +130,7 @@ def test_the_gradient_goes_through_an_identity_to_the_bit() -> None:
     assert two != three  # a projection stands between
 
 
-def test_at_initialisation_the_plain_gradient_changes_far_more(settings: Settings) -> None:
+def test_at_initialisation_the_plain_gradient_changes_far_more(settings: ExperimentConfig) -> None:
     """At 44 layers by factors of 10^4 and 20 when it was measured; asserted: a hundred times apart, for each seed."""
     source = source_of(settings.protocol())
     for seed in range(2):
@@ -165,7 +165,7 @@ def test_a_chain_without_blocks() -> None:
 
 
 def test_a_residual_net_lives_without_a_block_and_a_plain_one_does_not(
-    trained: dict[str, Trained], settings: Settings
+    trained: dict[str, Trained], settings: ExperimentConfig
 ) -> None:
     """Test errors when it was measured: whole 5 % and 3 %, a block less 90 % and 10 % in the median."""
     test = source_of(settings.protocol()).test
@@ -204,7 +204,7 @@ def test_the_verdict_on_degradation(
     runs = [a_run("plain", 44, seed, loss) for seed, loss in enumerate(plain_losses)]
     runs += [a_run("residual", 44, seed, loss) for seed, loss in enumerate(residual_losses)]
     runs += [a_run(kind, 20, seed, 0.02) for kind in ("plain", "residual") for seed in range(2)]
-    assert verdict in degradation.told(runs, "digits")[-1]
+    assert verdict in degradation.conclusions(runs, "digits")[-1]
 
 
 def test_the_verdict_on_gradients() -> None:
@@ -212,15 +212,19 @@ def test_the_verdict_on_gradients() -> None:
         shared = {"kind": kind, "depth": 44, "seed": 0, "step": 0}
         return [{**shared, "block": block, "norm": norm} for block, norm in enumerate(ends)]
 
-    said = gradients.told(rows("plain", (1e-4, 1.0)) + rows("residual", (500.0, 1.0)) + rows("still", (0.5, 1.0)))
+    said = gradients.conclusions(
+        rows("plain", (1e-4, 1.0)) + rows("residual", (500.0, 1.0)) + rows("still", (0.5, 1.0))
+    )
     assert "shrinks 1e+04 times (plain), grows 5e+02 times (residual), stays within a factor of 10 (still)" in said[-1]
-    assert "shrinks" in gradients.told(rows("plain", (0.0, 1.0)))[-1]  # a norm that underflows
+    assert "shrinks" in gradients.conclusions(rows("plain", (0.0, 1.0)))[-1]  # a norm that underflows
 
 
 def test_the_verdict_on_responses() -> None:
     def told(plain_deviation: float, deep_share: float) -> str:
         layers = [("plain", d, 0, [plain_deviation]) for d in (20, 44)] + [("residual", d, 0, [1.0]) for d in (20, 44)]
-        return " ".join(responses_module.told(layers, [("residual", 20, 0, [0.8]), ("residual", 44, 0, [deep_share])]))
+        return " ".join(
+            responses_module.conclusions(layers, [("residual", 20, 0, [0.8]), ("residual", 44, 0, [deep_share])])
+        )
 
     assert "at 20, 44 layers" in told(2.0, 0.5)
     assert "at none of these depths" in told(1.05, 0.5)
@@ -235,7 +239,7 @@ def test_the_verdict_on_lesions() -> None:
             shared = {"kind": kind, "depth": 20, "seed": 0, "blocks": 1}
             cases += [{**shared, "lesion": "none", "block": "", "test_error": 0.05}]
             cases += [{**shared, "lesion": REMOVED, "block": "stage1_block1", "test_error": error}]
-        return lesions.told(cases)[-1]
+        return lesions.conclusions(cases)[-1]
 
     assert "as Veit et al. found" in told(0.9, 0.1)
     assert "do not differ" in told(0.1, 0.1)
@@ -250,23 +254,23 @@ def test_the_verdict_on_great_depth() -> None:
 
 
 def test_every_net_has_one_protocol_and_its_own_shape() -> None:
-    settings = Settings(depths=(26,), batch_size=32, learning_rate=0.03)
+    settings = ExperimentConfig(depths=(26,), batch_size=32, learning_rate=0.03)
     one, twin = (make(26).config(settings, 3, "folder") for make in (plain, residual))
     same = dataclasses.replace(one, name=twin.name, model=twin.model, model_options=twin.model_options)
     assert same == twin
     assert (one.batch_size, one.optimizer.learning_rate, one.epochs, one.seed) == (32, 0.03, DIGITS.epochs, 3)
     assert one.model == "cifar_plain20"
     assert one.model_options["blocks"] == "4,4,4"
-    assert Net("x", 44).config(Settings(data="cifar10"), 0, "folder").model == "cifar_resnet44"
+    assert Net("x", 44).config(ExperimentConfig(data="cifar10"), 0, "folder").model == "cifar_resnet44"
     for experiment in EXPERIMENTS.values():
         assert experiment.defaults.data == "digits"
 
 
-def words_of(settings: Settings) -> list[str]:
+def words_of(settings: ExperimentConfig) -> list[str]:
     return ["--data-dir", str(settings.data_dir), "--seeds", "1", "--epochs", "1", "--quiet", "--json"]
 
 
-def test_degradation_on_the_command_line(settings: Settings, tmp_path: Path, capsys: Capture) -> None:
+def test_degradation_on_the_command_line(settings: ExperimentConfig, tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "new"
     words = ["degradation", "--depths", "8", "14", *words_of(settings), "--run-dir", str(folder)]
     assert main(words) == 0
@@ -316,7 +320,9 @@ LONG = ("shortcuts", "responses")  # four nets, and what the fixture's nets are 
         if name != "degradation"
     ],
 )
-def test_each_experiment_on_the_command_line(name: str, settings: Settings, tmp_path: Path, capsys: Capture) -> None:
+def test_each_experiment_on_the_command_line(
+    name: str, settings: ExperimentConfig, tmp_path: Path, capsys: Capture
+) -> None:
     words = ["experiment", name, "--depths", "8", *words_of(settings), "--run-dir", str(tmp_path / name)]
     assert main(words) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -347,17 +353,17 @@ def test_wrong_words(words: list[str], said: str, tmp_path: Path, capsys: Captur
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path: Path, settings: Settings) -> None:
+def test_a_folder_of_something_else_is_refused(tmp_path: Path, settings: ExperimentConfig) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(UsageError, match="is not empty; give another --run-dir"):
         run_experiment("degradation", dataclasses.replace(settings, run_dir=str(tmp_path)))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_ctrl_c_keeps_what_was_trained_and_the_command_goes_on(settings: Settings, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_trained_and_the_command_goes_on(settings: ExperimentConfig, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
-    words = ["degradation", "--depths", "8", *words_of(settings)[:2], "--seeds", "2", "--epochs", "2"]
-    command = [sys.executable, "-m", "resnet_keras.cli.main", *words, "--json", "--run-dir", str(folder)]
+    words = ["degradation", "--depths", "8", *words_of(settings)[:2], "--seeds", "1", "--epochs", "2"]
+    command = [sys.executable, "-m", "resnet_keras", *words, "--json", "--run-dir", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(folder.glob("residual-8-seed0/*")) and time.monotonic() < deadline:
@@ -366,13 +372,13 @@ def test_ctrl_c_keeps_what_was_trained_and_the_command_goes_on(settings: Setting
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert out == ""
-    assert f"with --run-dir {folder} goes on" in err.splitlines()[-1]
+    assert f"with --run-dir {folder} resumes it" in err.splitlines()[-1]
     first = folder / "plain-8-seed0" / "model.keras"
     before = first.stat().st_mtime_ns
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
-    assert len(json.loads(done.stdout)["runs"]) == 4
+    assert len(json.loads(done.stdout)["runs"]) == 2
     assert first.stat().st_mtime_ns == before
 
 

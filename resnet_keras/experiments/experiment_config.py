@@ -26,7 +26,7 @@ NARROW, PAPERS = 8, 16
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExperimentConfig:
     """Which nets are compared, on which data, how often. One protocol for all the nets of an experiment."""
 
     depths: tuple[int, ...] = (20, 44)
@@ -53,7 +53,7 @@ class Settings:
     xla: Literal["auto", "on", "off"] = "auto"
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     run_dir: str | None = None
-    """The folder to make, or that of an experiment that was stopped, which goes on; runs/NAME-DATE-TIME when left
+    """The folder to make, or that of a stopped experiment, which is resumed; runs/NAME-DATE-TIME when left
     out."""
     quiet: bool = False
     """No progress on standard error."""
@@ -102,7 +102,7 @@ class Net:
         """Of its runs' folders."""
         return f"{self.kind.replace(' ', '-')}-{self.depth}"
 
-    def config(self, settings: Settings, seed: int, run_dir: str) -> TrainConfig:
+    def config(self, settings: ExperimentConfig, seed: int, run_dir: str) -> TrainConfig:
         """The run of this net with a seed."""
         width, options = settings.first_width, dict(self.options)
         model = "cifar_plain" if options.get("shortcut") == "none" else "cifar_resnet"
