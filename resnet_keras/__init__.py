@@ -124,4 +124,4 @@ if Path((getattr(sys, "argv", None) or [""])[0]).name != "resnet-keras":
     from resnet_keras.startup import import_tensorflow
 
     import_tensorflow()
-    importlib.import_module(f"{__name__}.models.blocks")
+    importlib.import_module(f"{__name__}.models.saved")  # which registers every layer

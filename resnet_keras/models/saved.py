@@ -8,7 +8,7 @@ import keras
 from resnet_keras.config.run_folder import MODEL
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import whole
-from resnet_keras.models import blocks  # noqa: F401  (registers the classes that a .keras file names)
+from resnet_keras.models import blocks, preprocessing  # noqa: F401  (they register what a .keras file names)
 from resnet_keras.models.registry import OFFER, packaged
 
 
