@@ -130,4 +130,4 @@ if not _is_program():
     from resnet_keras.startup import import_tensorflow
 
     import_tensorflow()
-    importlib.import_module(f"{__name__}.models.blocks")
+    importlib.import_module(f"{__name__}.models.saved")  # which registers every layer
