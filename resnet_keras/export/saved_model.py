@@ -19,7 +19,7 @@ LARGEST = 2**31 - 1
 
 @dataclass(frozen=True)
 class Signature:
-    """Tensors of the graph, by the names that clients know."""
+    """Tensors of the graph, by the names that clients use."""
 
     inputs: Mapping[str, tuple[tf.Tensor, list[int | None]]]
     """With the shapes that the graph asks for when it is run."""

@@ -76,10 +76,10 @@ def make_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions,
     return inputs, _preprocessing(options.include_preprocessing, inputs.shape[-1])(inputs)
 
 
-def _preprocessing(asked: bool | ModelCard, channels: int) -> Preprocessing:
-    if asked is False:
+def _preprocessing(requested: bool | ModelCard, channels: int) -> Preprocessing:
+    if requested is False:
         return Preprocessing(normalise=False, name="card")
-    card = ModelCard() if asked is True else asked
+    card = ModelCard() if requested is True else requested
     if not card.fits(channels):
         raise UsageError(
             f"the preprocessing has {len(card.mean)} means for {channels} channels; "

@@ -44,7 +44,7 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
 def freeze(model: keras.Model, through: str | None = None) -> list[str]:
     """Keep layers as they are while the rest is fine-tuned: weights fixed, norms in inference mode.
 
-    A batch norm that only has its weights fixed goes on changing its statistics in Keras's `training=True`; here the
+    A batch norm that only has its weights fixed still changes its statistics in Keras's `training=True`; here the
     whole layer is set to `trainable = False`, which for Keras's batch norm means inference mode as well. Call it before
     `compile`, or compile again.
 

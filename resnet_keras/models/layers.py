@@ -31,7 +31,7 @@ def dropped_branch(rate: float, dtype: Any) -> keras.layers.Layer:
 class Composite(keras.layers.Layer):
     """A layer made of the sublayers in `layers`, which subclasses make in `build`, ending it with `restore_trainable`.
 
-    Sublayers know nothing of what was frozen before they were made, so a file says which of them were.
+    Sublayers are made after the config is read, so the config names those that were frozen.
     """
 
     def __init__(self, frozen: Sequence[str] = (), **kwargs: Any) -> None:
@@ -133,7 +133,7 @@ def build_in_turn(layers: Sequence[keras.layers.Layer], shape: Shape) -> None:
 
 
 def run(layers: Sequence[keras.layers.Layer], x: Any, training: bool | None) -> Any:
-    """Apply layers in turn; those that know training from inference are told which it is."""
+    """Apply layers in turn; `training` is passed to those that take it."""
     for layer in layers:
         x = layer(x, training=training) if isinstance(layer, TRAINING_AWARE) else layer(x)
     return x

@@ -1,6 +1,6 @@
 """What a network is: `ResNetSpec`, `VGGSpec`, `DenseNetSpec` and the tables of depths and variants.
 
-A variant is a row: fields of `ResNetSpec` that differ from its defaults. Nothing here knows about Keras: standard
+A variant is a row: fields of `ResNetSpec` that differ from its defaults. Nothing here imports Keras: standard
 library only.
 """
 

@@ -220,20 +220,20 @@ def test_the_verdict_on_gradients() -> None:
 
 
 def test_the_verdict_on_responses() -> None:
-    def told(plain_deviation: float, deep_share: float) -> str:
+    def conclusion_of(plain_deviation: float, deep_share: float) -> str:
         layers = [("plain", d, 0, [plain_deviation]) for d in (20, 44)] + [("residual", d, 0, [1.0]) for d in (20, 44)]
         return " ".join(
             responses_module.conclusions(layers, [("residual", 20, 0, [0.8]), ("residual", 44, 0, [deep_share])])
         )
 
-    assert "at 20, 44 layers" in told(2.0, 0.5)
-    assert "at none of these depths" in told(1.05, 0.5)
-    assert "clearly less than the shallowest's" in told(2.0, 0.5)
-    assert "do not change" in told(2.0, 0.79)
+    assert "at 20, 44 layers" in conclusion_of(2.0, 0.5)
+    assert "at none of these depths" in conclusion_of(1.05, 0.5)
+    assert "clearly less than the shallowest's" in conclusion_of(2.0, 0.5)
+    assert "do not change" in conclusion_of(2.0, 0.79)
 
 
 def test_the_verdict_on_lesions() -> None:
-    def told(plain_error: float, residual_error: float) -> str:
+    def conclusion_of(plain_error: float, residual_error: float) -> str:
         cases = []
         for kind, error in (("plain", plain_error), ("residual", residual_error)):
             shared = {"kind": kind, "depth": 20, "seed": 0, "blocks": 1}
@@ -241,9 +241,9 @@ def test_the_verdict_on_lesions() -> None:
             cases += [{**shared, "lesion": REMOVED, "block": "stage1_block1", "test_error": error}]
         return lesions.conclusions(cases)[-1]
 
-    assert "as Veit et al. found" in told(0.9, 0.1)
-    assert "do not differ" in told(0.1, 0.1)
-    assert "do not differ" in told(0.1, 0.9)
+    assert "as Veit et al. found" in conclusion_of(0.9, 0.1)
+    assert "do not differ" in conclusion_of(0.1, 0.1)
+    assert "do not differ" in conclusion_of(0.1, 0.9)
 
 
 def test_the_verdict_on_great_depth() -> None:
@@ -309,7 +309,7 @@ def test_degradation_on_the_command_line(settings: ExperimentConfig, tmp_path: P
     assert json.loads((folder / "summary.json").read_text())["runs"] == answer["runs"]
 
 
-LONG = ("shortcuts", "responses")  # four nets, and what the fixture's nets are asked above
+LONG = ("shortcuts", "responses")  # four nets, and what the fixture's nets are measured for above
 
 
 @pytest.mark.parametrize(

@@ -143,12 +143,12 @@ def test_norm_has_the_papers_constants() -> None:
 def test_fused_batch_norm_is_kerass(policy: str, shape: tuple[int, ...]) -> None:
     """Outputs, gradients and statistics, in training, in inference and frozen; half precision to its own rounding."""
     x = tf.constant(RNG.normal(1, 2, size=shape), tf.float32)
-    told = []
+    results = []
     for kind in (keras.layers.BatchNormalization, BatchNormalization):
         layer = kind(momentum=0.9, epsilon=1e-5, dtype=policy)
         layer.build(shape)
         layer.gamma.assign(np.linspace(0.5, 2, 6))
-        told.append([])
+        results.append([])
         for training, trainable in ((True, True), (False, True), (True, False)):
             layer.trainable = trainable
             with tf.GradientTape() as tape:
@@ -157,9 +157,9 @@ def test_fused_batch_norm_is_kerass(policy: str, shape: tuple[int, ...]) -> None
                 loss = tf.reduce_sum(tf.cast(y, tf.float32) ** 3)
             weights = [layer.gamma.value, layer.beta.value]
             gradients = tape.gradient(loss, [x, *weights])
-            told[-1] += [y, *gradients, layer.moving_mean.value, layer.moving_variance.value]
+            results[-1] += [y, *gradients, layer.moving_mean.value, layer.moving_variance.value]
     rounding = {"mixed_bfloat16": 2e-2, "mixed_float16": 2e-3}.get(policy, 2e-5)
-    for expected, got in zip(*told, strict=True):
+    for expected, got in zip(*results, strict=True):
         assert expected.dtype == got.dtype
         largest = 1 + np.abs(expected.numpy().astype("float64")).max()
         np.testing.assert_allclose(got.numpy().astype("float64"), expected.numpy(), atol=rounding * largest)

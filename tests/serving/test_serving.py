@@ -175,9 +175,9 @@ def test_refusals(served: Address, method: str, path: str, body: Any, status: in
 
 
 def test_metadata(served: Address) -> None:
-    told = served.get(f"{HALF}/versions/1/metadata").json()
-    assert told["model_spec"] == {"name": "half_plus_two", "signature_name": "", "version": "1"}
-    signature = told["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    response = served.get(f"{HALF}/versions/1/metadata").json()
+    assert response["model_spec"] == {"name": "half_plus_two", "signature_name": "", "version": "1"}
+    signature = response["metadata"]["signature_def"]["signature_def"]["serving_default"]
     assert signature["method_name"] == "tensorflow/serving/predict"
     x = {
         "name": "x:0",
@@ -275,11 +275,11 @@ def test_grpc_metadata_and_status(served: Address) -> None:
     request.metadata_field[:] = ["weights"]
     with pytest.raises(grpc.RpcError, match="Metadata field weights is not supported"):
         served.prediction.GetModelMetadata(request, timeout=60)
-    asked = get_model_status_pb2.GetModelStatusRequest()
-    asked.model_spec.name = "half_plus_two"
-    told = served.models.GetModelStatus(asked, timeout=60).model_version_status
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "half_plus_two"
+    response = served.models.GetModelStatus(request, timeout=60).model_version_status
     available = get_model_status_pb2.ModelVersionStatus.AVAILABLE
-    assert [(row.version, row.state) for row in told] == [(2, available), (1, available)]
+    assert [(row.version, row.state) for row in response] == [(2, available), (1, available)]
 
 
 def test_health_and_reflection(served: Address) -> None:
@@ -289,8 +289,8 @@ def test_health_and_reflection(served: Address) -> None:
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     reflection: Any = reflection_pb2_grpc.ServerReflectionStub(served.channel)
     listing = reflection_pb2.ServerReflectionRequest(list_services="")
-    (told,) = reflection.ServerReflectionInfo(iter([listing]), timeout=60)
-    names = {service.name for service in told.list_services_response.service}
+    (response,) = reflection.ServerReflectionInfo(iter([listing]), timeout=60)
+    names = {service.name for service in response.list_services_response.service}
     assert {"tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"} <= names
 
 

@@ -153,7 +153,7 @@ def _reach(endpoint: str) -> None:
 
 
 def _check(file: Path) -> None:
-    """The Hub's cache names large files by their SHA-256, so a damaged one can be told."""
+    """The Hub's cache names large files by their SHA-256, so a damaged one is found."""
     expected = file.resolve().name
     if not re.fullmatch(r"[0-9a-f]{64}", expected):
         return
