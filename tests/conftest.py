@@ -8,11 +8,11 @@ from pathlib import Path
 # TensorFlow leaves oneDNN off on processors without AVX-512, where int8 and grouped convolutions then have no kernels.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from forked import Server
+from small import TINY
 
 import resnet_keras as rk
 from resnet_keras.config.recipes import recipe
@@ -21,8 +21,6 @@ from resnet_keras.config.train import TrainConfig
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +33,6 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 def quick(data_dir: str) -> TrainConfig:
     """The digits recipe, two epochs long."""
     return dataclasses.replace(recipe("digits"), data_dir=data_dir, epochs=2, batch_size=128)
-
-
-TINY = {"blocks": "1,1,1", "widths": "4,4,8", "stem_width": 4}
-"""Options that make a CIFAR net small: three blocks and 2,000 weights."""
 
 
 @pytest.fixture(scope="session")
@@ -87,16 +81,3 @@ def image_folder(tmp_path: Path) -> Path:
             pixels = rng.integers(0, 50, (20 + i, 24, 3)) + colour
             (folder / label / f"{i}.jpg").write_bytes(tf.io.encode_jpeg(pixels.clip(0, 255).astype("uint8")).numpy())
     return folder
-
-
-def randomise(model: keras.Model, seed: int = 0) -> None:
-    """Random weights and non-trivial BN statistics, so that no wrong layer hides behind a one or a zero."""
-    rng = np.random.default_rng(seed)
-    for variable in model.weights:
-        shape = tuple(variable.shape)
-        if len(shape) > 1:
-            variable.assign(rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape))
-        elif variable.name in ("gamma", "moving_variance"):
-            variable.assign(rng.uniform(0.5, 1.5, shape))
-        else:
-            variable.assign(rng.normal(0, 0.2, shape))

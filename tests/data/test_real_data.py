@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import SHARED_DATA
+from small import SHARED_DATA
 
 import resnet_keras as rk
 from resnet_keras.cli.main import main

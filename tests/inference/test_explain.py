@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomise
 from matplotlib.image import imread
+from small import randomise
 
 import resnet_keras as rk
 from resnet_keras.cli.main import main

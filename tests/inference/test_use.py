@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomise
+from small import randomise
 
 import resnet_keras as rk
 from resnet_keras.data.format import ImageFormat, image_format

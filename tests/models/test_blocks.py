@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomise
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import randomise
 
 from resnet_keras.errors import UsageError
 from resnet_keras.models.blocks import BasicBlock, BottleneckBlock, ResidualBlock

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import randomise
+from small import randomise
 
 import resnet_keras as rk
 from resnet_keras.config.train import Optimizer

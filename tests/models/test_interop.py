@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomise
+from small import randomise
 
 import resnet_keras as rk
 from resnet_keras.errors import UsageError

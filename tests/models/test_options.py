@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small import randomise
 
 import resnet_keras as rk
 from resnet_keras.errors import UsageError

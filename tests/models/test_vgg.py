@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import randomise
+from small import randomise
 
 import resnet_keras as rk
 from resnet_keras.errors import UsageError

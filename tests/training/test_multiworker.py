@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY
 from forked import Command, Server
+from small import TINY
 
 import resnet_keras as rk
 from resnet_keras.config.train import TrainConfig

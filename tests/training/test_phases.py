@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY
+from small import TINY
 
 import resnet_keras as rk
 from resnet_keras.config.train import Augmentation, Optimizer, TrainConfig
