@@ -32,7 +32,7 @@ class Demo:
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data."""
     seed: int = 0
-    """Of the training."""
+    """Random seed of the training."""
     quiet: bool = False
     """No progress on standard error."""
     json: bool = False

@@ -55,7 +55,7 @@ class Tune:
     run_dir: str | None = None
     """The folder of the search, made or resumed; searches/SPACE when left out."""
     seed: int = 0
-    """Of the trials that are proposed."""
+    """Random seed of the trials that are proposed."""
     data: str | None = None
     """Other data than the space's: a TensorFlow Datasets name or a folder."""
     data_dir: str | None = None

@@ -34,7 +34,7 @@ class ExperimentConfig:
     seeds: int = 3
     """Runs of each net."""
     seed: int = 0
-    """Of the first run; the next ones count on."""
+    """Random seed of the first run; the next ones count on."""
     data: str = "digits"
     """digits (embedded), a TensorFlow Datasets name such as cifar10, or a folder."""
     data_dir: str | None = None

@@ -1,12 +1,15 @@
 """The program: what it prints, its exit codes, and one line for every wrong word or file."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from forked import Server
 
 import resnet_keras as rk
 from resnet_keras.cli.main import COMMANDS, main
@@ -25,9 +29,44 @@ from resnet_keras.version import __version__
 Capture = pytest.CaptureFixture[str]
 
 
+SMALL = ["--model-options", "blocks", "1,1,1", "widths", "8,8,8", "stem_width", "8"]
+"""Flags that make a CIFAR net small: three blocks."""
+
+
 def flags(config: TrainConfig) -> list[str]:
-    """The quick config on the command line."""
-    return ["--data-dir", str(config.data_dir), "--epochs", str(config.epochs), "--batch-size", str(config.batch_size)]
+    """The quick config on the command line, with a small net."""
+    sizes = ["--epochs", str(config.epochs), "--batch-size", str(config.batch_size)]
+    return ["--data-dir", str(config.data_dir), *sizes, *SMALL]
+
+
+@dataclasses.dataclass(frozen=True)
+class Printed:
+    """A command that was run, and what it printed."""
+
+    folder: Path
+    out: str
+    err: str
+
+
+def printed_by(folder: Path, *words: str) -> Printed:
+    """Run a command that makes a folder."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        assert main(words) == 0
+    return Printed(folder, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def trained(quick: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Printed:
+    """A small run by `train`."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    return printed_by(run, "train", "digits", *flags(quick), "--run-dir", str(run), "--json")
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Printed, tmp_path_factory: pytest.TempPathFactory) -> Printed:
+    """That run by `export`."""
+    output = tmp_path_factory.mktemp("saved") / "digits"
+    return printed_by(output, "export", str(trained.folder), "--output", str(output), "--json")
 
 
 def refused(capsys: Capture, *words: str) -> str:
@@ -73,10 +112,10 @@ COMMON_FLAGS = {
     "models": {"json"},
 }
 MEANINGS = {
-    "run-dir": r"run folder|folder of|folder to make",  # of a run, a search, an experiment
+    "run-dir": r"[Rr]un folder|folder of|folder to make",  # of a run, a search, an experiment
     "output": r"\.png file|version folders|saved_models/NAME",  # a file or a servable
-    "data-dir": "Where TensorFlow Datasets keeps its data",
-    "seed": "Of",  # the training, the trials, the first run
+    "data-dir": "Where TensorFlow Datasets keeps its data|Folder of TensorFlow Datasets",
+    "seed": "Random seed of",  # a training, the trials, the first run
     "quiet": "No progress|Only warnings",
     "json": "One JSON object on standard output",
 }
@@ -108,24 +147,23 @@ def test_models(capsys: Capture) -> None:
     assert row["macs"] == 40_551_040
 
 
-def test_train_evaluate_predict_export(quick: TrainConfig, digit_png: Path, tmp_path: Path, capsys: Capture) -> None:
-    run, output = str(tmp_path / "run"), str(tmp_path / "saved" / "digits")
-    assert main(["train", "digits", *flags(quick), "--run-dir", run, "--json"]) == 0
-    out, err = capsys.readouterr()
-    trained = json.loads(out)
-    assert trained["run_dir"] == run
-    assert "epoch 2/2" in err
-    assert "images/s" in err
+def test_train_evaluate_predict_export(
+    quick: TrainConfig, trained: Printed, exported: Printed, digit_png: Path, capsys: Capture
+) -> None:
+    run, output = str(trained.folder), str(exported.folder)
+    result = json.loads(trained.out)
+    assert result["run_dir"] == run
+    assert "epoch 2/2" in trained.err
+    assert "images/s" in trained.err
     assert main(["evaluate", run, "--data-dir", str(quick.data_dir), "--json"]) == 0
     out, err = capsys.readouterr()
     measured = json.loads(out)
     assert err == ""
     assert {"loss", "accuracy", "top5_accuracy", "examples", "per_class", "confusion"} == set(measured)
-    assert measured["accuracy"] == trained["accuracy"]
+    assert measured["accuracy"] == result["accuracy"]
     assert main(["evaluate", run, "--data-dir", str(quick.data_dir)]) == 0
     assert "on 360 images" in capsys.readouterr().out
-    assert main(["export", run, "--output", output, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"path": f"{output}/1", "version": 1}
+    assert json.loads(exported.out) == {"path": f"{output}/1", "version": 1}
     answers = []
     for source in (run, output):
         assert main(["predict", source, str(digit_png), "--json"]) == 0
@@ -158,25 +196,26 @@ def test_a_packaged_name_in_place_of_a_run(
     assert rk.model_card(ours).mean == rk.model_card(theirs).mean
 
 
-def test_train_from_the_config_of_a_run(digits_run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_train_from_the_config_of_a_run(trained: Printed, tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "again"
-    words = ["train", str(digits_run / "config.json"), "--run-dir", str(run), "--epochs", "1", "--quiet"]
+    words = ["train", str(trained.folder / "config.json"), "--run-dir", str(run), "--epochs", "1", "--quiet"]
     assert main(words) == 0
     assert capsys.readouterr().err == ""
-    then, now = (json.loads((folder / "config.json").read_text()) for folder in (digits_run, run))
+    then, now = (json.loads((folder / "config.json").read_text()) for folder in (trained.folder, run))
     assert now == {**then, "epochs": 1, "run_dir": str(run)}
 
 
 def test_nested_flags_reach_the_config(quick: TrainConfig, tmp_path: Path) -> None:
     words = ["--learning-rate", "0.03", "--milestones", "0.2", "0.4", "--decay", "step", "--flip", "--no-nesterov"]
-    words += ["--model-options", "shortcut", "B", "se_ratio", "0.25", "--run-dir", str(tmp_path / "run")]
-    assert main(["train", "digits", *flags(dataclasses.replace(quick, epochs=1)), "--quiet", *words]) == 0
+    words = [*flags(dataclasses.replace(quick, epochs=1)), "shortcut", "B", "se_ratio", "0.25", *words]
+    assert main(["train", "digits", *words, "--quiet", "--run-dir", str(tmp_path / "run")]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["optimizer"]["learning_rate"] == 0.03
     assert config["optimizer"]["nesterov"] is False
     assert config["schedule"]["milestones"] == [0.2, 0.4]
     assert config["augmentation"]["flip"] is True
-    assert config["model_options"] == {"shortcut": "B", "se_ratio": 0.25}
+    small = {"blocks": "1,1,1", "widths": "8,8,8", "stem_width": 8}
+    assert config["model_options"] == {**small, "shortcut": "B", "se_ratio": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -210,22 +249,21 @@ def test_wrong_words(words: str, message: str, capsys: Capture) -> None:
     assert message in refused(capsys, *words.split())
 
 
-def test_wrong_files(quick: TrainConfig, digits_run: Path, servable: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_wrong_files(quick: TrainConfig, trained: Printed, exported: Printed, tmp_path: Path, capsys: Capture) -> None:
+    run = str(trained.folder)
     (tmp_path / "a.keras").write_text("no model")
     assert "a.keras is damaged" in refused(capsys, "evaluate", str(tmp_path / "a.keras"))
-    assert "a.keras is not an image" in refused(capsys, "predict", str(digits_run), str(tmp_path / "a.keras"))
-    assert "cannot read" in refused(capsys, "predict", str(digits_run), str(tmp_path / "none.png"))
-    assert "version 1 exists" in refused(
-        capsys, "export", str(digits_run), "--output", str(servable.parent), "--version", "1"
-    )
+    assert "a.keras is not an image" in refused(capsys, "predict", run, str(tmp_path / "a.keras"))
+    assert "cannot read" in refused(capsys, "predict", run, str(tmp_path / "none.png"))
+    assert "version 1 exists" in refused(capsys, "export", run, "--output", str(exported.folder), "--version", "1")
     data = ["--data-dir", str(quick.data_dir)]
     assert "is a run of another config: epochs was 2, now 12" in refused(
-        capsys, "train", "digits", *data, "--run-dir", str(digits_run)
+        capsys, "train", "digits", *data, *SMALL, "--run-dir", run
     )
     assert "larger than" in refused(capsys, "train", "digits", *data, "--batch-size", "2000")
     file = str(tmp_path / "a.keras")
     assert "cannot write to" in refused(capsys, "train", "digits", *data, "--run-dir", f"{file}/run")
-    assert "cannot write to" in refused(capsys, "export", str(digits_run), "--output", f"{file}/net")
+    assert "cannot write to" in refused(capsys, "export", run, "--output", f"{file}/net")
     for content, message in (
         (b'{"epoch": 3}', "unknown field in"),
         (b"\xff\xfe{}", "cannot read the config file"),
@@ -246,39 +284,80 @@ def test_wrong_files(quick: TrainConfig, digits_run: Path, servable: Path, tmp_p
     assert "File name too long" in refused(capsys, "train", "digits", *data, "--run-dir", str(tmp_path / long))
 
 
-def test_one_seed_gives_one_result_on_images_of_ordinary_size(tmp_path: Path) -> None:
-    """At 32x32 the convolutions are shared among threads, and two ops at a time made no two runs alike."""
-    rng = np.random.default_rng(0)
+@pytest.fixture
+def ordinary_images(tmp_path: Path) -> Path:
+    """A `class/file` folder of 320 images of 32x32."""
+    folder, rng = tmp_path / "data", np.random.default_rng(0)
     for label in ("a", "b"):
-        (tmp_path / "data" / label).mkdir(parents=True)
+        (folder / label).mkdir(parents=True)
         for i in range(160):
             image = tf.io.encode_png(rng.integers(0, 256, (32, 32, 3), "uint8")).numpy()
-            (tmp_path / "data" / label / f"{i}.png").write_bytes(image)
-    words = ["train", "cifar10-resnet20", "--data", str(tmp_path / "data"), "--image-size", "32", "--epochs", "3"]
+            (folder / label / f"{i}.png").write_bytes(image)
+    return folder
+
+
+def untimed(run: Path) -> list[str]:
+    """The lines of `metrics.csv` without the seconds."""
+    return [line.rsplit(",", 1)[0] for line in (run / "metrics.csv").read_text().splitlines()]
+
+
+def test_one_seed_gives_one_result(commands: Server, ordinary_images: Path, tmp_path: Path) -> None:
+    """At 32x32 the convolutions are shared among threads, and two ops at a time made no two runs alike."""
+    words = ["train", "cifar10-resnet20", "--data", str(ordinary_images), "--image-size", "32", "--epochs", "3"]
+    words += ["--model-options", "blocks", "1,1,1"]
+    for run in ("first", "second"):
+        code, said = commands.start([*words, "--quiet", "--run-dir", str(tmp_path / run)]).finish()
+        assert code == 0, said
+    first, second = untimed(tmp_path / "first"), untimed(tmp_path / "second")
+    assert len(first) == 4
+    assert first == second
+
+
+@pytest.mark.slow  # 48 s: the whole net in processes that start as a user's; the sibling above has a smaller one
+def test_one_seed_gives_one_result_on_images_of_ordinary_size(ordinary_images: Path, tmp_path: Path) -> None:
+    words = ["train", "cifar10-resnet20", "--data", str(ordinary_images), "--image-size", "32", "--epochs", "3"]
     tables = []
     for run in ("first", "second"):
         program = [sys.executable, "-m", "resnet_keras", *words, "--quiet", "--run-dir", str(tmp_path / run)]
         subprocess.run(program, check=True, capture_output=True)
-        lines = (tmp_path / run / "metrics.csv").read_text().splitlines()
-        tables.append([line.rsplit(",", 1)[0] for line in lines])
+        tables.append(untimed(tmp_path / run))
     assert len(tables[0]) == 4
     assert tables[0] == tables[1]
 
 
-@pytest.mark.parametrize("family", ["densenet", "vgg"])
-def test_the_program_knows_every_family(family: str, digit_png: Path, tmp_path: Path) -> None:
-    """In a process of its own, where importing the package has registered nothing."""
+EACH_IN_A_FORK = """
+import json, os, sys
+import keras, tensorflow  # but not this package, which each command imports afresh
+
+sys.argv[0] = "resnet-keras"
+for words in json.loads(sys.argv[1]):
+    if not os.fork():
+        from resnet_keras.cli.main import main
+        code = main(words)
+        sys.stdout.flush()
+        os._exit(code)
+    if os.waitstatus_to_exitcode(os.wait()[1]):
+        sys.exit(1)
+"""
+
+
+def test_the_program_knows_every_family(digit_png: Path, tmp_path: Path) -> None:
+    """In a process of its own for each, where importing the package has registered nothing."""
     shape = {"input_shape": (32, 32, 3), "classes": 3}
-    if family == "vgg":
-        model = rk.build_vgg(11, widths=(4, 4, 8, 8, 8), hidden=16, **shape)
-    else:
-        model = rk.build_densenet(22, stem="cifar", **shape)
-    model.save(tmp_path / "model.keras")
-    code = "import sys; sys.argv[0] = 'resnet-keras'; from resnet_keras.cli.main import main; sys.exit(main())"
-    words = ["predict", str(tmp_path / "model.keras"), str(digit_png), "--json"]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    models = {
+        "vgg": rk.build_vgg(11, widths=(4, 4, 8, 8, 8), hidden=16, **shape),
+        "densenet": rk.build_densenet(22, stem="cifar", **shape),
+    }
+    words = []
+    for family, model in models.items():
+        model.save(tmp_path / f"{family}.keras")
+        words.append(["predict", str(tmp_path / f"{family}.keras"), str(digit_png), "--json"])
+    program = [sys.executable, "-c", EACH_IN_A_FORK, json.dumps(words)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["predictions"][0]["labels"]) == 3
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(models)
+    assert all(len(json.loads(line)["predictions"][0]["labels"]) == 3 for line in lines)
 
 
 def test_another_backend_is_refused() -> None:
@@ -297,53 +376,62 @@ def test_another_backend_is_refused() -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder of half a megabyte."""
+    """A folder of 128 kB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("only root can mount a small file system here")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk(quick: TrainConfig, digits_run: Path, small_disk: Path, capsys: Capture) -> None:
+def test_a_full_disk(quick: TrainConfig, trained: Printed, small_disk: Path, capsys: Capture) -> None:
     run, net = small_disk / "run", small_disk / "net"
     words = ["train", "digits", *flags(quick), "--quiet", "--run-dir", str(run)]
     assert "cannot write to" in refused(capsys, *words)
     assert not (run / "model.keras").exists()
-    assert "cannot write to" in refused(capsys, "export", str(digits_run), "--output", str(net))
+    assert "cannot write to" in refused(capsys, "export", str(trained.folder), "--output", str(net))
     assert not net.exists()
 
 
-def test_a_read_only_disk(quick: TrainConfig, digits_run: Path, small_disk: Path, capsys: Capture) -> None:
+def test_a_read_only_disk(quick: TrainConfig, trained: Printed, small_disk: Path, capsys: Capture) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     words = ["train", "digits", *flags(quick), "--quiet", "--run-dir", str(small_disk / "run")]
     assert "Read-only file system" in refused(capsys, *words)
-    assert "Read-only file system" in refused(capsys, "export", str(digits_run), "--output", str(small_disk / "net"))
-
-
-def test_ctrl_c_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    # A background job's children ignore the interrupt, as this test may be one: listen to it again.
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from resnet_keras.cli.main import main; sys.exit(main())"
+    assert "Read-only file system" in refused(
+        capsys, "export", str(trained.folder), "--output", str(small_disk / "net")
     )
-    words = ["train", "digits", "--data-dir", str(quick.data_dir), "--epochs", "1000", "--run-dir", str(run)]
-    with subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while not (run / "model.keras").exists():
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=120)
-        finally:
-            process.kill()
-    assert process.returncode == 130
-    assert "Traceback" not in err
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A background job ignores the interrupt, as this test may be one: listen to it again."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_leaves_a_usable_run(quick: TrainConfig, tmp_path: Path, capsys: Capture, interruptible: None) -> None:
+    run, over = tmp_path / "run", threading.Event()
+    words = ["train", "digits", *flags(dataclasses.replace(quick, epochs=1000)), "--run-dir", str(run)]
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 120
+        while not (run / "model.keras").exists():
+            if over.wait(0.05) or time.monotonic() > deadline:
+                return
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        code = main(words)
+    finally:
+        over.set()
+        thread.join()
+    assert code == 130
+    assert "Traceback" not in capsys.readouterr().err
     assert json.loads((run / "metrics.json").read_text())["interrupted"]
     assert main(["evaluate", str(run), "--data-dir", str(quick.data_dir), "--json"]) == 0
 
@@ -365,7 +453,8 @@ def demo_result(config: TrainConfig, folder: Path, capsys: Capture) -> dict[str,
 
 
 def test_demo_in_short(quick: TrainConfig, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnet_keras.cli.demo.recipe", lambda name: quick)
+    small = dataclasses.replace(quick, model_options={"blocks": "1,1,1", "widths": "8,8,8", "stem_width": 8})
+    monkeypatch.setattr("resnet_keras.cli.demo.recipe", lambda name: small)
     assert demo_result(quick, tmp_path, capsys)["test_images"] == 360
 
 
