@@ -83,7 +83,7 @@ MUTATIONS = (
         f"{PACKAGE}/models/weights/*.py",
         r"= (\w+\[\w+\]) - bias",
         r"= \1 + bias",
-        ("tests/models/test_weights.py::test_keras_applications[ResNet50-97]",),
+        ("tests/models/test_weights.py::test_keras_applications_in_short[ResNet50-97]",),
     ),
     # data
     Mutation(
@@ -172,14 +172,14 @@ MUTATIONS = (
         f"{PACKAGE}/training/*.py",
         r"1 - tf\.cos\(",
         "1 + tf.cos(",
-        ("tests/training/test_training.py::test_schedules_are_fractions_of_the_run",),
+        ("tests/training/test_schedule.py::test_schedules_are_fractions_of_the_run",),
     ),
     Mutation(
         "training-lamb-count",
         f"{PACKAGE}/training/*.py",
         r"tf\.cast\(step \+ 1,",
         "tf.cast(step + 2,",
-        ("tests/training/test_step.py::test_a_step_by_hand",),
+        ("tests/training/test_step.py::test_two_steps_by_hand",),
     ),
     Mutation(
         "training-decayed-vectors",
