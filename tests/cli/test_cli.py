@@ -302,7 +302,7 @@ def untimed(run: Path) -> list[str]:
 
 
 def test_one_seed_gives_one_result(commands: Server, ordinary_images: Path, tmp_path: Path) -> None:
-    """At 32x32 the convolutions are shared among threads, and two ops at a time made no two runs alike."""
+    """A small net, whose two runs can be alike by chance with two ops at a time: see `test_the_program_knows...`."""
     words = ["train", "cifar10-resnet20", "--data", str(ordinary_images), "--image-size", "32", "--epochs", "3"]
     words += ["--model-options", "blocks", "1,1,1"]
     for run in ("first", "second"):
@@ -315,6 +315,7 @@ def test_one_seed_gives_one_result(commands: Server, ordinary_images: Path, tmp_
 
 @pytest.mark.slow  # 48 s: the whole net in processes that start as a user's; the sibling above has a smaller one
 def test_one_seed_gives_one_result_on_images_of_ordinary_size(ordinary_images: Path, tmp_path: Path) -> None:
+    """At 32x32 the convolutions are shared among threads, and two ops at a time made no two runs alike."""
     words = ["train", "cifar10-resnet20", "--data", str(ordinary_images), "--image-size", "32", "--epochs", "3"]
     tables = []
     for run in ("first", "second"):
@@ -334,6 +335,7 @@ for words in json.loads(sys.argv[1]):
     if not os.fork():
         from resnet_keras.cli.main import main
         code = main(words)
+        assert tensorflow.config.threading.get_inter_op_parallelism_threads() == 1
         sys.stdout.flush()
         os._exit(code)
     if os.waitstatus_to_exitcode(os.wait()[1]):
@@ -342,7 +344,10 @@ for words in json.loads(sys.argv[1]):
 
 
 def test_the_program_knows_every_family(digit_png: Path, tmp_path: Path) -> None:
-    """In a process of its own for each, where importing the package has registered nothing."""
+    """In a process of its own for each, where importing the package has registered nothing.
+
+    Each has one op at a time on a CPU besides, for one seed to give one result.
+    """
     shape = {"input_shape": (32, 32, 3), "classes": 3}
     models = {
         "vgg": rk.build_vgg(11, widths=(4, 4, 8, 8, 8), hidden=16, **shape),
@@ -353,7 +358,8 @@ def test_the_program_knows_every_family(digit_png: Path, tmp_path: Path) -> None
         model.save(tmp_path / f"{family}.keras")
         words.append(["predict", str(tmp_path / f"{family}.keras"), str(digit_png), "--json"])
     program = [sys.executable, "-c", EACH_IN_A_FORK, json.dumps(words)]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == len(models)
