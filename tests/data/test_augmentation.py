@@ -489,11 +489,13 @@ EVERYTHING = {
     "resized": Augmentation("resized", flip=True, policy="trivialaugment", cutmix=1.0, repeats=2),
     "scale": Augmentation("scale", flip=True, jitter=0.4, lighting=0.1, mixup=0.2),
 }
+DECODED = {"resized without policy": dataclasses.replace(EVERYTHING["resized"], policy="none")}
+"""The policies are the same for decoded images, and take most of the time of making a graph."""
 
-
-SLOW = pytest.mark.slow  # 8 s; the resized ones go the same way, and test_data.py begins these late too
+SLOW = pytest.mark.slow  # 8 and 18 s; those without a policy go the same way, and test_data.py begins these late too
 CASES = [("array", name) for name in EVERYTHING]
-CASES += [("files", "resized"), ("records", "windows and mixes"), ("records", "scale")]
+CASES += [("files", "resized without policy"), ("records", "windows and mixes"), ("records", "scale")]
+SLOW_CASES = [pytest.param("files", name, marks=SLOW) for name in ("windows", "resized")]
 LAST = 14
 """Steps of eight of fifty images: into the third epoch."""
 
@@ -505,11 +507,11 @@ def whole_run(name: str) -> tuple[Source, list[Any]]:
     return source, batches(source, EVERYTHING[name], last_step=LAST)
 
 
-@pytest.mark.parametrize(("kind", "name"), [*CASES, pytest.param("files", "windows", marks=SLOW)])
+@pytest.mark.parametrize(("kind", "name"), [*CASES, *SLOW_CASES])
 def test_shards_threads_and_beginnings_make_no_difference(
     kind: str, name: str, tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    augmentation = EVERYTHING[name]
+    augmentation = (EVERYTHING | DECODED)[name]
     if kind == "array":
         source, whole = whole_run(name)
     else:

@@ -65,7 +65,7 @@ KINDS = (
     "seresnext50_32x4d",
     "densenet121",
 )
-"""A network of each stem, block and shortcut, the smallest that has a name. A VGG has 130 million parameters to make."""
+"""A network of each stem, block and shortcut, the smallest that has a name. A VGG takes seconds."""
 
 
 @pytest.mark.parametrize("name", KINDS)

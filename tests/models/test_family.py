@@ -43,6 +43,17 @@ def kinds() -> list[str]:
 COMPILED = ("resnet34", "resnext101_64x4d", "cifar_resnet8_4", "vgg19_bn", "densenet264")
 """Kinds whose step is compiled by XLA, as Keras does by itself; the slow test compiles every name's."""
 
+TOGETHER = (
+    "cifar_resnext29_16x64d",
+    "cifar_seresnet110",
+    "cifar_wrn28_10",
+    "plain34",
+    "resnet18_cifar",
+    "seresnet152",
+    "wide_resnet101_2",
+)
+"""Kinds each part of which another kind has too: 2 to 6 seconds each."""
+
 
 def use(name: str, folder: Path, compiled: bool = True, **fields: Any) -> None:
     """A step of training, a file, a servable: each answers as the model does."""
@@ -79,7 +90,24 @@ def test_short_networks_stand_for_every_family() -> None:
     assert any(isinstance(spec, ResNetSpec) and spec.stochastic_depth for spec in specs)
 
 
-@pytest.mark.parametrize("name", kinds())
+def test_no_part_is_in_slow_tests_only() -> None:
+    def parts(names: set[str]) -> set[tuple[Any, ...]]:
+        specs = [NAMES[name].spec for name in names]
+        fields = ("block", "stem", "shortcut", "preactivation", "stride_in_1x1", "stride_in_last_block", "norm")
+        found: set[tuple[Any, ...]]
+        found = {(field, getattr(spec, field)) for spec in specs if isinstance(spec, ResNetSpec) for field in fields}
+        residual = [spec for spec in specs if isinstance(spec, ResNetSpec)]
+        found |= {("grouped", spec.cardinality > 1) for spec in residual}
+        found |= {("se", spec.block, spec.se_ratio > 0) for spec in residual if spec.block == "bottleneck"}
+        return found | {("family", NAMES[name].family) for name in names}
+
+    assert set(TOGETHER) <= set(kinds())
+    assert parts(set(kinds()) - set(TOGETHER)) == parts(set(kinds()))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in TOGETHER else []) for name in kinds()]
+)
 def test_every_kind_of_network_in_short(name: str, tmp_path: Path) -> None:
     use(name, tmp_path, name in COMPILED, **short(name))
 
