@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import tensorflow as tf
 import resnet_keras as rk
 from resnet_keras.cli.main import main
 from resnet_keras.errors import UsageError
-from resnet_keras.experiments import comparisons, degradation, gradients, lesions
+from resnet_keras.experiments import comparisons, degradation, gradients, grid, lesions
 from resnet_keras.experiments import responses as responses_module
 from resnet_keras.experiments.anatomy import (
     blocks_of,
@@ -42,6 +43,7 @@ from resnet_keras.experiments.grid import Trained, train_all
 from resnet_keras.experiments.lesions import REMOVED, SWAPPED, operate
 from resnet_keras.experiments.table import EXPERIMENTS, run_experiment
 from resnet_keras.models.layers import run
+from resnet_keras.training.reporters import ModelFiles
 from resnet_keras.training.setup import source_of
 
 Capture = pytest.CaptureFixture[str]
@@ -55,6 +57,14 @@ def small_net(depth: int = 14, variant: str = "v1", **spec: Any) -> keras.Model:
     card = rk.ModelCard(mean=(0.5,), std=(0.3,))
     narrow: dict[str, Any] = {"widths": (4, 8, 16), "stem_width": 4, "input_shape": (8, 8, 1), **spec}
     return rk.build_cifar_resnet(depth, variant, include_preprocessing=card, **narrow)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_models_of_each_run() -> Iterator[None]:
+    """No TensorBoard and no report of each run, which take half the time of so short a training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "all_reporters", lambda quiet: [ModelFiles])
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -270,12 +280,32 @@ def words_of(settings: ExperimentConfig) -> list[str]:
     return ["--data-dir", str(settings.data_dir), "--seeds", "1", "--epochs", "1", "--quiet", "--json"]
 
 
-def test_degradation_on_the_command_line(settings: ExperimentConfig, tmp_path: Path, capsys: Capture) -> None:
+def test_degradation_is_interrupted_resumed_and_reported(
+    settings: ExperimentConfig, tmp_path: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "new"
     words = ["degradation", "--depths", "8", "14", *words_of(settings), "--run-dir", str(folder)]
+    command = [sys.executable, "-m", "resnet_keras", *(word for word in words if word != "--quiet")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("residual-8-seed0/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    out, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert out == ""
+    assert "1 of 4: plain, 8 layers, seed 0: training loss " in said
+    assert f"with --run-dir {folder} resumes it" in said.splitlines()[-1]
+    first = folder / "plain-8-seed0"
+    trained_once = (first / "model.keras").stat().st_mtime_ns
+    assert (first / "report.html").is_file()  # each run has all that `train` writes
+    assert list(first.rglob("events.out.tfevents.*"))
+
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert err == ""
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert (first / "model.keras").stat().st_mtime_ns == trained_once
     answer = json.loads(out)
     assert [(r["kind"], r["depth"], r["seed"]) for r in answer["runs"]] == [
         ("plain", 8, 0),
@@ -358,28 +388,6 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, settings: Experim
     with pytest.raises(UsageError, match="is not empty; give another --run-dir"):
         run_experiment("degradation", dataclasses.replace(settings, run_dir=str(tmp_path)))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_ctrl_c_keeps_what_was_trained_and_the_command_goes_on(settings: ExperimentConfig, tmp_path: Path) -> None:
-    folder = tmp_path / "stopped"
-    words = ["degradation", "--depths", "8", *words_of(settings)[:2], "--seeds", "1", "--epochs", "2"]
-    command = [sys.executable, "-m", "resnet_keras", *words, "--json", "--run-dir", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("residual-8-seed0/*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert out == ""
-    assert f"with --run-dir {folder} resumes it" in err.splitlines()[-1]
-    first = folder / "plain-8-seed0" / "model.keras"
-    before = first.stat().st_mtime_ns
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "WARNING" not in done.stderr
-    assert len(json.loads(done.stdout)["runs"]) == 2
-    assert first.stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
