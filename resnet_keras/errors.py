@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import math
 import types
 from collections.abc import Iterable, Iterator
@@ -73,7 +74,7 @@ def require(good: bool, name: str, rule: str, value: object) -> None:
 
 def check_types(config: Any) -> None:
     """Every field of a dataclass has its annotated type and, where it is a Literal, one of its words."""
-    hints = get_type_hints(type(config))
+    hints = _hints_of(type(config))
     for name in (field.name for field in dataclasses.fields(config)):
         hint, value = hints[name], getattr(config, name)
         if get_origin(hint) is Literal and value not in get_args(hint):
@@ -83,6 +84,11 @@ def check_types(config: Any) -> None:
                 raise unknown(name, value, words)
             wanted = str(hint) if get_args(hint) else getattr(hint, "__name__", str(hint))
             raise UsageError(f"{name} must be of type {wanted}, not {value!r}")
+
+
+@functools.cache
+def _hints_of(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def is_whole(value: object) -> bool:
