@@ -1,12 +1,8 @@
 """Two logical CPU devices for the tests of MirroredStrategy, and small real things to test with."""
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
-
-# TensorFlow leaves oneDNN off on processors without AVX-512, where int8 and grouped convolutions then have no kernels.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import numpy as np
 import pytest

@@ -79,7 +79,9 @@ def _(operation: Convolution, dtype: tf.DType, x: tf.Tensor, summand: tf.Tensor 
     kernel = operation.kernel.astype(dtype.as_numpy_dtype)
     x, padding = padded(operation, x)
     y = tf.nn.conv2d(x, kernel, operation.strides, padding, dilations=operation.dilation)
-    y = tf.nn.bias_add(y, tf.constant(operation.whole_bias(kernel), dtype))
+    bias = tf.constant(operation.whole_bias(kernel), dtype)
+    # TensorFlow fuses BiasAdd with a convolution everywhere, AddV2 only by oneDNN, which alone has groups in a fused one.
+    y = tf.nn.bias_add(y, bias) if operation.groups == 1 else y + bias
     return activated(y if summand is None else y + summand, operation.activation)
 
 
