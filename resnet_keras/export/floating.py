@@ -80,7 +80,7 @@ def _(operation: Convolution, dtype: tf.DType, x: tf.Tensor, summand: tf.Tensor 
     x, padding = padded(operation, x)
     y = tf.nn.conv2d(x, kernel, operation.strides, padding, dilations=operation.dilation)
     bias = tf.constant(operation.whole_bias(kernel), dtype)
-    # TensorFlow fuses BiasAdd with a convolution everywhere, AddV2 only by oneDNN, which alone has groups in a fused one.
+    # TensorFlow fuses BiasAdd with any convolution, but only oneDNN, which fuses AddV2 too, can fuse one with groups.
     y = tf.nn.bias_add(y, bias) if operation.groups == 1 else y + bias
     return activated(y if summand is None else y + summand, operation.activation)
 
