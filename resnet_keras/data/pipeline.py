@@ -32,6 +32,8 @@ from resnet_keras.data.policies import randaugment, trivialaugment
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, FileSplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError
 
+as_it_is = tf.autograph.experimental.do_not_convert
+"""For what `map` takes: no Python here depends on a tensor, and AutoGraph's rewriting costs a run's first seconds."""
 SHUFFLE_WINDOW = 16_384
 """Encoded images of a streamed split that are shuffled at a time."""
 
@@ -46,7 +48,7 @@ def in_memory(split: Split, shape: ImageFormat) -> ArraySplit | None:
     known = _IN_MEMORY.get(split)
     if known is None or known[0] != way:
         images = tf.data.Dataset.from_tensor_slices(_images(split)).map(
-            lambda image: tf.cast(shape.evaluation_transform(_read(image)), tf.uint8), tf.data.AUTOTUNE
+            as_it_is(lambda image: tf.cast(shape.evaluation_transform(_read(image)), tf.uint8)), tf.data.AUTOTUNE
         )
         decoded = np.concatenate(list(images.batch(256).as_numpy_iterator()))
         known = _IN_MEMORY[split] = (way, ArraySplit(decoded, split.targets))
@@ -151,7 +153,7 @@ def training_batches(
         else:
             examples = _indexed(split, order, places, change, steps)
         batches = examples.batch(share, drop_remainder=True)
-    return batches.map(finished, tf.data.AUTOTUNE).with_options(_options()).prefetch(tf.data.AUTOTUNE)
+    return batches.map(as_it_is(finished), tf.data.AUTOTUNE).with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
 def check_augmentation(augmentation: Augmentation, shape: ImageFormat, share: int) -> None:
@@ -198,7 +200,7 @@ def _whole_batches(
         images = tf.ensure_shape(images, [len(places), *split.images.shape[1:]])
         return order.positions(step, places), images, tf.gather(targets, chosen)
 
-    return tf.data.Dataset.range(steps.start, steps.stop).map(batch, tf.data.AUTOTUNE)
+    return tf.data.Dataset.range(steps.start, steps.stop).map(as_it_is(batch), tf.data.AUTOTUNE)
 
 
 Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -261,9 +263,9 @@ def _indexed(
         return position, change(_read(tf.gather(images, index)), position), tf.gather(targets, index)
 
     wanted = tf.data.Dataset.range(steps.start, steps.stop).map(
-        lambda step: (order.positions(step, places), order.indices(step, places))
+        as_it_is(lambda step: (order.positions(step, places), order.indices(step, places)))
     )
-    return wanted.unbatch().map(example, tf.data.AUTOTUNE)
+    return wanted.unbatch().map(as_it_is(example), tf.data.AUTOTUNE)
 
 
 def _records(split: RecordSplit, order: Order, places: np.ndarray, change: Change, steps: range) -> tf.data.Dataset:
@@ -278,7 +280,9 @@ def _records(split: RecordSplit, order: Order, places: np.ndarray, change: Chang
         skipped = past * order.distinct
         # tf.data's own shuffle would mix the process's seed in. Windows that are past are read, not shuffled.
         windows = records.batch(SHUFFLE_WINDOW).enumerate(epoch * order.count).skip(skipped // SHUFFLE_WINDOW)
-        windows = windows.map(lambda number, window: _stateless_shuffle(window, _key(order.seed, "window", number)))
+        windows = windows.map(
+            as_it_is(lambda number, window: _stateless_shuffle(window, _key(order.seed, "window", number)))
+        )
         rest = windows.unbatch().skip(tf.math.floormod(skipped, SHUFFLE_WINDOW))
         first, last = epoch * order.steps + past, tf.minimum((epoch + 1) * order.steps, steps.stop)
         return rest.batch(order.distinct, drop_remainder=True).take(last - first).enumerate(first)
@@ -291,7 +295,12 @@ def _records(split: RecordSplit, order: Order, places: np.ndarray, change: Chang
         return position, change(image, position), target
 
     epochs = tf.data.Dataset.range(steps.start // order.steps, -(-steps.stop // order.steps))
-    return epochs.flat_map(steps_of_an_epoch).map(own).unbatch().map(example, tf.data.AUTOTUNE)
+    return (
+        epochs.flat_map(as_it_is(steps_of_an_epoch))
+        .map(as_it_is(own))
+        .unbatch()
+        .map(as_it_is(example), tf.data.AUTOTUNE)
+    )
 
 
 def evaluation_batches(source: Source, shape: ImageFormat, batch_size: int) -> tf.data.Dataset:
@@ -302,12 +311,14 @@ def evaluation_batches(source: Source, shape: ImageFormat, batch_size: int) -> t
     else:
         split = source.test
         if isinstance(split, RecordSplit):
-            examples = tf.data.TFRecordDataset(list(split.files)).map(split.parse, tf.data.AUTOTUNE)
+            examples = tf.data.TFRecordDataset(list(split.files)).map(as_it_is(split.parse), tf.data.AUTOTUNE)
         else:
             examples = tf.data.Dataset.from_tensor_slices((_images(split), tf.constant(split.targets)))
-            examples = examples.map(lambda image, target: (_read(image), target), tf.data.AUTOTUNE)
-        dataset = examples.map(lambda image, target: (shape.evaluation_transform(image), target), tf.data.AUTOTUNE)
-    batches = dataset.batch(batch_size).map(lambda images, targets: (images, tf.one_hot(targets, classes)))
+            examples = examples.map(as_it_is(lambda image, target: (_read(image), target)), tf.data.AUTOTUNE)
+        dataset = examples.map(
+            as_it_is(lambda image, target: (shape.evaluation_transform(image), target)), tf.data.AUTOTUNE
+        )
+    batches = dataset.batch(batch_size).map(as_it_is(lambda images, targets: (images, tf.one_hot(targets, classes))))
     return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
