@@ -122,11 +122,11 @@ class Evaluator:
         self.model, self.labels, self.flip, self.host = from_pixels(model), labels, flip, host
         self.columns = list(columns) if columns is not None else list(range(len(labels)))
         self.strategy = strategy or tf.distribute.get_strategy()
-        self._forward = tf.function(self._predictions, reduce_retracing=True)
+        self._forward = tf.function(self._predictions, autograph=False)
         self._forward_each = tf.function(
-            lambda images: self.strategy.run(self._predictions, args=(images,)), reduce_retracing=True
+            lambda images: self.strategy.run(self._predictions, args=(images,)), reduce_retracing=True, autograph=False
         )
-        self._sum_over_hosts = tf.function(lambda own: self.strategy.run(self._summed, args=(own,)))
+        self._sum_over_hosts = tf.function(lambda own: self.strategy.run(self._summed, args=(own,)), autograph=False)
 
     def __call__(self, batches: tf.data.Dataset) -> Evaluation:
         classes = len(self.labels)
@@ -163,7 +163,9 @@ class Evaluator:
     def _probabilities(self, images: tf.Tensor) -> np.ndarray:
         replicas, count = self._local_replicas, len(images)
         if self.strategy.num_replicas_in_sync == 1:
-            return self._forward(images).numpy()
+            # One graph for whole batches and for the last.
+            any_count = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
+            return self._forward.get_concrete_function(any_count)(images).numpy()
         # Every replica needs an image: an empty batch is an error in TensorFlow's own kernels.
         share = -(-count // replicas)
         padded = tf.concat([images, tf.repeat(images[:1], share * replicas - count, axis=0)], 0)
