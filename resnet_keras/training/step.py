@@ -122,7 +122,8 @@ class Step:
         Pure: it reads and writes no variable of the network, whose values are `variables`.
         """
         state, parts = self.state, self.config.accumulation
-        count = int(images.shape[0] or 0) // parts
+        # Slices from `part` on would have no known length, of which XLA's batch norm makes another variance.
+        in_parts = [tf.reshape(tensor, [parts, -1, *tensor.shape[1:]]) for tensor in (images, labels)]
         stats = {variable.path for variable in state.batch_stats}
         places = [i for i, variable in enumerate(state.variables) if variable.path in stats]
 
@@ -131,7 +132,7 @@ class Step:
             for i, value in zip(places, sums.batch_stats, strict=True):
                 values[i] = value
             watched = [v for variable, v in zip(state.variables, values, strict=True) if variable.path in trainable]
-            own_images, own_labels = (tensor[part * count : (part + 1) * count] for tensor in (images, labels))
+            own_images, own_labels = (tensor[part] for tensor in in_parts)
             seeds = fold_in(seed, part)
             mapping = [*zip(state.variables, values, strict=True), *self._seeds(seeds)]
             with tf.GradientTape(watch_accessed_variables=False) as tape, keras.StatelessScope(mapping) as scope:

@@ -136,12 +136,12 @@ def test_the_net_learns(group: Trained) -> None:
 @pytest.mark.parametrize(
     ("strategy", "xla", "changes"),
     [
-        # 20 s each: XLA alone is in test_training, with replicas and batch norm below, in parts in the last but one.
+        # 20 s each: XLA alone is in test_training, and below with replicas, parts and batch norm.
         pytest.param("none", True, {}, marks=pytest.mark.slow),
         pytest.param("mirrored", True, {}, marks=pytest.mark.slow),
+        pytest.param("mirrored", True, {"accumulation": 2}, marks=pytest.mark.slow),
         ("mirrored", False, {}),
         ("none", False, {"accumulation": 4}),
-        ("mirrored", True, {"accumulation": 2}),
         ("none", False, {"accumulation": 1, "steps_per_execution": 2}),
     ],
     ids=str,
@@ -154,7 +154,8 @@ def test_devices_xla_and_parts_give_the_one_device_run(
 
 def test_replicas_with_batch_norm_and_xla_follow_replicas_without() -> None:
     """Each replica's batch_stats are of its own images: they are compared replica by replica."""
-    plain, compiled = shared("mirrored"), train("mirrored", xla=True)
+    halves = dataclasses.replace(BASE, accumulation=2)
+    plain, compiled = train("mirrored", config=halves), train("mirrored", xla=True, config=halves)
     assert_same(plain, compiled)
     for ours, theirs in zip(plain.batch_stats, compiled.batch_stats, strict=True):
         assert len(ours) == 2
@@ -162,14 +163,11 @@ def test_replicas_with_batch_norm_and_xla_follow_replicas_without() -> None:
             np.testing.assert_allclose(other, one, **CLOSE)
     assert any(np.abs(first - second).max() > 1e-3 for first, second in plain.batch_stats)
     # One device that takes the same halves in turn has the same gradients, and another order of batch_stats.
-    parts = train(config=dataclasses.replace(BASE, accumulation=2))
-    assert_same(plain, parts, batch_stats=False)
+    assert_same(shared("mirrored"), train(config=halves), batch_stats=False)
 
 
 def test_replicas_with_synchronised_norm_follow_one_device() -> None:
-    one = train(norm="sync_batch")
-    assert_same(one, train("mirrored", norm="sync_batch"))
-    # With two parts, a part has the first half of either replica's images: one device takes them in that order.
+    # Of two parts, a part has the first half of either replica's images: one device takes them in that order.
     halves = dataclasses.replace(BASE, accumulation=2)
     order = np.arange(STEPS * BATCH).reshape(STEPS, 2, 2, -1).transpose(0, 2, 1, 3).ravel()
     assert_same(train(config=halves, order=order), train("mirrored", config=halves, norm="sync_batch"))
@@ -189,7 +187,10 @@ def test_the_same_step_by_step_and_several_at_once(group: Trained) -> None:
         np.testing.assert_array_equal(several.arrays[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("strategy", ["none", "mirrored"])
+@pytest.mark.parametrize(
+    "strategy",
+    [pytest.param("none", marks=pytest.mark.slow), "mirrored"],  # test_resume has one device
+)
 def test_a_state_goes_on_to_the_last_bit(strategy: str) -> None:
     config = dataclasses.replace(BASE, model_options={})
     options: dict[str, Any] = {"stochastic_depth": 0.3, "dropout": 0.2}
