@@ -339,7 +339,7 @@ def test_degradation_is_interrupted_resumed_and_reported(
     assert json.loads((folder / "summary.json").read_text())["runs"] == answer["runs"]
 
 
-LONG = ("shortcuts", "responses")  # four nets, and what the fixture's nets are measured for above
+LONG = ("shortcuts", "responses", "preactivation")  # four nets each, or what the fixture's are measured for above
 
 
 @pytest.mark.parametrize(

@@ -249,9 +249,9 @@ def trained(data_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert isinstance(source.train, ArraySplit)
     keras.utils.set_random_seed(0)
     card = rk.ModelCard(mean=(0.3,), std=(0.37,), crop=1.0, labels=source.labels)
-    model = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), include_preprocessing=card)
+    model = rk.build_cifar_resnet(20, blocks=(1, 1, 1), input_shape=(8, 8, 1), include_preprocessing=card)
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", jit_compile=False)
-    model.fit(source.train.images, source.train.targets, batch_size=32, epochs=2, verbose=0)
+    model.fit(source.train.images, source.train.targets, batch_size=32, epochs=3, verbose=0)
     path = tmp_path_factory.mktemp("trained") / "digits.keras"
     model.save(path)
     return path

@@ -25,8 +25,7 @@ def short(name: str) -> dict[str, Any]:
         return {"convolutions": (1,) * len(spec.convolutions), "widths": (8, 8, 16, 16, 16), "hidden": 32}
     if isinstance(spec, DenseNetSpec):
         return {"layers": (2, 1, 1, 1)[: len(spec.layers)], "growth_rate": 8, "stem_width": 16}
-    stages = len(spec.blocks)
-    fields = {"blocks": (2, 1, 1, 1)[:stages], "widths": (16, 16, 32, 32)[:stages], "stem_width": 16}
+    fields = {"blocks": (2, 1, 1), "widths": (16, 16, 32), "stem_width": 16}
     return {**fields, "cardinality": 4, "base_width": 32} if spec.cardinality > 1 else fields
 
 
@@ -49,7 +48,10 @@ TOGETHER = (
     "cifar_wrn28_10",
     "plain34",
     "resnet18_cifar",
+    "resnet200",
+    "resnet200_v2",
     "seresnet152",
+    "seresnext50_32x4d",
     "wide_resnet101_2",
 )
 """Kinds each part of which another kind has too: 2 to 6 seconds each."""

@@ -45,10 +45,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:(getName|currentThread)\\(\\) is
 TINY_NET = {"blocks": "1,1,1", "widths": "8,8,8", "stem_width": 8}
 SMALL = """
 import dataclasses
-from resnet_keras.config.train import Augmentation
-from resnet_keras.cli.main import main
-from resnet_keras.cli.tune import seconds_of, tuning_module
 from resnet_keras.config.recipes import recipe
+from resnet_keras.config.train import Augmentation
 
 def space(hp):
     config = dataclasses.replace(recipe("digits"), name="small", model_options={"blocks": "1,1,1"}, epochs=%d)
