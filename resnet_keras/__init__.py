@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from resnet_keras.models.complexity import Complexity, complexity, create_model
     from resnet_keras.models.densenet import build_densenet
     from resnet_keras.models.features import feature_pyramid, freeze, freeze_norms, unfreeze
+    from resnet_keras.models.model import Model
     from resnet_keras.models.preprocessing import model_card
     from resnet_keras.models.registry import list_models
     from resnet_keras.models.resnet import build_cifar_resnet, build_resnet
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from resnet_keras.training.trainer import TrainResult, train
 
 _HOMES = {
+    "Model": "models.model",
     "ModelCard": "models.card",
     "RECIPES": "config.recipes",
     "TrainConfig": "config.train",
@@ -74,6 +76,7 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022
     "__version__",
+    "Model",
     "ModelCard",
     "RECIPES",
     "TrainConfig",

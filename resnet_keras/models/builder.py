@@ -9,6 +9,7 @@ import keras
 
 from resnet_keras.errors import UsageError, is_whole, require, unknown
 from resnet_keras.models.card import ModelCard
+from resnet_keras.models.model import Model
 from resnet_keras.models.preprocessing import Preprocessing, card_layer
 from resnet_keras.models.registry import hub_name, names_of
 from resnet_keras.models.spec import DenseNetSpec, ResNetSpec, VGGSpec
@@ -105,7 +106,7 @@ def add_head(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, i
         if options.classifier_activation not in (None, "linear"):
             x = keras.layers.Activation(options.classifier_activation, name="predictions", dtype="float32")(x)
     sources = keras.utils.get_source_inputs(inputs)
-    model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=options.name)
+    model = Model(sources[0] if len(sources) == 1 else sources, x, name=options.name)
     layer, known = card_layer(model), names_of(spec)
     if layer and known and not layer.card.network:
         layer.card = dataclasses.replace(layer.card, network=known[0])

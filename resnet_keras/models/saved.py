@@ -9,6 +9,7 @@ from resnet_keras.config.run_folder import MODEL
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import atomic_write
 from resnet_keras.models import blocks, preprocessing  # noqa: F401  (register the classes that a .keras file names)
+from resnet_keras.models.model import Model
 from resnet_keras.models.registry import OFFER, packaged
 
 
@@ -43,11 +44,14 @@ def load_model(source: str | Path) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is damaged, or not a .keras file: it is no zip archive")
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except UsageError as error:
         raise UsageError(f"{path} cannot be loaded: {error}") from error
     except Exception as error:  # Keras raises a dozen kinds for a file it cannot read
         raise UsageError(f"{path} cannot be loaded, it is damaged or not one of our models: {reason(error)}") from error
+    if type(model).__name__ == "Functional":  # a file of 0.1
+        return Model(model.input, model.output, name=model.name)
+    return model
 
 
 def classifier(source: str | Path | keras.Model) -> keras.Model:

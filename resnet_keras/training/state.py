@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.errors import UsageError
+from resnet_keras.models.replicas import local_copy
 from resnet_keras.models.variables import roles_of
 
 FIRST_LOSS_SCALE = 2.0**15
@@ -67,14 +68,7 @@ class TrainingState:
 
     def local(self, variable: Any) -> Any:
         """This replica's copy of a variable, inside `strategy.run`."""
-        variable = getattr(variable, "value", variable) if isinstance(variable, keras.Variable) else variable
-        if isinstance(self.strategy, tf.distribute.TPUStrategy):
-            return variable  # which reads and writes each core's own
-        copies = self.strategy.experimental_local_results(variable)
-        if len(copies) == 1:
-            return copies[0]
-        replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-        return copies[replica % len(copies)]
+        return local_copy(variable)
 
     def check_that_all_agree(self) -> None:
         """Raise `UsageError` if hosts have read different checkpoints. All hosts call it."""

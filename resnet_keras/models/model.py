@@ -1,0 +1,35 @@
+"""`rk.Model`: what the builders return, a functional Keras model whose `fit` compiles under any strategy."""
+
+from typing import Any
+
+import keras
+
+_Training: Any = type("_Training", (), {})  # Keras's own
+if keras.backend.backend() == "tensorflow":
+    from resnet_keras.models import replicas
+
+    _Training = replicas.ReplicaTraining
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class Model(_Training, keras.Model):
+    """A functional `keras.Model`, `Model(inputs, outputs)`, that trains with XLA under any `tf.distribute` strategy.
+
+    `compile`, `fit`, `evaluate`, `predict` and files are Keras's. What differs, on TensorFlow:
+
+    - `jit_compile=True` compiles the step on each replica; "auto", the default, does so on GPUs, where XLA is faster.
+    - Several replicas have the gradients of the whole batch, whatever part of it each has, be it none; clipping and
+      `gradient_accumulation_steps` work on these; and each replica drops something else.
+
+    Example:
+
+        with tf.distribute.MirroredStrategy().scope():
+            model = rk.build_resnet(50, classifier_activation=None)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile(keras.optimizers.AdamW(1e-3), loss, metrics=["accuracy"], jit_compile=True)
+        model.fit(dataset, epochs=10)
+
+    Raises:
+        UsageError: (a ValueError) from `fit`, for synchronised norms that XLA would have to compile on several
+            replicas, and for a model in which nothing is trainable.
+    """
