@@ -44,6 +44,9 @@ class ReplicaTraining:
     def compile(self, *args: Any, jit_compile: bool | str = "auto", **kwargs: Any) -> None:
         """As Keras's; `jit_compile`: True compiles by XLA on each replica, False does not, "auto" does on GPUs."""
         self._jit, self._replica_step = jit_compile, None
+        halves = [layer for _, layer in sublayers_of(self) if layer.dtype_policy.name == "mixed_float16"]
+        if halves:  # a file does not hold the model's own policy, by which Keras scales the loss
+            cast(Any, self).dtype_policy = "mixed_float16"
         # True would compile around all replicas.
         cast(Any, super()).compile(*args, jit_compile=False, **kwargs)
 

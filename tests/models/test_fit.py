@@ -192,6 +192,15 @@ def test_a_saved_model_is_one_of_ours_and_compiles_as_before(jit: bool | str, tm
     np.testing.assert_array_equal(again(IMAGES[:2]), model(IMAGES[:2]))
 
 
+def test_a_loaded_float16_model_scales_its_loss(tmp_path: Path) -> None:
+    model = made(policy="mixed_float16")
+    model.train_on_batch(IMAGES[:8], LABELS[:8])
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(again.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert np.isfinite(again.train_on_batch(IMAGES[:8], LABELS[:8])[0])
+
+
 def test_what_cannot_be_compiled_or_trained_is_refused() -> None:
     with pytest.raises(UsageError, match="synchronised norms.*give jit_compile=False"):
         fitted("mirrored", norm="sync_batch", xla=True)
