@@ -1,6 +1,9 @@
-"""What every builder does alike: the input with its card, and the head with its weights."""
+"""What every builder does alike: the input with its card, the head with its weights, and the dtype of all of it."""
 
+import contextlib
 import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ class ModelOptions:
     classifier_activation: str | None = "softmax"
     include_preprocessing: bool | ModelCard = False
     name: str | None = None
+    dtype: Any = None
 
     def __post_init__(self) -> None:
         if self.pooling not in (None, "avg", "max"):
@@ -41,6 +45,33 @@ class ModelOptions:
             raise UsageError(f"include_preprocessing is True, False or a ModelCard, not {self.include_preprocessing!r}")
         if self.name is not None and (not isinstance(self.name, str) or "/" in self.name):
             raise UsageError(f"name must be words without a slash, not {self.name!r}")
+        try:
+            keras.dtype_policies.get(self.dtype)
+        except (ValueError, TypeError) as error:
+            offered = ["float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", None]
+            raise unknown("dtype", self.dtype, offered) from error
+
+
+@contextlib.contextmanager
+def dtype_policy(dtype: Any) -> Iterator[None]:
+    """Set Keras's global dtype policy within a `with`; None leaves it as it is."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def in_its_dtype(assemble: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
+    """Assemble a network, `assemble(spec, options, ...)`, in the dtype of its options."""
+
+    @functools.wraps(assemble)
+    def assembled(spec: Any, options: ModelOptions, *rest: Any) -> keras.Model:
+        with dtype_policy(options.dtype):
+            return assemble(spec, options, *rest)
+
+    return assembled
 
 
 def make_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, side: int) -> tuple[Any, Any]:

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 
 from resnet_keras.models.blocks import DenseLayer, Transition
-from resnet_keras.models.builder import add_head, global_pool, make_input, split_arguments
+from resnet_keras.models.builder import ModelOptions, add_head, global_pool, in_its_dtype, make_input, split_arguments
 from resnet_keras.models.layers import ConvNorm, NormActivation
 from resnet_keras.models.pooling import StemMaxPooling
-from resnet_keras.models.spec import densenet_spec
+from resnet_keras.models.spec import DenseNetSpec, densenet_spec
 
 
 def build_densenet(depth: int, **arguments: Any) -> keras.Model:
@@ -26,7 +26,11 @@ def build_densenet(depth: int, **arguments: Any) -> keras.Model:
         UsageError: (a ValueError) for an unknown depth or argument, or too small an input.
     """
     options, fields = split_arguments(f"densenet{depth}", arguments)
-    spec = densenet_spec(depth, **fields)
+    return _assemble(densenet_spec(depth, **fields), options)
+
+
+@in_its_dtype
+def _assemble(spec: DenseNetSpec, options: ModelOptions) -> keras.Model:
     cifar = spec.stem == "cifar"
     inputs, x = make_input(spec, options, 32 if cifar else 224)
     kept: dict[str, Any] = {"norm": spec.norm, "activation": spec.activation}

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from resnet_keras.models.blocks import block_from_spec
-from resnet_keras.models.builder import ModelOptions, add_head, global_pool, make_input
+from resnet_keras.models.builder import ModelOptions, add_head, global_pool, in_its_dtype, make_input
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.layers import ConvNorm, NormActivation
 from resnet_keras.models.pooling import BlurPool, StemMaxPooling
@@ -26,6 +26,7 @@ def build_resnet(
     classifier_activation: str | None = "softmax",
     include_preprocessing: bool | ModelCard = False,
     name: str | None = None,
+    dtype: Any = None,
     **spec: Any,
 ) -> keras.Model:
     """A residual network for ImageNet-sized images.
@@ -51,6 +52,7 @@ def build_resnet(
         include_preprocessing: True to take raw RGB pixels, 0 to 255, and normalise by ImageNet's mean and deviation;
             the weights' own way where `weights` say one; a `ModelCard` to normalise by another.
         name: of the model; "resnet50" and so on by default.
+        dtype: dtype policy of the layers, such as "mixed_bfloat16"; Keras's global one by default.
         **spec: any field of `ResNetSpec`, such as `stem="cifar"`, `shortcut="A"`, `se_ratio=1/16`.
 
     Raises:
@@ -67,6 +69,7 @@ def build_resnet(
         classifier_activation=classifier_activation,
         include_preprocessing=include_preprocessing,
         name=name or f"resnet{depth}" + ("" if variant == "v1.5" else f"_{variant}"),
+        dtype=dtype,
     )
     return assemble(imagenet_spec(depth, variant, **spec), options, 224)
 
@@ -85,6 +88,7 @@ def build_cifar_resnet(
     classifier_activation: str | None = "softmax",
     include_preprocessing: bool | ModelCard = False,
     name: str | None = None,
+    dtype: Any = None,
     **spec: Any,
 ) -> keras.Model:
     """A residual network for 32x32 images, in three stages of 16, 32 and 64 filters (He et al. 2015, section 4.2).
@@ -98,8 +102,8 @@ def build_cifar_resnet(
         weights: as in `build_resnet`. "cifar10-jpeg", for depth 20, comes with the package: trained by
             `cifar10-resnet20-short` on CIFAR-10 whose images went through JPEG (quality 75). It is right for 84.27 %
             of such test images (`model_card(model).metrics`), which cannot be compared with accuracies on CIFAR-10.
-        classes, include_top, input_tensor, pooling, classifier_activation, include_preprocessing, name, **spec: as in
-            `build_resnet`.
+        classes, include_top, input_tensor, pooling, classifier_activation, include_preprocessing, name, dtype,
+            **spec: as in `build_resnet`.
 
     Raises:
         UsageError: (a ValueError) for a depth that is not 6n+2 or 9n+2 (it names the nearest), an unknown variant or
@@ -116,10 +120,12 @@ def build_cifar_resnet(
         classifier_activation=classifier_activation,
         include_preprocessing=include_preprocessing,
         name=name or f"cifar_{kind}{depth}",
+        dtype=dtype,
     )
     return assemble(cifar_spec(depth, variant, shortcut=shortcut, **spec), options, 32)
 
 
+@in_its_dtype
 def assemble(spec: ResNetSpec, options: ModelOptions, side: int) -> keras.Model:
     """The functional model of a spec: stem -> stages -> head. `side` is the input's where the options say none."""
     inputs, x = make_input(spec, options, side)

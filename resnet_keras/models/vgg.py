@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 
-from resnet_keras.models.builder import add_head, global_pool, make_input, split_arguments
+from resnet_keras.models.builder import ModelOptions, add_head, global_pool, in_its_dtype, make_input, split_arguments
 from resnet_keras.models.layers import ConvNorm
 from resnet_keras.models.pooling import AdaptivePooling
-from resnet_keras.models.spec import VGG_GRID, vgg_spec
+from resnet_keras.models.spec import VGG_GRID, VGGSpec, vgg_spec
 
 
 def build_vgg(depth: int, batch_norm: bool = False, **arguments: Any) -> keras.Model:
@@ -25,7 +25,11 @@ def build_vgg(depth: int, batch_norm: bool = False, **arguments: Any) -> keras.M
         UsageError: (a ValueError) for an unknown depth or argument, or too small an input.
     """
     options, fields = split_arguments(f"vgg{depth}" + "_bn" * batch_norm, arguments)
-    spec = vgg_spec(depth, batch_norm, **fields)
+    return _assemble(vgg_spec(depth, batch_norm, **fields), options)
+
+
+@in_its_dtype
+def _assemble(spec: VGGSpec, options: ModelOptions) -> keras.Model:
     inputs, x = make_input(spec, options, 224)
     kept: dict[str, Any] = {"norm": spec.norm, "activation": spec.activation}
     kept["weight_standardization"] = spec.weight_standardization

@@ -1,6 +1,5 @@
 """The setup of a run: its data, its network, and the step that trains it."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from resnet_keras.data.pipeline import check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import Source, channel_statistics, hold_out
 from resnet_keras.errors import UsageError, unknown
+from resnet_keras.models.builder import dtype_policy
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.complexity import create_model
 from resnet_keras.models.layers import Recomputable
@@ -122,7 +122,7 @@ def make_setup(config: TrainConfig, strategy: tf.distribute.Strategy) -> Trainin
     steps = steps_per_epoch(source.train, config.batch_size)
     class_weights = balanced_weights(source) if config.class_weights == "balanced" else None
     keras.utils.set_random_seed(config.seed)
-    with _precision(config.precision), strategy.scope():
+    with dtype_policy(config.precision), strategy.scope():
         network = network_of(config, source, shape, start)
         trained = keras.Model(network.input, network.get_layer("logits").output, name=network.name)
     phases = phases_of(config)
@@ -136,17 +136,6 @@ def make_setup(config: TrainConfig, strategy: tf.distribute.Strategy) -> Trainin
     for phase in phases:
         check_augmentation(config.augmentation, setup.shape_in(phase), config.batch_size // host_of(strategy)[1])
     return setup
-
-
-@contextlib.contextmanager
-def _precision(name: str) -> Iterator[None]:
-    """Set Keras's global dtype policy within a `with`."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def network_of(config: TrainConfig, source: Source, shape: ImageFormat, start: Weights | None = None) -> keras.Model:

@@ -214,3 +214,18 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     with pytest.raises(UsageError, match="does not fit"):
         rk.build_cifar_resnet(20, weights=path)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cifar_resnet20", "vgg11", "cifar_densenet_bc_100_12"])
+def test_dtype_is_that_of_each_layer_and_of_no_other_model(name: str, tmp_path: Path) -> None:
+    before = keras.config.dtype_policy().name
+    small = {"vgg11": {"widths": (4, 4, 8, 8, 8), "hidden": 8}, "resnet18": {"widths": (8, 8, 16, 16)}}.get(name, {})
+    model = rk.create_model(name, input_shape=(32, 32, 3), classes=3, dtype="mixed_bfloat16", **small)
+    assert keras.config.dtype_policy().name == before
+    model.save(tmp_path / "model.keras")
+    for one in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        policies = {layer.dtype_policy.name for layer in one.layers if layer.weights and layer.name != "logits"}
+        assert policies == {"mixed_bfloat16"}
+        assert one(np.zeros((1, 32, 32, 3))).dtype == "float32"
+    with pytest.raises(UsageError, match="unknown dtype 'float8'"):
+        rk.create_model(name, dtype="float8")
