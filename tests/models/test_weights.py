@@ -709,3 +709,29 @@ def test_decode_and_preprocess_refuse_other_shapes() -> None:
     raw = rk.create_model("cifar_resnet20", include_preprocessing=True)
     pixels = tf.constant(RNG.integers(0, 256, (1, 32, 32, 3)), tf.uint8)
     np.testing.assert_array_equal(rk.preprocess_input(pixels, raw), tf.cast(pixels, tf.float32))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_weights_of_rgb_in_networks_of_other_channels(channels: int, order: Any) -> None:
+    small: dict[str, Any] = {"widths": (8, 8, 16, 16), "stem_width": 8, "classes": 5}
+    card = rk.ModelCard(mean=(0.1, 0.2, 0.3), std=(0.2, 0.4, 0.6), channels=order)
+    colour = rk.build_resnet(18, input_shape=(32, 32, 3), include_preprocessing=card, **small)
+    randomise(colour)
+    other = rk.build_resnet(18, input_shape=(32, 32, channels), **small)
+    rk.load_weights(other, colour)
+    kernel = np.asarray(colour.get_layer("stem").layers[1].kernel)[:, :, :: 1 if order == "RGB" else -1]
+    ours = np.asarray(other.get_layer("stem").layers[1].kernel)
+    known = rk.model_card(other)
+    if channels == 1:  # a grey image gives what it gives as RGB
+        grey = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
+        plain = rk.build_resnet(18, input_shape=(32, 32, 3), **small)
+        rk.load_weights(plain, colour)
+        np.testing.assert_allclose(other(grey), plain(np.repeat(grey, 3, axis=-1)), rtol=1e-4, atol=1e-6)
+        assert (known.mean, known.std) == (pytest.approx((0.2,)), pytest.approx((0.4,)))
+    else:
+        for i in range(channels):
+            np.testing.assert_allclose(ours[:, :, i], kernel[:, :, i % 3] * 3 / channels, rtol=1e-6)
+        assert known.mean == tuple((0.1, 0.2, 0.3)[i % 3] for i in range(channels))
+        assert known.std == tuple((0.2, 0.4, 0.6)[i % 3] for i in range(channels))
+    assert known.channels == "RGB"

@@ -37,6 +37,9 @@ def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, se
     The source's layout is found by its names: torchvision, timm, the common PyTorch CIFAR nets, keras.applications
     (biases of its convolutions are folded into the norms, exactly), Hugging Face transformers, KerasHub, our own.
 
+    Weights of RGB images fit a network for 1 channel, which reads the sum of the three, or for more, which read the
+    colours in turn at 3/N; the card's mean and std follow.
+
     Args:
         model: a network of ours. A classifier is loaded with its head, a network without one leaves the head out.
         source: a mapping of names to arrays, a Keras or torch model, a run folder, a file (`.safetensors`, `.npz`,
@@ -92,6 +95,32 @@ def assign(network: WeightLayers, weights: Weights, skip_head: bool = False) -> 
     return weights.card or found.layout.card(network)
 
 
+def _of_channels(kernel: np.ndarray, shape: tuple[int, ...], card: ModelCard | None) -> np.ndarray:
+    """The kernel `[k, k, 3, filters]` that reads RGB as one for images of other channels, as timm has it.
+
+    One channel is read by the sum, which is what a grey image gives as RGB; more of them by the colours in turn, at
+    3/N.
+    """
+    channels = shape[2] if len(shape) == 4 else 3
+    if kernel.ndim != 4 or kernel.shape[2] != 3 or channels == 3:
+        return kernel
+    rgb = kernel[:, :, ::-1] if card and card.channels == "BGR" else kernel
+    if channels == 1:
+        return rgb.sum(2, keepdims=True)
+    return rgb[:, :, np.arange(channels) % 3] * np.float32(3 / channels)
+
+
+def _card_of_channels(card: ModelCard, channels: int) -> ModelCard:
+    """The card of RGB weights for images of other channels: the mean of the three for one, the three in turn for more."""
+    if len(card.mean) != 3:
+        return card
+    one = channels == 1
+    mean, std = (
+        (sum(values) / 3,) if one else tuple(values[i % 3] for i in range(channels)) for values in (card.mean, card.std)
+    )
+    return dataclasses.replace(card, mean=mean, std=std, channels="RGB")
+
+
 def classes_of(weights: Weights) -> int | None:
     """Classes of a source's head, where it has one."""
     biases = (name for name in weights.tensors if name in HEAD_TENSORS and name.endswith("bias"))
@@ -103,6 +132,8 @@ class Match:
     """What of a source fits a network, and what does not."""
 
     layout: Layout
+    first: str
+    """Path of the convolution that reads the image."""
     values: dict[str, np.ndarray] = field(default_factory=dict)
     """By our variables' paths."""
     biases: dict[str, np.ndarray] = field(default_factory=dict)
@@ -121,6 +152,8 @@ class Match:
                 continue
             self.used.add(name)
             value = to_ours(layer, self.layout, variable, given)
+            if variable == "kernel" and value is not None and layer.path == self.first:
+                value = _of_channels(value, ours.shape, weights.card)
             if value is None or value.shape != ours.shape:
                 wanted = to_theirs(layer, self.layout, variable, np.empty(ours.shape, "int8")).shape
                 self.misshapen.append(f"{name} is {given.shape} there and {wanted} here")
@@ -138,7 +171,7 @@ class Match:
 def match(network: WeightLayers, weights: Weights, skip_head: bool) -> Match:
     """Find the source's layout and a value for each variable of a network, or raise `UsageError`."""
     layout, names = _layout_of(network, weights)
-    found = Match(layout)
+    found = Match(layout, next(iter(network.by_path)))
     use_head = HEAD in network.by_path and not skip_head
     for path, layer in network.by_path.items():
         if path not in names:
@@ -261,7 +294,7 @@ def _set_card(model: keras.Model, card: ModelCard | None, skip_head: bool) -> No
         labels, label_ids = layer.card.labels, layer.card.label_ids
         card = dataclasses.replace(card, labels=labels, label_ids=label_ids, claims={}, metrics={})
     if not card.fits(model.input_shape[-1]):
-        card = dataclasses.replace(card, mean=layer.card.mean, std=layer.card.std)
+        card = _card_of_channels(card, model.input_shape[-1])
     layer.card = dataclasses.replace(card, network=layer.card.network or card.network)
     # What was compiled before has the old numbers in its graph.
     model.train_function = model.test_function = model.predict_function = None
