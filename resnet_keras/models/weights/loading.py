@@ -111,7 +111,7 @@ def _of_channels(kernel: np.ndarray, shape: tuple[int, ...], card: ModelCard | N
 
 
 def _card_of_channels(card: ModelCard, channels: int) -> ModelCard:
-    """The card of RGB weights for images of other channels: the mean of the three for one, the three in turn for more."""
+    """The card of RGB weights for images of other channels: the three in turn, or for one channel their mean."""
     if len(card.mean) != 3:
         return card
     one = channels == 1
