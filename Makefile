@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-interop mutations coverage check bench bench-export docs-figures clean
+.PHONY: demo test test-slow test-interop test-backends mutations coverage check bench bench-export docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -29,6 +29,9 @@ coverage: $(INSTALLED)
 
 test-interop: .venv/.interop
 	$(BIN)/python -m pytest -m interop --timeout 7200
+
+test-backends: .venv/.backends
+	$(BIN)/python -m pytest -m backends --timeout 7200 $(PYTEST_FLAGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -67,6 +70,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 .venv/.interop: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0 transformers
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps torchvision timm keras-hub
+	touch $@
+
+.venv/.backends: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt jax torch==2.13.0
 	touch $@
 
 # The peers of bench-export. Only ONNX Runtime is of use to the package itself: its extra "onnx".

@@ -8,6 +8,7 @@ Importing the package registers its layers, so that `keras.models.load_model` fi
 """
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,9 @@ _HOMES = {
     "create_model": "models.complexity",
 }
 
+_ON_TENSORFLOW = ("export", "inference", "reports", "training")
+"""Rooms that are TensorFlow's; networks, their weights and their features are of every backend."""
+
 __all__ = [  # noqa: RUF022
     "__version__",
     "Model",
@@ -115,7 +119,17 @@ __all__ = [  # noqa: RUF022
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _HOMES[name].split(".")[0] in _ON_TENSORFLOW and _backend() != "tensorflow":
+        from resnet_keras.errors import UsageError
+
+        raise UsageError(f"rk.{name} needs Keras's tensorflow backend, not {_backend()}; set KERAS_BACKEND=tensorflow")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def _backend() -> str:
+    """The backend of Keras, which need not be imported yet."""
+    keras = sys.modules.get("keras")
+    return keras.backend.backend() if keras else os.environ.get("KERAS_BACKEND", "tensorflow")
 
 
 def __dir__() -> list[str]:
@@ -130,7 +144,8 @@ def _is_program() -> bool:
 
 # The program itself imports TensorFlow, which takes seconds, only for the commands that need it.
 if not _is_program():
-    from resnet_keras.startup import import_tensorflow
+    if _backend() == "tensorflow":
+        from resnet_keras.startup import import_tensorflow
 
-    import_tensorflow()
+        import_tensorflow()
     importlib.import_module(f"{__name__}.models.saved")  # which registers every layer

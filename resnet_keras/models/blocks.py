@@ -139,7 +139,7 @@ class ResidualBlock(Specified, Recomputable):
         """Every sublayer, so that `model.summary(expand_nested=True)` opens the block."""
         return [*self.front, *self.branch, *self.bypass, *self.end] if hasattr(self, "end") else []
 
-    def forward(self, x: Any, training: bool | None) -> Any:
+    def compute(self, x: Any, training: bool | None) -> Any:
         shortcut, branch = self.terms(x, training)
         y = branch if shortcut is None else shortcut + branch
         return run(self.end, y, training)
@@ -240,7 +240,7 @@ class DenseLayer(Specified, Recomputable, Chain):
         build_in_turn(self.layers, input_shape)
         self.restore_trainable()
 
-    def forward(self, x: Any, training: bool | None) -> Any:
+    def compute(self, x: Any, training: bool | None) -> Any:
         return ops.concatenate([x, run(self.layers, x, training)], axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

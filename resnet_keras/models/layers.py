@@ -65,7 +65,7 @@ def leaves(layer: Any) -> Iterator[tuple[str, Any]]:
 class Recomputable(Composite):
     """A layer that can forget what is inside it after the forward pass, and compute it again for the backward pass.
 
-    Chen et al. 2016. Subclasses have `forward` for `call`.
+    Chen et al. 2016. Subclasses have `compute` for `call`; torch modules have a `forward` of their own.
     """
 
     rematerialize = False
@@ -73,17 +73,32 @@ class Recomputable(Composite):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         if not (training and self.rematerialize):
-            return self.forward(x, training)
+            return self.compute(x, training)
+        if keras.backend.backend() != "tensorflow":
+            return self._rematerialized(x, training)
         from resnet_keras.models.recomputation import recompute  # which imports TensorFlow
 
-        return recompute(self, lambda x: self.forward(x, training), self._kind(), x)
+        return recompute(self, lambda x: self.compute(x, training), self._kind(), x)
+
+    def _rematerialized(self, x: Any, training: bool) -> Any:
+        """By `keras.remat`, of a pure function: what a norm does to its statistics comes out of it."""
+
+        def pure(x: Any, *values: Any) -> Any:
+            with keras.StatelessScope(list(zip(self.variables, values, strict=True))) as scope:
+                y = self.compute(x, training)
+            return y, *(ops.convert_to_tensor(scope.get_current_value(v)) for v in self.non_trainable_variables)
+
+        y, *changed = keras.remat(pure)(x, *(ops.convert_to_tensor(v) for v in self.variables))
+        for variable, value in zip(self.non_trainable_variables, changed, strict=True):
+            variable.assign(value)
+        return y
 
     def _kind(self) -> Hashable:
         """The same for layers that compute the same function of tensors of one shape."""
         options = {name: value for name, value in self.get_config().items() if name not in ("name", "frozen")}
         return type(self), str(options), tuple(layer.trainable for _, layer in sublayers_of(self))
 
-    def forward(self, x: Any, training: bool | None) -> Any:
+    def compute(self, x: Any, training: bool | None) -> Any:
         raise NotImplementedError
 
 

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from resnet_keras.models.spec import Norm
@@ -32,14 +31,18 @@ def normalization(
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer, over `[N, H, W, C]` computed by TensorFlow's fused operation, forward and backward.
 
+    On other backends it is Keras's own.
     Keras's own is a dozen operations a pass, each of which goes over the whole map, in float32 under mixed precision:
     a third of a training step on CPU. The statistics stay Keras's: the moving variance is of biased batch variances.
     """
 
     def call(self, x: Any, training: bool | None = None, mask: Any = None) -> Any:
         fusible = self.variable_dtype == "float32" and self.compute_dtype in ("float32", "bfloat16", "float16")
+        fusible = fusible and keras.backend.backend() == "tensorflow"
         if len(x.shape) != 4 or mask is not None or self.synchronized or not fusible:
             return super().call(x, training=training, mask=mask)
+        import tensorflow as tf
+
         learns = bool(training and self.trainable)
         # The raw operation, because tf.nn's clamps epsilon to 1.001e-5.
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
