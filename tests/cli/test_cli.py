@@ -301,6 +301,7 @@ def untimed(run: Path) -> list[str]:
     return [line.rsplit(",", 1)[0] for line in (run / "metrics.csv").read_text().splitlines()]
 
 
+@pytest.mark.slow  # 15 s: test_training has one seed in one process; below, a command has one op at a time
 def test_one_seed_gives_one_result(commands: Server, ordinary_images: Path, tmp_path: Path) -> None:
     """A small net, whose two runs can be alike by chance with two ops at a time: see `test_the_program_knows...`."""
     words = ["train", "cifar10-resnet20", "--data", str(ordinary_images), "--image-size", "32", "--epochs", "2"]

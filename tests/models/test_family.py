@@ -43,6 +43,7 @@ COMPILED = ("resnet34", "resnext101_64x4d", "cifar_resnet8_4", "vgg19_bn", "dens
 """Kinds whose step is compiled by XLA, as Keras does by itself; the slow test compiles every name's."""
 
 TOGETHER = (
+    "cifar_densenet_bc_190_40",
     "cifar_resnext29_16x64d",
     "cifar_seresnet110",
     "cifar_wrn28_10",

@@ -52,7 +52,7 @@ def made(
     try:
         with make_strategy(strategy).scope():
             keras.utils.set_random_seed(0)
-            fields = {"widths": (8, 16), "blocks": (1, 1), "stem_width": 8, "shortcut": "B", "norm": "group", **spec}
+            fields = {"widths": (8,), "blocks": (1,), "stem_width": 8, "shortcut": "B", "norm": "group", **spec}
             model = rk.build_cifar_resnet(8, input_shape=(8, 8, 3), classifier_activation=None, **fields)
             if regularizer:
                 model.get_layer("logits").kernel_regularizer = regularizer

@@ -52,7 +52,7 @@ def build(family: str, size: int, options: dict[str, Any]) -> keras.Model:
     return builder(**{**FAMILIES[family], **arguments, **options})
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(family=st.sampled_from(sorted(FAMILIES)), size=st.sampled_from([32, 37]), options=OPTIONS)
 def test_any_combination_runs_or_is_refused_in_words(family: str, size: int, options: dict[str, Any]) -> None:
     try:
@@ -83,7 +83,7 @@ def check(model: keras.Model, size: int) -> None:
             assert layer.compute_output_shape(layer.input.shape) == layer.output.shape
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     norm=NORMS,
     standard=st.booleans(),

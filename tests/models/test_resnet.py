@@ -79,7 +79,14 @@ def test_preprocessing_takes_raw_pixels() -> None:
     np.testing.assert_allclose(inside(raw), outside(by_hand), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50_v2", "resnet50d", "seresnet50", "cifar_plain20"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet50_v2", "cifar_plain20"),
+        # Short nets of their kinds are saved and loaded in test_family.
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "resnet50d", "seresnet50")),
+    ],
+)
 def test_saves_and_loads(name: str, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"input_shape": (32, 32, 3), "classes": 5, "include_preprocessing": True}
     arguments["blocks"] = (2, 1, 1) if "cifar" in name else (2, 1, 1, 1)

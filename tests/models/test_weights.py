@@ -711,8 +711,7 @@ def test_decode_and_preprocess_refuse_other_shapes() -> None:
     np.testing.assert_array_equal(rk.preprocess_input(pixels, raw), tf.cast(pixels, tf.float32))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 6])
-@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize(("channels", "order"), [(1, "RGB"), (4, "RGB"), (2, "BGR")])
 def test_weights_of_rgb_in_networks_of_other_channels(channels: int, order: Any) -> None:
     small: dict[str, Any] = {"widths": (8, 8, 16, 16), "stem_width": 8, "classes": 5}
     card = rk.ModelCard(mean=(0.1, 0.2, 0.3), std=(0.2, 0.4, 0.6), channels=order)

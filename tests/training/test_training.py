@@ -340,6 +340,7 @@ def test_what_is_dropped_follows_the_seed(tiny: TrainConfig, tmp_path: Path) -> 
     assert losses[0] < 2.3
 
 
+@pytest.mark.slow  # 6 s: on one device in the test before, and that replicas drop different things in test_step
 def test_what_replicas_drop_follows_the_seed(tiny: TrainConfig, mirrored_run: TrainResult, tmp_path: Path) -> None:
     config = dataclasses.replace(tiny, strategy="mirrored", model_options=DROPS, run_dir=str(tmp_path / "again"))
     loss = run(config).metrics["loss"]
