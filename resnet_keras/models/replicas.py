@@ -5,7 +5,6 @@ Keras's step uses the variables of a strategy inside the compiled code, and XLA 
 TensorFlow.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -74,37 +73,18 @@ class ReplicaTraining:
 
     def make_train_function(self: Any, force: bool = False) -> Any:
         self._build_optimizer()
-        return self._step_by_step(cast(Any, super()).make_train_function, "train_function", force)
+        self._check_steps()
+        return cast(Any, super()).make_train_function(force)
 
     def make_test_function(self: Any, force: bool = False) -> Any:
-        return self._step_by_step(cast(Any, super()).make_test_function, "test_function", force)
+        self._check_steps()
+        return cast(Any, super()).make_test_function(force)
 
-    def _step_by_step(self: Any, make: Callable[[bool], Any], name: str, force: bool) -> Any:
-        """Make a function of Keras's; that of several steps calls one of a single step, where replicas meet.
-
-        TensorFlow has no such meeting in the conditions of Keras's own loop.
-        """
-        several = self.steps_per_execution
-        if several == 1 or self.distribute_strategy.num_replicas_in_sync == 1:
-            return make(force)
-        if getattr(self, name) is not None and not force:
-            return getattr(self, name)
-        make(True)
-        one = getattr(self, name)
-
-        def steps(iterator: Any) -> Any:
-            self.steps_per_execution = 1  # which Keras reads when it traces
-            try:
-                logs = one(iterator)  # which raises StopIteration at the end of the data
-                with contextlib.suppress(StopIteration):
-                    for _ in range(several - 1):
-                        logs = one(iterator)
-            finally:
-                self.steps_per_execution = several
-            return logs
-
-        setattr(self, name, steps)
-        return steps
+    def _check_steps(self: Any) -> None:
+        if self.steps_per_execution > 1 and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise UsageError(
+                "steps_per_execution above 1 is for one replica: several cannot meet inside Keras's loop; give 1"
+            )
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         return self._step().train(data)

@@ -105,7 +105,6 @@ SLOW: dict[str, dict[str, Any]] = {
     "a smaller last batch": {"count": 71},
     "sample weights": {"fit": {"sample_weight": np.linspace(0, 2, 80)}},
     "class weights": {"fit": {"class_weight": {i: i / 5 for i in range(10)}}},
-    "several steps at once": {"steps_per_execution": 3},
     "accumulated": {"optimizer": lambda: OPTIMIZERS["lamb"](gradient_accumulation_steps=2)},
     "averages put in": {"optimizer": lambda: OPTIMIZERS["adamw"](ema_overwrite_frequency=3)},
     "a layer's loss": {"regularizer": keras.regularizers.L2(0.1)},
@@ -204,6 +203,8 @@ def test_a_loaded_float16_model_scales_its_loss(tmp_path: Path) -> None:
 def test_what_cannot_be_compiled_or_trained_is_refused() -> None:
     with pytest.raises(UsageError, match="synchronised norms.*give jit_compile=False"):
         fitted("mirrored", norm="sync_batch", xla=True)
+    with pytest.raises(UsageError, match="steps_per_execution above 1 is for one replica"):
+        fitted("mirrored", steps_per_execution=2)
     model = made()
     model.trainable = False
     model.compile("sgd", "sparse_categorical_crossentropy")
