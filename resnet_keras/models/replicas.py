@@ -38,11 +38,10 @@ class ReplicaTraining:
     """`compile` and the steps of `rk.Model`."""
 
     _jit: bool | str = "auto"
-    _replica_step: "ReplicaStep | None" = None
 
     def compile(self, *args: Any, jit_compile: bool | str = "auto", **kwargs: Any) -> None:
         """As Keras's; `jit_compile`: True compiles by XLA on each replica, False does not, "auto" does on GPUs."""
-        self._jit, self._replica_step = jit_compile, None
+        self._jit = jit_compile
         halves = [layer for _, layer in sublayers_of(self) if layer.dtype_policy.name == "mixed_float16"]
         if halves:  # a file does not hold the model's own policy, by which Keras scales the loss
             cast(Any, self).dtype_policy = "mixed_float16"
@@ -96,9 +95,7 @@ class ReplicaTraining:
         return self._step().predict(data)
 
     def _step(self: Any) -> "ReplicaStep":
-        if self._replica_step is None:
-            self._replica_step = ReplicaStep(self, self._compiles())
-        return self._replica_step
+        return ReplicaStep(self, self._compiles())
 
     def _compiles(self: Any) -> bool:
         several = self.distribute_strategy.num_replicas_in_sync > 1
@@ -158,7 +155,7 @@ class ReplicaStep:
         for variable, value in zip([*trainable, *own], [*weights, *own_values], strict=True):
             local_copy(variable).assign(value)
         for i, value in zip(moved, states, strict=True):
-            local_copy(rest[i]).assign(value - apart.get(id(rest[i]), 0) if id(rest[i]) in apart else value)
+            local_copy(rest[i]).assign(value - apart[id(rest[i])] if id(rest[i]) in apart else value)
         return self._measured(count, loss, x, y, predicted, weight)
 
     def test(self, data: Any) -> dict[str, tf.Tensor]:
@@ -226,14 +223,12 @@ def _never_empty(data: Any) -> tuple[tf.Tensor, Any]:
     count = tf.shape(first)[0]
     if tf.distribute.get_strategy().num_replicas_in_sync == 1 or first.shape[0]:
         return count, data
-    some = tf.maximum(count, 1)
 
     def one(tensor: Any) -> Any:
         if tensor is None:
             return None
         zeros = tf.zeros([1, *tf.unstack(tf.shape(tensor))[1:]], tensor.dtype)
-        filled = tf.cond(count > 0, lambda: tensor, lambda: zeros)
-        return tf.ensure_shape(filled[:some], tensor.shape)
+        return tf.ensure_shape(tf.cond(count > 0, lambda: tensor, lambda: zeros), tensor.shape)
 
     return count, tf.nest.map_structure(one, data)
 
