@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from resnet_keras.models.layers import leaves
+from resnet_keras.models.replicas import local_copy
 from resnet_keras.training.phases import phases_of, view_of_size
 from resnet_keras.training.setup import TrainingSetup
 from resnet_keras.training.state import per_replica
@@ -37,7 +38,7 @@ def recompute_batch_stats(setup: TrainingSetup) -> None:
         # From zero, a running average takes (1 - momentum) of what it sees.
         zeros = [(v, tf.zeros(v.shape)) for layer in norms for v in (layer.moving_mean, layer.moving_variance)]
         cleared = {id(v) for v, _ in zeros}
-        rest = [(v, tf.convert_to_tensor(state.local(v))) for v in state.variables if id(v) not in cleared]
+        rest = [(v, tf.convert_to_tensor(local_copy(v))) for v in state.variables if id(v) not in cleared]
         seeds = [(v, tf.convert_to_tensor(v.value)) for v in state.seeds]
         with keras.StatelessScope([*zeros, *rest, *seeds]) as scope:
             trained(images, training=True)
@@ -46,15 +47,15 @@ def recompute_batch_stats(setup: TrainingSetup) -> None:
                 tf.convert_to_tensor(scope.get_current_value(v)) / (1 - layer.momentum)
                 for v in (layer.moving_mean, layer.moving_variance)
             )
-            state.local(mean_sum).assign_add(mean)
-            state.local(square_sum).assign_add(variance + mean**2)
+            local_copy(mean_sum).assign_add(mean)
+            local_copy(square_sum).assign_add(variance + mean**2)
 
     def finish() -> None:
         for layer, own in zip(norms, sums, strict=True):
-            totals: list[Any] = [state.local(v).read_value() / count for v in own]
+            totals: list[Any] = [local_copy(v).read_value() / count for v in own]
             mean, square = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, totals)
-            state.local(layer.moving_mean).assign(mean)
-            state.local(layer.moving_variance).assign(square - mean**2)
+            local_copy(layer.moving_mean).assign(mean)
+            local_copy(layer.moving_variance).assign(square - mean**2)
 
     one = tf.function(lambda iterator: strategy.run(add, args=next(iterator)), autograph=False)
     for _ in range(count):

@@ -66,10 +66,6 @@ class TrainingState:
         self._state_names = tuple(state_names)
         self._sync = tf.function(lambda: strategy.run(self._take_means), autograph=False)
 
-    def local(self, variable: Any) -> Any:
-        """This replica's copy of a variable, inside `strategy.run`."""
-        return local_copy(variable)
-
     def check_that_all_agree(self) -> None:
         """Raise `UsageError` if hosts have read different checkpoints. All hosts call it."""
         if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -103,9 +99,9 @@ class TrainingState:
             self._sync()
 
     def _take_means(self) -> None:
-        own = [self.local(variable) for variable in self.batch_stats]
+        own = [local_copy(variable) for variable in self.batch_stats]
         own += [
-            self.local(a) for v, a in zip(self.variables, self.averages, strict=False) if self._roles.is_batch_stat(v)
+            local_copy(a) for v, a in zip(self.variables, self.averages, strict=False) if self._roles.is_batch_stat(v)
         ]
         means = tf.distribute.get_replica_context().all_reduce(
             tf.distribute.ReduceOp.MEAN, [tf.identity(v) for v in own]

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.models.layers import sublayers_of
+from resnet_keras.models.replicas import local_copy
 from resnet_keras.training.optimizers import OptimizerState, make_optimizer, parameter_groups
 from resnet_keras.training.schedule import rate_at
 from resnet_keras.training.state import TrainingState
@@ -203,31 +204,31 @@ class Step:
         images: tf.Tensor,
         labels: tf.Tensor,
     ) -> None:
-        state, local, replica = self.state, self.state.local, tf.distribute.get_replica_context()
+        state, replica = self.state, tf.distribute.get_replica_context()
         mixed = self.config.precision == "mixed_float16"
-        step = local(state.step).read_value()
+        step = local_copy(state.step).read_value()
         # Each replica has its own; a step has the same whenever it is taken.
         seed = tf.stack([tf.constant(self.config.seed, tf.int64), step])
         seed = fold_in(seed, tf.cast(replica.replica_id_in_sync_group, tf.int64))
-        scale = local(state.loss_scale).read_value() if mixed else tf.constant(1.0)
-        variables = [tf.convert_to_tensor(local(variable)) for variable in state.variables]
+        scale = local_copy(state.loss_scale).read_value() if mixed else tf.constant(1.0)
+        variables = [tf.convert_to_tensor(local_copy(variable)) for variable in state.variables]
         own = backward(variables, images, labels, seed, scale)
         *gradients, loss, stop = replica.all_reduce(
-            MEAN, [*own.gradients, own.loss, local(state.stop_requested).read_value()]
+            MEAN, [*own.gradients, own.loss, local_copy(state.stop_requested).read_value()]
         )
         gradients = [gradient / scale for gradient in gradients] if mixed else gradients
         norm = tf.linalg.global_norm(gradients)
-        finite = tf.math.is_finite(loss + norm) & (local(state.bad_step) < 0)
+        finite = tf.math.is_finite(loss + norm) & (local_copy(state.bad_step) < 0)
 
         def take_step() -> tf.Tensor:
             chosen = [i for i, weight in enumerate(state.weights) if weight.path in trainable]
-            local_weights = [local(state.weights[i]) for i in chosen]
-            local_states = [tuple(local(tensor) for tensor in state.optimizer_state[i]) for i in chosen]
+            local_weights = [local_copy(state.weights[i]) for i in chosen]
+            local_states = [tuple(local_copy(tensor) for tensor in state.optimizer_state[i]) for i in chosen]
             weights, states = update(
                 [tf.convert_to_tensor(weight) for weight in local_weights],
                 [tuple(tf.convert_to_tensor(tensor) for tensor in tensors) for tensors in local_states],
                 gradients,
-                self.rate(step) * local(state.rate_scale),
+                self.rate(step) * local_copy(state.rate_scale),
                 norm,
                 step,
             )
@@ -236,37 +237,39 @@ class Step:
                 for tensor, value in zip(tensors, values, strict=True):
                     tensor.assign(value)
             for variable, value in zip(state.batch_stats, own.batch_stats, strict=True):
-                local(variable).assign(value)
+                local_copy(variable).assign(value)
             self._average(step)
             count = tf.constant(images.shape[0] or 0, tf.float64)
-            local(state.totals).assign_add([tf.cast(own.loss, tf.float64), tf.cast(own.correct, tf.float64), count])
+            local_copy(state.totals).assign_add(
+                [tf.cast(own.loss, tf.float64), tf.cast(own.correct, tf.float64), count]
+            )
             if mixed:
                 self._raise_scale()
             return tf.constant(0)
 
         def skip_step() -> tf.Tensor:
-            bad = local(state.bad_step)
+            bad = local_copy(state.bad_step)
             first = tf.where(bad < 0, step, bad)
             if mixed:
-                local(state.loss_scale).assign(scale / 2)
-                local(state.steps_at_scale).assign(0)
+                local_copy(state.loss_scale).assign(scale / 2)
+                local_copy(state.steps_at_scale).assign(0)
                 first = tf.where(scale < 1, first, bad)  # smaller losses will not help
             bad.assign(first)
             return tf.constant(0)
 
         tf.cond(finite, take_step, skip_step)
-        local(state.stop_agreed).assign(stop)
-        local(state.step).assign(step + 1)
+        local_copy(state.stop_agreed).assign(stop)
+        local_copy(state.step).assign(step + 1)
 
     def _average(self, step: tf.Tensor) -> None:
         count = tf.cast(step, tf.float32)
         keep = tf.minimum(self.config.ema, (1 + count) / (10 + count))
         for variable, average in zip(self.state.variables, self.state.averages, strict=False):
-            local_average = self.state.local(average)
-            local_average.assign_add((1 - keep) * (tf.convert_to_tensor(self.state.local(variable)) - local_average))
+            local_average = local_copy(average)
+            local_average.assign_add((1 - keep) * (tf.convert_to_tensor(local_copy(variable)) - local_average))
 
     def _raise_scale(self) -> None:
-        scale, steps = self.state.local(self.state.loss_scale), self.state.local(self.state.steps_at_scale)
+        scale, steps = local_copy(self.state.loss_scale), local_copy(self.state.steps_at_scale)
         grow = steps + 1 >= STEPS_UNTIL_LOSS_SCALE_GROWS
         scale.assign(tf.where(grow, tf.minimum(scale * 2, LARGEST_LOSS_SCALE), scale))
         steps.assign(tf.where(grow, tf.zeros_like(steps), steps + 1))
