@@ -1,5 +1,7 @@
-"""A small network, random weights, and where real images are."""
+"""A small network, random weights, free ports, and where real images are."""
 
+import contextlib
+import socket
 from pathlib import Path
 
 import keras
@@ -21,3 +23,11 @@ def randomise(model: keras.Model, seed: int = 0) -> None:
             variable.assign(rng.uniform(0.5, 1.5, shape))
         else:
             variable.assign(rng.normal(0, 0.2, shape))
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]

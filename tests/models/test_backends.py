@@ -17,18 +17,12 @@ import os, sys
 import keras
 import numpy as np
 import resnet_keras as rk
+from small import randomise
 
 assert keras.backend.backend() == os.environ["KERAS_BACKEND"]
 for name in sys.argv[2:]:
     model, rng = rk.create_model(name, classifier_activation=None), np.random.default_rng(0)
-    for weight in model.weights:
-        shape = tuple(weight.shape)
-        if len(shape) > 1:
-            weight.assign(rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape))
-        elif weight.path.endswith(("gamma", "moving_variance")):
-            weight.assign(rng.uniform(0.5, 1.5, shape))
-        else:
-            weight.assign(rng.normal(0, 0.2, shape))
+    randomise(model)
     logits = model(rng.normal(size=(2, *model.input_shape[1:])).astype("float32"))
     np.save(f"{sys.argv[1]}/{name}-{keras.backend.backend()}.npy", keras.ops.convert_to_numpy(logits))
     keras.utils.clear_session()
@@ -79,7 +73,8 @@ BACKENDS = pytest.mark.parametrize(
 
 
 def run(code: str, backend: str, *words: str) -> None:
-    env = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": ""}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import free_ports
 
 import resnet_keras as rk
 from resnet_keras.errors import UsageError
@@ -234,7 +234,7 @@ def test_what_cannot_be_compiled_or_trained_is_refused() -> None:
     ids=lambda optimizer: optimizer.name,
 )
 def test_a_pure_step_is_the_optimizers_own(optimizer: Any) -> None:
-    """Seven steps, one of which has a gradient that is no number for the optimizer that minds it."""
+    """Seven steps, one of which has a gradient that is not finite for the optimizer that minds it."""
     optimizer = type(optimizer).from_config(optimizer.get_config())
     start = [RNG.normal(size=shape).astype("float32") for shape in ((4, 3), (3,))]
     ours, theirs = ([keras.Variable(value, name=f"w{i}") for i, value in enumerate(start)] for _ in range(2))
@@ -301,10 +301,7 @@ def test_two_workers_give_the_one_process_result(tmp_path: Path) -> None:
 
     [alone] = ends_of([start(-1, [], "no")])
     for xla in ("no", "xla"):
-        with socket.socket() as one, socket.socket() as two:
-            for free in (one, two):
-                free.bind(("127.0.0.1", 0))
-            ports = [one.getsockname()[1], two.getsockname()[1]]
+        ports = free_ports(2)
         for end in ends_of([start(index, ports, xla) for index in (0, 1)]):
             for name, values in alone.items():
                 np.testing.assert_allclose(end[name], values, rtol=1e-3, err_msg=name)

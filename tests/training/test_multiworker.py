@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forked import Command, Server
-from small import TINY
+from small import TINY, free_ports
 
 import resnet_keras as rk
 from resnet_keras.config.train import TrainConfig
@@ -24,14 +23,6 @@ from resnet_keras.training.trainer import run
 FLAGS = ["--epochs", "2", "--batch-size", "128", "--checkpoint-steps", "4", "--mixup", "0.2", "--ema", "0.9"]
 FLAGS += ["--model-options", *(str(word) for pair in TINY.items() for word in pair)]
 SECONDS = 240
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @contextlib.contextmanager
