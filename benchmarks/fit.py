@@ -19,6 +19,7 @@ import tyro
 
 from benchmarks.pairs import paired_ratio
 from benchmarks.step import plain_keras_resnet20
+from resnet_keras.training.devices import make_strategy
 
 
 @dataclass
@@ -35,9 +36,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * arguments.replicas)
-    strategy = tf.distribute.get_strategy()
-    if arguments.replicas > 1:
-        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(arguments.replicas)])
+    strategy = make_strategy("mirrored" if arguments.replicas > 1 else "none")
     small = arguments.network == "cifar_resnet20"
     batch, side, classes = (128, 32, 10) if small else (16, 224, 1000)
     rng = np.random.default_rng(0)

@@ -31,9 +31,9 @@ def normalization(
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer, over `[N, H, W, C]` computed by TensorFlow's fused operation, forward and backward.
 
-    On other backends it is Keras's own.
-    Keras's own is a dozen operations a pass, each of which goes over the whole map, in float32 under mixed precision:
-    a third of a training step on CPU. The statistics stay Keras's: the moving variance is of biased batch variances.
+    Keras's own, which it is on other backends, is a dozen operations a pass, each of which goes over the whole map, in
+    float32 under mixed precision: a third of a training step on CPU. The statistics stay Keras's: the moving variance
+    is of biased batch variances.
     """
 
     def call(self, x: Any, training: bool | None = None, mask: Any = None) -> Any:

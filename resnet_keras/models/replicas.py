@@ -34,6 +34,12 @@ def local_copy(variable: Any) -> Any:
     return copies[replica % len(copies)]
 
 
+def replicas_meet(model: keras.Layer, strategy: tf.distribute.Strategy) -> bool:
+    """Whether replicas meet within the forward pass, in synchronised norms, which XLA cannot compile."""
+    several = strategy.num_replicas_in_sync > 1
+    return several and any(getattr(layer, "synchronized", False) for _, layer in sublayers_of(model))
+
+
 class ReplicaTraining:
     """`compile` and the steps of `rk.Model`."""
 
@@ -98,8 +104,7 @@ class ReplicaTraining:
         return ReplicaStep(self, self._compiles())
 
     def _compiles(self: Any) -> bool:
-        several = self.distribute_strategy.num_replicas_in_sync > 1
-        meets = several and any(getattr(layer, "synchronized", False) for _, layer in sublayers_of(self))
+        meets = replicas_meet(self, self.distribute_strategy)
         if self._jit is True and meets:
             raise UsageError("XLA cannot compile synchronised norms, in which replicas meet; give jit_compile=False")
         wanted = bool(tf.config.list_logical_devices("GPU")) if self._jit == "auto" else bool(self._jit)
@@ -150,7 +155,7 @@ class ReplicaStep:
             return loss, predicted, [_dense(g) for g in gradients], [after[i] for i in moved]
 
         loss, predicted, gradients, states = self._compiled(backward)(*read, some_x, some_y, some_weight)
-        gradients, states = self._over_replicas(count, gradients, [rest[i] for i in moved], states)
+        gradients, states = self._over_replicas(count, gradients, states)
         weights, own_values = self._compiled(optimizer)(read[2], gradients, read[0])
         for variable, value in zip([*trainable, *own], [*weights, *own_values], strict=True):
             local_copy(variable).assign(value)
@@ -176,7 +181,7 @@ class ReplicaStep:
         return tf.function(function, jit_compile=True, autograph=False) if self.xla else function
 
     def _over_replicas(
-        self, count: tf.Tensor, gradients: Sequence[Any], moved: Sequence[Any], states: Sequence[Any]
+        self, count: tf.Tensor, gradients: Sequence[Any], states: Sequence[Any]
     ) -> tuple[list[Any], list[Any]]:
         """The gradients of all replicas together, and what a norm keeps as their mean, by each one's images."""
         context = tf.distribute.get_replica_context()

@@ -12,8 +12,7 @@ import keras
 import tensorflow as tf
 
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.models.layers import sublayers_of
-from resnet_keras.models.replicas import local_copy
+from resnet_keras.models.replicas import local_copy, replicas_meet
 from resnet_keras.training.optimizers import OptimizerState, make_optimizer, parameter_groups
 from resnet_keras.training.schedule import rate_at
 from resnet_keras.training.state import TrainingState
@@ -63,9 +62,7 @@ class Step:
         self.optimizer = make_optimizer(config.optimizer)
         self.groups = parameter_groups(config.optimizer, state.weights)
         self.class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
-        self.synchronised = state.strategy.num_replicas_in_sync > 1 and any(
-            getattr(layer, "synchronized", False) for _, layer in sublayers_of(network)
-        )
+        self.synchronised = replicas_meet(network, state.strategy)
 
     def runner(self, network: keras.Model | None = None) -> Callable[[Iterator[Any], tf.Tensor], None]:
         """A function that takes `n` steps (a scalar tensor) on the batches of an iterator.
