@@ -304,13 +304,13 @@ def untimed(run: Path) -> list[str]:
 @pytest.mark.slow  # 15 s: test_training has one seed in one process; below, a command has one op at a time
 def test_one_seed_gives_one_result(commands: Server, ordinary_images: Path, tmp_path: Path) -> None:
     """A small net, whose two runs can be alike by chance with two ops at a time: see `test_the_program_knows...`."""
-    words = ["train", "cifar10-resnet20", "--data", str(ordinary_images), "--image-size", "32", "--epochs", "2"]
+    words = ["train", "cifar10-resnet20", "--data", str(ordinary_images), "--image-size", "32", "--epochs", "3"]
     words += ["--model-options", "blocks", "1,1,1"]
     for run in ("first", "second"):
         code, said = commands.start([*words, "--quiet", "--run-dir", str(tmp_path / run)]).finish()
         assert code == 0, said
     first, second = untimed(tmp_path / "first"), untimed(tmp_path / "second")
-    assert len(first) == 3
+    assert len(first) == 4
     assert first == second
 
 

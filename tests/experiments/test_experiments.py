@@ -284,7 +284,7 @@ def test_degradation_is_interrupted_resumed_and_reported(
     settings: ExperimentConfig, tmp_path: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "new"
-    words = ["degradation", "--depths", "8", *words_of(settings), "--run-dir", str(folder)]
+    words = ["degradation", "--depths", "8", "14", *words_of(settings), "--run-dir", str(folder)]
     command = [sys.executable, "-m", "resnet_keras", *(word for word in words if word != "--quiet")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -294,7 +294,7 @@ def test_degradation_is_interrupted_resumed_and_reported(
     out, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert out == ""
-    assert "1 of 2: plain, 8 layers, seed 0: training loss " in said
+    assert "1 of 4: plain, 8 layers, seed 0: training loss " in said
     assert f"with --run-dir {folder} resumes it" in said.splitlines()[-1]
     first = folder / "plain-8-seed0"
     trained_once = (first / "model.keras").stat().st_mtime_ns
@@ -309,7 +309,9 @@ def test_degradation_is_interrupted_resumed_and_reported(
     answer = json.loads(out)
     assert [(r["kind"], r["depth"], r["seed"]) for r in answer["runs"]] == [
         ("plain", 8, 0),
+        ("plain", 14, 0),
         ("residual", 8, 0),
+        ("residual", 14, 0),
     ]
     assert all(0 <= r["train_accuracy"] <= 1 and 0 <= r["test_accuracy"] <= 1 for r in answer["runs"])
     assert all(r["train_loss"] > 0 for r in answer["runs"])
@@ -323,7 +325,7 @@ def test_degradation_is_interrupted_resumed_and_reported(
     assert (folder / "degradation.png").read_bytes().startswith(b"\x89PNG")
     header, *rows = (folder / "degradation.csv").read_text().splitlines()
     assert header == "kind,depth,seed,step,train_error,test_error"
-    assert len(rows) == 2
+    assert len(rows) == 4
 
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/model.keras")}
     assert main(words) == 0  # nothing is trained again
@@ -337,12 +339,8 @@ def test_degradation_is_interrupted_resumed_and_reported(
     assert json.loads((folder / "summary.json").read_text())["runs"] == answer["runs"]
 
 
-LONG = (
-    "shortcuts",
-    "responses",
-    "preactivation",
-    "gradients",
-)  # four nets each, or what the fixture's are measured for above
+LONG = ("shortcuts", "responses", "preactivation", "gradients")
+"""Four nets each, or what is measured above, which take 8 to 20 seconds."""
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import resnet_keras as rk
 from resnet_keras.errors import UsageError
 
 RNG = np.random.default_rng(0)
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NORMS = st.sampled_from(["batch", "sync_batch", "group", "layer"])
 OPTIONS = st.fixed_dictionaries(
     {},
@@ -52,9 +53,7 @@ def build(family: str, size: int, options: dict[str, Any]) -> keras.Model:
     return builder(**{**FAMILIES[family], **arguments, **options})
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(family=st.sampled_from(sorted(FAMILIES)), size=st.sampled_from([32, 37]), options=OPTIONS)
-def test_any_combination_runs_or_is_refused_in_words(family: str, size: int, options: dict[str, Any]) -> None:
+def runs_or_is_refused_in_words(family: str, size: int, options: dict[str, Any]) -> None:
     try:
         model = build(family, size, options)
     except UsageError as refused:
@@ -83,16 +82,32 @@ def check(model: keras.Model, size: int) -> None:
             assert layer.compute_output_shape(layer.input.shape) == layer.output.shape
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    norm=NORMS,
-    standard=st.booleans(),
-    activation=st.sampled_from(["relu", "gelu"]),
-    dropout=st.sampled_from([0.0, 0.2]),
-    se_ratio=st.sampled_from([0.0, 0.25]),
-    bottleneck=st.booleans(),
+# A few draws each time; more of them are slow.
+FEW_AND_MANY = pytest.mark.parametrize(
+    "few", [pytest.param(True, id="few"), pytest.param(False, id="many", marks=pytest.mark.slow)]
 )
-def test_options_of_vgg_and_densenet(norm, standard, activation, dropout, se_ratio, bottleneck) -> None:
+
+
+@FEW_AND_MANY
+def test_any_combination_runs_or_is_refused_in_words(few: bool) -> None:
+    drawn = given(family=st.sampled_from(sorted(FAMILIES)), size=st.sampled_from([32, 37]), options=OPTIONS)
+    settings(CALM, max_examples=12 if few else 40)(drawn(runs_or_is_refused_in_words))()
+
+
+@FEW_AND_MANY
+def test_options_of_vgg_and_densenet(few: bool) -> None:
+    drawn = given(
+        norm=NORMS,
+        standard=st.booleans(),
+        activation=st.sampled_from(["relu", "gelu"]),
+        dropout=st.sampled_from([0.0, 0.2]),
+        se_ratio=st.sampled_from([0.0, 0.25]),
+        bottleneck=st.booleans(),
+    )
+    settings(CALM, max_examples=4 if few else 12)(drawn(vgg_and_densenet_run_and_come_back))()
+
+
+def vgg_and_densenet_run_and_come_back(norm, standard, activation, dropout, se_ratio, bottleneck) -> None:
     x = RNG.normal(size=(2, 33, 33, 3)).astype("float32")
     common = {"norm": norm, "weight_standardization": standard, "activation": activation, "dropout": dropout}
     common |= {"classes": 3, "input_shape": (33, 33, 3)}

@@ -166,6 +166,11 @@ def test_replicas_with_batch_norm_and_xla_follow_replicas_without() -> None:
     assert_same(shared("mirrored"), train(config=halves), batch_stats=False)
 
 
+@pytest.mark.slow  # 7 s: the next one has the same in parts
+def test_replicas_with_synchronised_norm_follow_one_device_in_one_part() -> None:
+    assert_same(train(norm="sync_batch"), train("mirrored", norm="sync_batch"))
+
+
 def test_replicas_with_synchronised_norm_follow_one_device() -> None:
     # Of two parts, a part has the first half of either replica's images: one device takes them in that order.
     halves = dataclasses.replace(BASE, accumulation=2)
