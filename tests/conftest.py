@@ -5,6 +5,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # XLA compiles the same code, unoptimised, in half the time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -18,6 +19,7 @@ from small import TINY
 import resnet_keras as rk
 from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import TrainConfig
+from resnet_keras.data import tfds_source
 
 gc.freeze()  # the imports, which would be searched again and again
 gc.set_threshold(20_000, 20, 20)
@@ -33,6 +35,23 @@ tf.config.set_logical_device_configuration(
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where the digits are prepared, once for all tests."""
     return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unchanged_files_are_read_once() -> Iterator[None]:
+    """The digits, which each run would read again."""
+    read, known = tfds_source._array_split, {}
+
+    def read_once(builder: Any, split: str, *keys: str) -> Any:
+        files = [Path(path) for path in builder.info.splits[split].filepaths]
+        key = (split, *keys, *((path, path.stat().st_mtime_ns) for path in files if path.exists()))
+        if key not in known:
+            known[key] = read(builder, split, *keys)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tfds_source, "_array_split", read_once)
+        yield
 
 
 @pytest.fixture(scope="session")
