@@ -19,10 +19,9 @@ sys.argv = ["resnet-keras"]
 from resnet_keras.cli.main import main
 from resnet_keras.training import reporters, trainer
 
-trainer.all_reporters = lambda quiet: [reporters.ModelFiles]
-
-
-def run(words, environment, output):
+def run(words, environment, output, reports):
+    if not reports:
+        trainer.all_reporters = lambda quiet: [reporters.ModelFiles]
     os.environ.update(environment)
     file = os.open(output, os.O_WRONLY)
     os.dup2(file, 1), os.dup2(file, 2)
@@ -44,14 +43,14 @@ def wait(child, output):
 
 
 for line in sys.stdin:
-    words, environment, output = json.loads(line)
+    words, environment, output, reports = json.loads(line)
     if not os.fork():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         child = os.fork()
         if child:
             print(child, flush=True)
             wait(child, output)
-        run(words, environment, output)
+        run(words, environment, output, reports)
 """
 
 
@@ -99,12 +98,12 @@ class Server(contextlib.AbstractContextManager["Server"]):
         self.process.kill()
         self.process.communicate()
 
-    def start(self, words: list[str], **environment: str) -> Command:
-        """Start `resnet-keras WORDS`, without reporters but the one that writes models."""
+    def start(self, words: list[str], reports: bool = False, **environment: str) -> Command:
+        """Start `resnet-keras WORDS`, without `reports` with no reporters but the one that writes models."""
         self.count += 1
         output = self.folder / f"{self.count}.txt"
         output.touch()
-        _pipe(self.process.stdin).write(json.dumps([words, environment, str(output)]) + "\n")
+        _pipe(self.process.stdin).write(json.dumps([words, environment, str(output), reports]) + "\n")
         _pipe(self.process.stdin).flush()
         return Command(int(_pipe(self.process.stdout).readline()), output)
 

@@ -6,10 +6,7 @@ the last digit of a training.
 
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from forked import Server
 
 import resnet_keras as rk
 from resnet_keras.cli.main import main
@@ -281,19 +279,18 @@ def words_of(settings: ExperimentConfig) -> list[str]:
 
 
 def test_degradation_is_interrupted_resumed_and_reported(
-    settings: ExperimentConfig, tmp_path: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
+    settings: ExperimentConfig, tmp_path: Path, commands: Server, capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "new"
     words = ["degradation", "--depths", "8", "14", *words_of(settings), "--run-dir", str(folder)]
-    command = [sys.executable, "-m", "resnet_keras", *(word for word in words if word != "--quiet")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("residual-8-seed0/*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    out, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
-    assert out == ""
+    command = commands.start([word for word in words if word != "--quiet"], reports=True)
+    while not list(folder.glob("residual-8-seed0/*")):
+        assert command.running, command.finish()
+        time.sleep(0.02)
+    command.send(signal.SIGINT)
+    code, said = command.finish()
+    assert code == 130, said
+    assert "{" not in said  # of --json
     assert "1 of 4: plain, 8 layers, seed 0: training loss " in said
     assert f"with --run-dir {folder} resumes it" in said.splitlines()[-1]
     first = folder / "plain-8-seed0"

@@ -465,7 +465,10 @@ def test_a_chief_and_two_workers_one_of_which_dies(tmp_path: Path, space_file: P
     assert workers[1].returncode == 0, error
 
 
-def test_hyper_model_in_a_script_of_ones_own(tmp_path: Path, space_file: Path, data_dir: str) -> None:
+def test_hyper_model_in_a_script_of_ones_own(
+    tmp_path: Path, space_file: Path, data_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning_module("hypermodel"), "all_reporters", lambda quiet: [reporters.ModelFiles])
     space = find_space(str(space_file))[1]
     hypermodel = ResNetHyperModel(space, validation=0.2, data_dir=data_dir)
     objective = keras_tuner.Objective("val_accuracy", "max")
