@@ -92,6 +92,7 @@ def test_a_search_goes_on(
     before = json.loads((search / "summary.json").read_text())
     words = ["digits", "--trials", "2", "--epochs", "1", "--output", str(search), "--data-dir", data_dir, "--json"]
     monkeypatch.setattr(sys, "argv", ["tuning", *words])
+    monkeypatch.delitem(sys.modules, "tuning.__main__", raising=False)
     with pytest.raises(SystemExit, match="^0$"):
         runpy.run_module("tuning", run_name="__main__")  # as `python -m tuning`
     before["verdict"] = before["verdict"].replace("pictures", "images")
