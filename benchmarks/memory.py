@@ -33,7 +33,6 @@ def measure(arguments: Arguments) -> None:
 
     from resnet_keras.config.train import TrainConfig
     from resnet_keras.models.layers import Recomputable
-    from resnet_keras.training.optimizers import make_optimizer
     from resnet_keras.training.state import TrainingState
     from resnet_keras.training.step import Step
 
@@ -43,11 +42,9 @@ def measure(arguments: Arguments) -> None:
         if isinstance(layer, Recomputable):
             layer.rematerialize = arguments.rematerialize
     config = TrainConfig(batch_size=arguments.batch)
-    learning = {variable.path for variable in network.trainable_variables}
-    names = make_optimizer(config.optimizer).state_names
-    state = TrainingState(network, learning, names, False, tf.distribute.get_strategy())
+    state = TrainingState(network, config, tf.distribute.get_strategy(), 100)
     logits = keras.Model(network.input, network.get_layer("logits").output)
-    run = Step(logits, state, config, total_steps=100).runner()
+    run = Step(logits, state, config).runner()
     rng = np.random.default_rng(0)
     images = rng.normal(size=(arguments.batch, *network.input_shape[1:])).astype("float32")
     labels = np.eye(network.output_shape[-1], dtype="float32")[np.arange(arguments.batch) % network.output_shape[-1]]

@@ -17,7 +17,6 @@ import tyro
 
 from benchmarks.pairs import paired_ratio
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.training.optimizers import make_optimizer
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step
 
@@ -48,10 +47,8 @@ def main(arguments: Arguments) -> None:
 def our_steps(arguments: Arguments, images: np.ndarray, labels: np.ndarray) -> Any:
     network = rk.create_model("cifar_resnet20", classifier_activation=None)
     config = TrainConfig(batch_size=arguments.batch)
-    learning = {variable.path for variable in network.trainable_variables}
-    names = make_optimizer(config.optimizer).state_names
-    state = TrainingState(network, learning, names, False, tf.distribute.get_strategy())
-    run = Step(network, state, config, total_steps=10_000).runner()
+    state = TrainingState(network, config, tf.distribute.get_strategy(), 10_000)
+    run = Step(network, state, config).runner()
     batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
 
     def steps() -> None:

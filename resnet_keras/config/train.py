@@ -84,21 +84,24 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """SGD with momentum, or LAMB, with weight decay as in the papers."""
+    """SGD with momentum, or LAMB, with weight decay as in the papers; or an optimizer of Keras's."""
 
     learning_rate: float = 0.1
     """Peak learning rate; the schedule scales it."""
     momentum: float = 0.9
-    """Momentum of sgd, first beta of lamb."""
+    """Momentum of sgd, rmsprop and muon, first beta of the others."""
     nesterov: bool = True
-    """For sgd: Nesterov momentum."""
+    """For sgd and muon: Nesterov momentum."""
     weight_decay: float = 1e-4
-    """Weight decay, added to the gradient before momentum (lamb: to the update before it is scaled). Kernels only,
-    never biases, gammas and betas."""
-    algorithm: Literal["sgd", "lamb"] = "sgd"
-    """lamb: Adam with updates scaled to the norm of each layer's weights (You et al. 2019), for large batches."""
+    """Weight decay, added to the gradient before momentum (lamb: to the update before it is scaled). Of Keras's
+    optimizers it is decoupled: each step takes rate times decay of the weight. Kernels only, never biases, gammas and
+    betas."""
+    algorithm: Literal["sgd", "lamb", "adamw", "adam", "muon", "lion", "rmsprop"] = "sgd"
+    """lamb: Adam with updates scaled to the norm of each layer's weights (You et al. 2019), for large batches. adamw,
+    adam, muon, lion and rmsprop are Keras's, with decoupled weight decay; Keras's muon moves matrices, of these
+    networks the head, and all else as adamw."""
     beta2: float = 0.999
-    """For lamb: second beta."""
+    """For lamb, adamw, adam, muon and lion: second beta; for rmsprop: rho."""
     no_decay: tuple[str, ...] = ()
     """Layers without weight decay: names or shell patterns, such as logits or stage1_*."""
     layer_decay: float = 1.0

@@ -5,7 +5,10 @@ and which fails where gradients are accumulated (keras#20582). Underneath, it is
 Keras's own methods for these take the place of those for TensorFlow. This module imports TensorFlow.
 """
 
-from typing import Any
+import contextlib
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
@@ -20,10 +23,15 @@ class PureOptimizer:
     The lists are in the order of `optimizer.variables` and of the weights that it was built on. Gradients are clipped
     as they come: sum them over replicas before. Where the optimizer accumulates gradients, its average of the weights
     moves once for each update.
+
+    Args:
+        optimizer: built.
+        rates: factor of the learning rate of a weight, by its path; 1 for all others. Given, weights without a gradient
+            are left as they are without a warning.
     """
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
-        self._optimizer, self._pure = optimizer, _pure(optimizer)
+    def __init__(self, optimizer: keras.optimizers.Optimizer, rates: Mapping[str, float] | None = None) -> None:
+        self._optimizer, self._pure, self._silent = optimizer, _pure(optimizer, rates or {}), rates is not None
 
     @property
     def variables(self) -> list[Any]:
@@ -31,21 +39,26 @@ class PureOptimizer:
         return list(self._optimizer.variables)
 
     def __call__(
-        self, state: list[tf.Tensor], gradients: list[Any], weights: list[tf.Tensor]
+        self, state: list[tf.Tensor], gradients: list[Any], weights: list[tf.Tensor], rate_scale: Any = None
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        weights, state = self._pure.stateless_apply(state, gradients, weights)
+        """The weights and the state after a step; `rate_scale` is a factor of the learning rate."""
+        self._pure.__dict__["rate_scale"] = rate_scale
+        with warnings.catch_warnings() if self._silent else contextlib.nullcontext():
+            if self._silent:
+                warnings.filterwarnings("ignore", "Gradients do not exist")
+            weights, state = self._pure.stateless_apply(state, gradients, weights)
         return [tf.convert_to_tensor(v) for v in weights], [tf.convert_to_tensor(v) for v in state]
 
 
-def _pure(optimizer: Any) -> Any:
+def _pure(optimizer: Any, rates: Mapping[str, float]) -> Any:
     """The optimizer with the same variables, whose `stateless_apply` works on TensorFlow."""
     kind = type(optimizer)
-    pure = object.__new__(type(kind.__name__, (kind, _Generic), {}))
-    pure.__dict__.update(optimizer.__dict__)
+    pure = object.__new__(type(kind.__name__, (_Scaled, kind, _Generic), {}))
+    pure.__dict__.update(optimizer.__dict__, rates=rates, rate_scale=None)
     # Keras's key is of the TensorFlow variable, which cannot be had where a tensor stands for it.
     pure.__dict__["keys"] = {id(v): optimizer._var_key(v) for v in optimizer._trainable_variables}
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        pure.__dict__["inner_optimizer"] = _pure(optimizer.inner_optimizer)
+        pure.__dict__["inner_optimizer"] = _pure(optimizer.inner_optimizer, rates)
     return pure
 
 
@@ -93,6 +106,30 @@ def _stateless_apply(self: Any, state: list[Any], gradients: list[Any], weights:
         return [tf.identity(weight) for weight in weights], [tf.identity(value) for value in new_state]
 
     return tf.cond(step % accumulated == 0, take, keep)
+
+
+class _Scaled:
+    """Stands before all others: factors of the learning rate, of a step and of single weights."""
+
+    rates: Mapping[str, float]
+    rate_scale: Any
+
+    def _get_current_learning_rate(self: Any) -> Any:
+        rate = cast(Any, super())._get_current_learning_rate()
+        return rate if self.rate_scale is None else rate * self.rate_scale
+
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        rate = self.rates.get(variable.path, 1.0)
+        cast(Any, super()).update_step(gradient, variable, learning_rate if rate == 1 else learning_rate * rate)
+
+    def _apply_weight_decay(self: Any, variables: Any) -> None:
+        if not self.rates:
+            return cast(Any, super())._apply_weight_decay(variables)
+        if self.weight_decay:
+            for v in variables:
+                if self._use_weight_decay(v):
+                    v.assign(v - v * (self.weight_decay * self.rates.get(v.path, 1.0) * self.learning_rate))
+        return None
 
 
 class _Generic(_TENSORFLOW):

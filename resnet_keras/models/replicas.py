@@ -40,6 +40,29 @@ def replicas_meet(model: keras.Layer, strategy: tf.distribute.Strategy) -> bool:
     return several and any(getattr(layer, "synchronized", False) for _, layer in sublayers_of(model))
 
 
+def gradients_of(
+    compute: Callable[[], tuple[Any, Any]], known: Sequence[tuple[Any, Any]], weights: Sequence[Any]
+) -> tuple[list[Any], Any, keras.StatelessScope]:
+    """The forward and the backward pass of a network as a pure function, which reads and writes no variable.
+
+    Args:
+        compute: the target, a scalar tensor, and any other results.
+        known: all variables that it reads, each with its value.
+        weights: those of the values by which the target is differentiated.
+
+    Returns:
+        The gradient of each weight, or None; the other results; and the scope, which has the new values of variables.
+    """
+    with (
+        tf.GradientTape(watch_accessed_variables=False) as tape,
+        keras.StatelessScope(known, collect_losses=True) as scope,
+    ):
+        tape.watch(weights)
+        target, results = compute()
+    gradients: Any = tape.gradient(target, weights)
+    return [g if g is None else tf.convert_to_tensor(g) for g in gradients], results, scope
+
+
 class ReplicaTraining:
     """`compile` and the steps of `rk.Model`."""
 
@@ -141,18 +164,16 @@ class ReplicaStep:
         ) -> tuple[Any, Any, list[Any], list[Any]]:
             known = [*zip(trainable, weights, strict=True), *zip(rest, rest_values, strict=True)]
             known += zip(own, own_values, strict=True)
-            with (
-                tf.GradientTape(watch_accessed_variables=False) as tape,
-                keras.StatelessScope(known, collect_losses=True) as scope,
-            ):
-                tape.watch(weights)
+
+            def compute() -> tuple[Any, Any]:
                 predicted = model(x, training=True)
                 loss = model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weight, training=True)
-                scaled = model.optimizer.scale_loss(loss)
-            gradients: Any = tape.gradient(scaled, weights)
+                return model.optimizer.scale_loss(loss), (loss, predicted)
+
+            gradients, (loss, predicted), scope = gradients_of(compute, known, weights)
             after = [scope.get_current_value(v) for v in rest]
             moved[:] = [i for i, value in enumerate(after) if value is not rest_values[i]]
-            return loss, predicted, [_dense(g) for g in gradients], [after[i] for i in moved]
+            return loss, predicted, gradients, [after[i] for i in moved]
 
         loss, predicted, gradients, states = self._compiled(backward)(*read, some_x, some_y, some_weight)
         gradients, states = self._over_replicas(count, gradients, states)
@@ -216,10 +237,6 @@ class ReplicaStep:
             # Keras takes the mean over the first axis.
             logs = tf.nest.map_structure(lambda value: tf.convert_to_tensor(value)[None], logs)
         return logs
-
-
-def _dense(gradient: Any) -> Any:
-    return gradient if gradient is None else tf.convert_to_tensor(gradient)
 
 
 def _never_empty(data: Any) -> tuple[tf.Tensor, Any]:

@@ -196,7 +196,7 @@ class Loop:
             "accuracy": correct / count,
             "val_loss": test and test.loss,
             "val_accuracy": test and test.accuracy,
-            "learning_rate": float(self.setup.step.rate(self.done)) * self._bad_loss.rate_scale,
+            "learning_rate": self.state.learning_rate,
             "seconds": time.perf_counter() - self._epoch_started,
         }
 

@@ -1,102 +1,160 @@
-"""SGD and LAMB as pure functions of tensors, and the parameter groups: weight decay and rate of each weight."""
+"""The optimizers of a run: SGD and LAMB as the papers have them, the others as Keras has them."""
 
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from resnet_keras.config.train import Optimizer
 from resnet_keras.errors import unknown
 
-OptimizerState = tuple[tf.Tensor, ...]
-"""What an optimizer keeps of one weight, in the order of its `state_names`."""
 
+@keras.saving.register_keras_serializable("resnet_keras")
+class SGD(keras.optimizers.Optimizer):
+    """`v = momentum v + g + decay w; w -= rate v`, or with Nesterov's look ahead, both as torch has them.
 
-class OptimizerStep(Protocol):
-    """How one weight changes. Everything is a float32 tensor of the weight's shape; `rate` and `step` are scalars."""
+    Keras's SGD has the rate inside `v`, and a decay that is decoupled.
+    """
 
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        """Names of the tensors of the optimizer state of a weight; all start at zero."""
-        ...
-
-    def __call__(
+    def __init__(
         self,
-        weight: tf.Tensor,
-        gradient: tf.Tensor,
-        state: OptimizerState,
-        rate: tf.Tensor,
-        decay: float,
-        step: tf.Tensor,
-    ) -> tuple[tf.Tensor, OptimizerState]:
-        """The weight and its optimizer state after a step; `step` counts from 0."""
-        ...
+        learning_rate: Any = 0.1,
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        coupled_decay: float = 0.0,
+        name: str = "sgd",
+        **options: Any,
+    ) -> None:
+        super().__init__(learning_rate, name=name, **options)
+        self.momentum, self.nesterov, self.coupled_decay = momentum, nesterov, coupled_decay
+
+    def build(self: Any, variables: Sequence[Any]) -> None:
+        if not self.built:
+            super().build(variables)
+            self.velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        kept = self.velocities[self._get_variable_index(variable)]
+        weight, rate = tf.convert_to_tensor(variable), tf.cast(learning_rate, variable.dtype)
+        if self.coupled_decay and self._use_weight_decay(variable):
+            gradient += self.coupled_decay * weight
+        velocity = self.momentum * tf.convert_to_tensor(kept) + gradient
+        self.assign(kept, velocity)
+        self.assign(variable, weight - rate * (gradient + self.momentum * velocity if self.nesterov else velocity))
+
+    def get_config(self: Any) -> dict[str, Any]:
+        own = ("momentum", "nesterov", "coupled_decay")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
-@dataclass(frozen=True)
-class SGD:
-    """`v = momentum v + g + decay w; w -= rate v`, or with Nesterov's look ahead, both as torch has them."""
-
-    momentum: float
-    nesterov: bool
-    state_names = ("velocity",)
-
-    def __call__(
-        self,
-        weight: tf.Tensor,
-        gradient: tf.Tensor,
-        state: OptimizerState,
-        rate: tf.Tensor,
-        decay: float,
-        step: tf.Tensor,
-    ) -> tuple[tf.Tensor, OptimizerState]:
-        if decay:
-            gradient += decay * weight
-        velocity = self.momentum * state[0] + gradient
-        return weight - rate * (gradient + self.momentum * velocity if self.nesterov else velocity), (velocity,)
-
-
-@dataclass(frozen=True)
-class LAMB:
+@keras.saving.register_keras_serializable("resnet_keras")
+class LAMB(keras.optimizers.Optimizer):
     """Adam's step and the decay, as long as the weight itself (You et al. 2019, algorithm 2).
 
     A weight that does not decay takes Adam's step as it is: to scale biases and norms by their own length stops those
     that start at zero.
     """
 
-    beta1: float
-    beta2: float
-    epsilon: float = 1e-6
-    state_names = ("mean", "square")
-
-    def __call__(
+    def __init__(
         self,
-        weight: tf.Tensor,
-        gradient: tf.Tensor,
-        state: OptimizerState,
-        rate: tf.Tensor,
-        decay: float,
-        step: tf.Tensor,
-    ) -> tuple[tf.Tensor, OptimizerState]:
-        count = tf.cast(step + 1, tf.float32)
-        mean = self.beta1 * state[0] + (1 - self.beta1) * gradient
-        square = self.beta2 * state[1] + (1 - self.beta2) * gradient**2
-        deviation = tf.sqrt(square / (1 - tf.pow(self.beta2, count))) + self.epsilon
-        change = mean / (1 - tf.pow(self.beta1, count)) / deviation
-        if decay:
-            change += decay * weight
+        learning_rate: Any = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        coupled_decay: float = 0.0,
+        name: str = "lamb",
+        **options: Any,
+    ) -> None:
+        super().__init__(learning_rate, name=name, **options)
+        self.beta_1, self.beta_2, self.epsilon, self.coupled_decay = beta_1, beta_2, epsilon, coupled_decay
+
+    def build(self: Any, variables: Sequence[Any]) -> None:
+        if not self.built:
+            super().build(variables)
+            self.means, self.squares = (self.add_optimizer_variables(variables, name) for name in ("mean", "square"))
+
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        kept = [tensors[self._get_variable_index(variable)] for tensors in (self.means, self.squares)]
+        weight, rate = tf.convert_to_tensor(variable), tf.cast(learning_rate, variable.dtype)
+        count = tf.cast(tf.convert_to_tensor(self.iterations) + 1, tf.float32)
+        mean, square = (tf.convert_to_tensor(tensor) for tensor in kept)
+        mean = self.beta_1 * mean + (1 - self.beta_1) * gradient
+        square = self.beta_2 * square + (1 - self.beta_2) * gradient**2
+        deviation = tf.sqrt(square / (1 - tf.pow(self.beta_2, count))) + self.epsilon
+        change = mean / (1 - tf.pow(self.beta_1, count)) / deviation
+        if self.coupled_decay and self._use_weight_decay(variable):
+            change += self.coupled_decay * weight
             length, own = tf.norm(weight), tf.norm(change)
             rate *= tf.where((length > 0) & (own > 0), length / tf.where(own > 0, own, 1.0), 1.0)
-        return weight - rate * change, (mean, square)
+        for tensor, value in zip(kept, (mean, square), strict=True):
+            self.assign(tensor, value)
+        self.assign(variable, weight - rate * change)
+
+    def get_config(self: Any) -> dict[str, Any]:
+        own = ("beta_1", "beta_2", "epsilon", "coupled_decay")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
-def make_optimizer(config: Optimizer) -> OptimizerStep:
-    """The optimizer of a config."""
-    if config.algorithm == "lamb":
-        return LAMB(config.momentum, config.beta2)
-    return SGD(config.momentum, config.nesterov)
+def make_optimizer(config: Optimizer, learning_rate: Any, weights: Sequence[Any]) -> keras.optimizers.Optimizer:
+    """The optimizer of a config, built for a model's weights.
+
+    Args:
+        config: its settings.
+        learning_rate: a number, or a schedule of Keras.
+        weights: that it moves, in the model's order.
+
+    Raises:
+        UsageError: a pattern of `no_decay` matches no layer.
+    """
+    decay, first, second = config.weight_decay, config.momentum, config.beta2
+    betas = {"beta_1": first, "beta_2": second}
+    kept = [w for w, group in zip(weights, parameter_groups(config, weights), strict=True) if not group.decay]
+    made: Any
+    match config.algorithm:
+        case "sgd":
+            made = SGD(learning_rate, first, config.nesterov, decay)
+        case "lamb":
+            made = LAMB(learning_rate, first, second, coupled_decay=decay)
+        case "adam":
+            made = keras.optimizers.Adam(learning_rate, weight_decay=decay, **betas)
+        case "adamw":
+            made = keras.optimizers.AdamW(learning_rate, weight_decay=decay, **betas)
+        case "lion":
+            made = keras.optimizers.Lion(learning_rate, weight_decay=decay, **betas)
+        case "rmsprop":
+            made = keras.optimizers.RMSprop(learning_rate, rho=second, momentum=first, weight_decay=decay)
+        case "muon":
+            made = keras.optimizers.Muon(
+                learning_rate,
+                adam_beta_1=first,
+                adam_beta_2=second,
+                adam_weight_decay=decay,
+                weight_decay=decay,
+                momentum=first,
+                nesterov=config.nesterov,
+            )
+    made.exclude_from_weight_decay(var_list=kept)
+    made.build(list(weights))
+    return made
+
+
+def built_optimizer(optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> keras.optimizers.Optimizer:
+    """An optimizer of the user's own, built for a model's weights: itself, or a new one of the same config.
+
+    A new one where it is built for others, or made outside of the strategy whose scope is this one's. A run scales the
+    loss by itself, so of a `LossScaleOptimizer` it takes the inner one.
+    """
+    made: Any = optimizer
+    while isinstance(made, keras.optimizers.LossScaleOptimizer):
+        made = made.inner_optimizer
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if made.built or replicas > 1:
+        made = type(made).from_config(made.get_config())
+    made.build(list(weights))
+    return made
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class BadLoss:
     """
 
     def __init__(self, setup: TrainingSetup, folder: Path, writes: bool) -> None:
-        self.config, self.state, self.step = setup.config, setup.state, setup.step
+        self.config, self.state = setup.config, setup.state
         self.folder, self.writes = folder, writes
         self._last_bad, self._rollbacks = -1, 0
 
@@ -49,7 +49,7 @@ class BadLoss:
             return
         if self.config.on_nan == "rollback" and self.rate_scale > LEAST_RATE_SCALE:
             raise RollBack
-        rate = float(self.step.rate(bad)) * self.rate_scale
+        rate = self.state.learning_rate
         raise self.diverged(f"the loss is no number at step {bad} (learning rate {rate:.3g})")
 
     def diverged(self, what: str) -> UsageError:

@@ -1,11 +1,34 @@
 """The learning rate along a run."""
 
+import dataclasses
 import math
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from resnet_keras.config.train import Schedule
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class RunSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The schedule of a run, as Keras's optimizers take it.
+
+    Args:
+        peak: the learning rate that the schedule scales.
+        schedule: a `Schedule`, or its fields.
+        total_steps: of the run.
+    """
+
+    def __init__(self, peak: float, schedule: Schedule | dict[str, Any], total_steps: int) -> None:
+        self.peak, self.total_steps = peak, total_steps
+        self.schedule = schedule if isinstance(schedule, Schedule) else Schedule(**schedule)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        return rate_at(step, self.peak, self.schedule, self.total_steps)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"peak": self.peak, "schedule": dataclasses.asdict(self.schedule), "total_steps": self.total_steps}
 
 
 def rate_at(step: Any, peak: float, schedule: Schedule, total_steps: int) -> tf.Tensor:

@@ -25,7 +25,6 @@ from resnet_keras.models.weights.reading import Weights
 from resnet_keras.models.weights.weight_layers import WeightLayers
 from resnet_keras.training.devices import host_of, use_xla
 from resnet_keras.training.input import balanced_weights, check_batch, steps_of
-from resnet_keras.training.optimizers import make_optimizer
 from resnet_keras.training.phases import Phase, phases_of, set_trainable
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step
@@ -129,9 +128,8 @@ def make_setup(config: TrainConfig, strategy: tf.distribute.Strategy) -> Trainin
     for phase in phases:
         set_trainable(network, config, phase)
     trainable = {variable.path for variable in network.trainable_variables}  # the last phase has them all
-    state = TrainingState(network, trainable, make_optimizer(config.optimizer).state_names, config.ema > 0, strategy)
-    total = steps * config.epochs
-    step = Step(trained, state, config, total_steps=total, xla=xla, class_weights=class_weights)
+    state = TrainingState(network, config, strategy, steps * config.epochs, trainable=trainable)
+    step = Step(trained, state, config, xla=xla, class_weights=class_weights)
     setup = TrainingSetup(config, strategy, source, shape, network, trained, state, step, steps)
     for phase in phases:
         check_augmentation(config.augmentation, setup.shape_in(phase), config.batch_size // host_of(strategy)[1])

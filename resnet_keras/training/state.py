@@ -8,35 +8,44 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
 from resnet_keras.models.replicas import local_copy
 from resnet_keras.models.variables import roles_of
+from resnet_keras.training.optimizers import built_optimizer, make_optimizer
+from resnet_keras.training.schedule import RunSchedule
 
 FIRST_LOSS_SCALE = 2.0**15
+ITERATION = "optimizer:iteration"
 
 
 class TrainingState:
-    """Weights, batch_stats, optimizer state, running averages and counters of a run.
+    """Weights, batch_stats, optimizer, running averages and counters of a run.
 
     On several replicas each has a copy. The copies of weights, optimizer state and counters are equal, since each
     replica computes the same update; batch_stats differ between replicas until `sync_batch_stats`.
 
     Args:
         network: the network, made under `strategy`.
-        trainable: paths of the weights that are trained in any phase.
-        state_names: names of the optimizer's tensors of each of them.
-        averaged: keep running averages.
+        config: of the run.
         strategy: owns the variables.
+        total_steps: steps of the run, for the schedule.
+        trainable: paths of the weights that are trained in any phase; those that are trainable now, when None.
+        optimizer: takes the place of the config's.
     """
 
     def __init__(
         self,
         network: keras.Model,
-        trainable: Container[str],
-        state_names: Sequence[str],
-        averaged: bool,
+        config: TrainConfig,
         strategy: tf.distribute.Strategy,
+        total_steps: int,
+        *,
+        trainable: Container[str] | None = None,
+        optimizer: keras.optimizers.Optimizer | None = None,
     ) -> None:
+        if trainable is None:
+            trainable = {variable.path for variable in network.trainable_variables}
         self.network, self.strategy = network, strategy
         # The model's order of all variables does not depend on what is frozen, so a checkpoint outlives unfreezing.
         self._roles = roles_of(network)
@@ -45,8 +54,12 @@ class TrainingState:
         self.weights = [v for v in self.variables if v.path in trainable]
         self.batch_stats = self._roles.batch_stats
         with strategy.scope():
-            self.optimizer_state = [tuple(_zeros_like(weight) for _ in state_names) for weight in self.weights]
-            self.averages = [self._copy_of(variable) for variable in self.variables] if averaged else []
+            if optimizer is None:
+                schedule = RunSchedule(config.optimizer.learning_rate, config.schedule, total_steps)
+                self.optimizer = make_optimizer(config.optimizer, schedule, self.weights)
+            else:
+                self.optimizer = built_optimizer(optimizer, self.weights)
+            self.averages = [self._copy_of(variable) for variable in self.variables] if config.ema else []
             self.step = _counter(0, tf.int64)
             self.loss_scale = _counter(FIRST_LOSS_SCALE, tf.float32)
             self.steps_at_scale = _counter(0, tf.int64)
@@ -63,7 +76,6 @@ class TrainingState:
             "steps_at_scale": self.steps_at_scale,
             "rate_scale": self.rate_scale,
         }
-        self._state_names = tuple(state_names)
         self._sync = tf.function(lambda: strategy.run(self._take_means), autograph=False)
 
     def check_that_all_agree(self) -> None:
@@ -84,6 +96,11 @@ class TrainingState:
         if requested:
             self._assign(self.stop_requested, 1.0)
         return bool(self.value_of(self.stop_agreed))
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate)) * float(self.value_of(self.rate_scale))
 
     def set_rate_scale(self, scale: float) -> None:
         """Set the factor of the learning rate."""
@@ -139,9 +156,7 @@ class TrainingState:
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, by name."""
         arrays = {f"variable:{v.path}": self.value_of(v) for v in self.variables}
-        for weight, tensors in zip(self.weights, self.optimizer_state, strict=True):
-            for name, tensor in zip(self._state_names, tensors, strict=True):
-                arrays[f"{name}:{weight.path}"] = self.value_of(tensor)
+        arrays |= {name: self.value_of(v) for name, v in self._optimizer_state().items()}
         for variable, average in zip(self.variables, self.averages, strict=False):
             arrays[f"average:{variable.path}"] = self.value_of(average)
         return arrays | {name: self.value_of(counter) for name, counter in self._counters.items()}
@@ -149,21 +164,31 @@ class TrainingState:
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set everything from `arrays()`. Raises `UsageError`, and changes nothing, if they are of another network."""
         by_name: dict[str, Any] = {f"variable:{v.path}": v for v in self.variables}
-        for weight, tensors in zip(self.weights, self.optimizer_state, strict=True):
-            by_name |= {
-                f"{name}:{weight.path}": tensor for name, tensor in zip(self._state_names, tensors, strict=True)
-            }
+        by_name |= self._optimizer_state()
         for variable, average in zip(self.variables, self.averages, strict=False):
             by_name[f"average:{variable.path}"] = average
         by_name |= self._counters
+        if "step" in arrays:  # 0.1 wrote the one for both
+            arrays = {ITERATION: arrays["step"], **arrays}
         for name, variable in by_name.items():
             if name not in arrays or arrays[name].shape != tuple(variable.shape):
                 raise UsageError(
-                    f"the checkpoint is of another network or version: it has no {name} of {variable.shape}"
+                    f"the checkpoint is of another network, optimizer or version: it has no {name} of {variable.shape}"
                 )
         for name, variable in by_name.items():
             self._assign(variable, arrays[name])
         self._assign(self.bad_step, -1)
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """The optimizer's variables, by their kind and the path of their weight: as checkpoints name them."""
+        starts = {f"{weight.path.replace('/', '_')}_": weight.path for weight in self.weights}
+        found: dict[str, Any] = {}
+        for variable in self.optimizer.variables:
+            start = max((s for s in starts if variable.name.startswith(s)), key=len, default="")
+            kind = variable.name[len(start) :]
+            name = f"{kind}:{starts[start]}" if start else f"optimizer:{kind}"
+            found[f"{name}:{len(found)}" if name in found else name] = variable
+        return found
 
     def _copy_of(self, variable: Any) -> tf.Variable:
         value = tf.convert_to_tensor(variable.value)
@@ -189,10 +214,6 @@ def per_replica(value: tf.Tensor, together: tf.VariableAggregation) -> tf.Variab
     """A variable with a value of its own on each replica; read outside of replicas, it is their sum or mean."""
     options: dict[str, Any] = {"synchronization": tf.VariableSynchronization.ON_READ, "aggregation": together}
     return tf.Variable(value, trainable=False, **options)
-
-
-def _zeros_like(weight: Any) -> tf.Variable:
-    return tf.Variable(tf.zeros(weight.shape, tf.float32), trainable=False)
 
 
 def _counter(value: Any, dtype: tf.DType) -> tf.Variable:

@@ -12,9 +12,9 @@ import keras
 import tensorflow as tf
 
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.models.replicas import local_copy, replicas_meet
-from resnet_keras.training.optimizers import OptimizerState, make_optimizer, parameter_groups
-from resnet_keras.training.schedule import rate_at
+from resnet_keras.models.optimizer import PureOptimizer
+from resnet_keras.models.replicas import gradients_of, local_copy, replicas_meet
+from resnet_keras.training.optimizers import parameter_groups
 from resnet_keras.training.state import TrainingState
 
 MEAN = tf.distribute.ReduceOp.MEAN
@@ -43,7 +43,6 @@ class Step:
         network: ends in logits; made under the state's strategy.
         state: of the network and its optimizer.
         config: of the run.
-        total_steps: steps of the run, for the schedule.
         xla: compile the pure functions.
         class_weights: factor of the loss of each class; None for one each.
     """
@@ -54,13 +53,13 @@ class Step:
         state: TrainingState,
         config: TrainConfig,
         *,
-        total_steps: int,
         xla: bool = False,
         class_weights: Sequence[float] | None = None,
     ) -> None:
-        self.network, self.state, self.config, self.total_steps, self.xla = network, state, config, total_steps, xla
-        self.optimizer = make_optimizer(config.optimizer)
-        self.groups = parameter_groups(config.optimizer, state.weights)
+        self.network, self.state, self.config, self.xla = network, state, config, xla
+        groups = parameter_groups(config.optimizer, state.weights)
+        rates = {w.path: group.rate for w, group in zip(state.weights, groups, strict=True) if group.rate != 1}
+        self.optimizer = PureOptimizer(state.optimizer, rates)
         self.class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
         self.synchronised = replicas_meet(network, state.strategy)
 
@@ -73,7 +72,7 @@ class Step:
         view = self.network if network is None else network
         trainable = {variable.path for variable in view.trainable_variables}
         backward = self._compiled(lambda *tensors: self.backward(view, trainable, *tensors))
-        update = self._compiled(lambda *tensors: self.update(trainable, *tensors))
+        update = self._compiled(self.update)
 
         def replica(images: tf.Tensor, labels: tf.Tensor) -> None:
             self._replica_step(backward, update, trainable, images, labels)
@@ -87,11 +86,6 @@ class Step:
             tf.while_loop(lambda done: done < steps, one, (tf.constant(0),), parallel_iterations=1)
 
         return run
-
-    def rate(self, step: Any) -> tf.Tensor:
-        """The learning rate of a step, counted from 0."""
-        config = self.config
-        return rate_at(step, config.optimizer.learning_rate, config.schedule, self.total_steps)
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """The loss of each image: `[N, classes]` twice to `[N]`, in nats."""
@@ -133,12 +127,13 @@ class Step:
             own_images, own_labels = (tensor[part] for tensor in in_parts)
             seeds = fold_in(seed, part)
             mapping = [*zip(state.variables, values, strict=True), *self._seeds(seeds)]
-            with tf.GradientTape(watch_accessed_variables=False) as tape, keras.StatelessScope(mapping) as scope:
-                tape.watch(watched)
+
+            def compute() -> tuple[tf.Tensor, Any]:
                 logits = network(own_images, training=True)
                 losses = self.losses(logits, own_labels)
-                target = tf.reduce_mean(losses) * loss_scale
-            gradients: Any = tape.gradient(target, watched)
+                return tf.reduce_mean(losses) * loss_scale, (logits, losses)
+
+            gradients, (logits, losses), scope = gradients_of(compute, mapping, watched)
             correct = tf.argmax(logits, -1) == tf.argmax(own_labels, -1)
             return part + 1, Pass(
                 [total + gradient / parts for total, gradient in zip(sums.gradients, gradients, strict=True)],
@@ -166,25 +161,16 @@ class Step:
         return loop[1]
 
     def update(
-        self,
-        trainable: Container[str],
-        weights: Tensors,
-        states: list[OptimizerState],
-        gradients: Tensors,
-        rate: tf.Tensor,
-        norm: tf.Tensor,
-        step: tf.Tensor,
-    ) -> tuple[Tensors, list[OptimizerState]]:
-        """The trainable weights and their optimizer states after a step. Pure, and the same on every replica."""
+        self, weights: Tensors, state: Tensors, gradients: list[Any], rate_scale: tf.Tensor, norm: tf.Tensor
+    ) -> tuple[Tensors, Tensors]:
+        """The weights and the optimizer state after a step. Pure, and the same on every replica.
+
+        A weight that is not trainable now has no gradient, and stays.
+        """
         if clip := self.config.optimizer.clip_norm:
             shrink = tf.minimum(1.0, clip / norm)
-            gradients = [gradient * shrink for gradient in gradients]
-        groups = [group for w, group in zip(self.state.weights, self.groups, strict=True) if w.path in trainable]
-        done = [
-            self.optimizer(weight, gradient, state, rate * group.rate, group.decay, step)
-            for weight, gradient, state, group in zip(weights, gradients, states, groups, strict=True)
-        ]
-        return [weight for weight, _ in done], [state for _, state in done]
+            gradients = [gradient if gradient is None else gradient * shrink for gradient in gradients]
+        return self.optimizer(state, gradients, weights, rate_scale)
 
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return tf.function(function, jit_compile=True, autograph=False) if self.xla else function
@@ -218,21 +204,18 @@ class Step:
         finite = tf.math.is_finite(loss + norm) & (local_copy(state.bad_step) < 0)
 
         def take_step() -> tf.Tensor:
-            chosen = [i for i, weight in enumerate(state.weights) if weight.path in trainable]
-            local_weights = [local_copy(state.weights[i]) for i in chosen]
-            local_states = [tuple(local_copy(tensor) for tensor in state.optimizer_state[i]) for i in chosen]
-            weights, states = update(
+            local_weights = [local_copy(weight) for weight in state.weights]
+            local_state = [local_copy(variable) for variable in self.optimizer.variables]
+            left = iter(gradients)
+            weights, new_state = update(
                 [tf.convert_to_tensor(weight) for weight in local_weights],
-                [tuple(tf.convert_to_tensor(tensor) for tensor in tensors) for tensors in local_states],
-                gradients,
-                self.rate(step) * local_copy(state.rate_scale),
+                [tf.convert_to_tensor(variable) for variable in local_state],
+                [next(left) if weight.path in trainable else None for weight in state.weights],
+                tf.convert_to_tensor(local_copy(state.rate_scale)),
                 norm,
-                step,
             )
-            for variable, weight, tensors, values in zip(local_weights, weights, local_states, states, strict=True):
-                variable.assign(weight)
-                for tensor, value in zip(tensors, values, strict=True):
-                    tensor.assign(value)
+            for variable, value in zip([*local_weights, *local_state], [*weights, *new_state], strict=True):
+                variable.assign(value)
             for variable, value in zip(state.batch_stats, own.batch_stats, strict=True):
                 local_copy(variable).assign(value)
             self._average(step)
@@ -252,6 +235,7 @@ class Step:
                 local_copy(state.steps_at_scale).assign(0)
                 first = tf.where(scale < 1, first, bad)  # smaller losses will not help
             bad.assign(first)
+            local_copy(state.optimizer.iterations).assign_add(1)  # its schedule is that of the steps
             return tf.constant(0)
 
         tf.cond(finite, take_step, skip_step)

@@ -47,7 +47,7 @@ class TensorBoardLog(Callback):
         with self.writers["train"].as_default(step):
             tf.summary.scalar("running_loss", totals[0] / totals[2])
             tf.summary.scalar("running_accuracy", totals[1] / totals[2])
-            tf.summary.scalar("learning_rate", self.setup.step.rate(step))
+            tf.summary.scalar("learning_rate", self.setup.state.learning_rate)
 
     def on_epoch_end(self, row: EpochRow, test: Evaluation | None) -> None:
         epoch = int(row["epoch"])

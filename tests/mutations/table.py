@@ -177,8 +177,8 @@ MUTATIONS = (
     Mutation(
         "training-lamb-count",
         f"{PACKAGE}/training/*.py",
-        r"tf\.cast\(step \+ 1,",
-        "tf.cast(step + 2,",
+        r"self\.iterations\) \+ 1",
+        "self.iterations) + 2",
         ("tests/training/test_step.py::test_two_steps_by_hand",),
     ),
     Mutation(
