@@ -12,10 +12,9 @@ from keras_tuner.errors import FailedTrialError
 
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
-from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.training import trainer
-from resnet_keras.training.callbacks import Callback
-from resnet_keras.training.record import EpochRow
+from resnet_keras.training.callbacks import RunCallback
+from resnet_keras.training.record import Record
 from resnet_keras.training.reporters import all_reporters
 from resnet_keras.training.setup import TrainingSetup, image_format_for, network_of, source_of
 
@@ -95,7 +94,7 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         with tempfile.TemporaryDirectory(dir=self.directory and str(self.directory)) as folder:
             config = dataclasses.replace(config, run_dir=str(Path(folder, "run")))
             quiet = verbose in (0, "0", None)
-            reporters = [*all_reporters(quiet), lambda setup: _Copying(setup, model, listed)]
+            reporters = [*all_reporters(quiet), lambda *run: _Copying(run[0], run[1], model, listed)]
             try:
                 trainer.run(config, quiet=quiet, reporters=reporters)
             except UsageError as error:
@@ -104,16 +103,17 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         return history
 
 
-class _Copying(Callback):
+class _Copying(RunCallback):
     """Brings a run's weights into the tuner's model after each epoch, and calls its callbacks."""
 
-    def __init__(self, setup: TrainingSetup, model: keras.Model, callbacks: keras.callbacks.CallbackList) -> None:
-        self._setup, self._model, self._callbacks = setup, model, callbacks
+    def __init__(
+        self, setup: TrainingSetup, record: Record, model: keras.Model, callbacks: keras.callbacks.CallbackList
+    ) -> None:
+        super().__init__(setup, record)
+        self._copy, self._callbacks = model, callbacks
 
-    def on_epoch_end(self, row: EpochRow, test: Evaluation | None) -> None:
-        with self._setup.state.averages_in_place():
-            self._model.set_weights(self._setup.network.get_weights())
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._copy.set_weights(self.setup.network.get_weights())
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        logs = {name: row[name] for name in names if row[name] is not None}
-        self._callbacks.on_epoch_begin(int(row["epoch"]) - 1)
-        self._callbacks.on_epoch_end(int(row["epoch"]) - 1, logs)
+        self._callbacks.on_epoch_begin(epoch)
+        self._callbacks.on_epoch_end(epoch, {name: value for name, value in (logs or {}).items() if name in names})

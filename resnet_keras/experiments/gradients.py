@@ -20,10 +20,9 @@ from resnet_keras.experiments.experiment_config import ExperimentConfig, Net, fr
 from resnet_keras.experiments.finding import Finding, Plot
 from resnet_keras.experiments.grid import train_all, training_images
 from resnet_keras.files import json_text, write_text
-from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.reports.plots import COLOURS
-from resnet_keras.training.callbacks import Callback
-from resnet_keras.training.record import EpochRow
+from resnet_keras.training.callbacks import RunCallback
+from resnet_keras.training.record import Record
 from resnet_keras.training.setup import TrainingSetup, image_format_for, network_of
 
 KEPT = "gradients.json"
@@ -65,24 +64,24 @@ def at_start(net: Net, settings: ExperimentConfig, source: Source, seed: int) ->
     return gradient_norms(network, *training_images(source, shape, config.batch_size))
 
 
-class Along(Callback):
+class Along(RunCallback):
     """Measures at the start and after each epoch, and writes the results into the run folder."""
 
-    def __init__(self, setup: TrainingSetup) -> None:
-        self._setup = setup
-        self._path = Path(str(setup.config.run_dir)) / KEPT
+    def __init__(self, setup: TrainingSetup, record: Record) -> None:
+        super().__init__(setup, record)
+        self._path = record.folder / KEPT
         self._batch = training_images(setup.source, setup.shape, setup.config.batch_size)
 
-    def on_train_begin(self, step: int) -> None:
-        if step == 0:  # a resumed run was measured at its start
-            self._measure(step)
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.record.step == 0:  # a resumed run was measured at its start
+            self._measure()
 
-    def on_epoch_end(self, row: EpochRow, test: Evaluation | None) -> None:
-        self._measure(int(row["epoch"]) * self._setup.steps_per_epoch)
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._measure()
 
-    def _measure(self, step: int) -> None:
+    def _measure(self) -> None:
         kept = json.loads(self._path.read_text("utf-8")) if self._path.is_file() else {}
-        kept[str(step)] = gradient_norms(self._setup.network, *self._batch)
+        kept[str(self.record.step)] = gradient_norms(self.setup.network, *self._batch)
         write_text(self._path, json_text(kept) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -14,10 +15,16 @@ from resnet_keras.models.registry import OFFER, packaged
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Save a `.keras` file whole or not at all."""
+    """Save a `.keras` file whole or not at all, without the optimizer of a model that trains."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as beside:
-        model.save(beside)
+    trained: Any = model
+    optimizer = getattr(model, "optimizer", None)
+    trained.optimizer = None
+    try:
+        with atomic_write(path) as beside:
+            model.save(beside)
+    finally:
+        trained.optimizer = optimizer
 
 
 def model_file(source: str | Path) -> Path:

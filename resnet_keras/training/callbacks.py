@@ -1,4 +1,4 @@
-"""Callbacks of a run. On the first host the loop calls them; the rest of the run does not depend on them."""
+"""Callbacks of a run: Keras's own, called as `fit` calls them, and what a checkpoint keeps of them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,42 +6,77 @@ from typing import Any
 import keras
 import numpy as np
 
-from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.training.record import EpochRow
+from resnet_keras.training.record import Record
 from resnet_keras.training.setup import TrainingSetup
 
-
-class Callback:
-    """Base class of callbacks. Every method does nothing by default."""
-
-    def on_train_begin(self, step: int) -> None:
-        """The run starts, or resumes, after `step` steps. Called again after each rollback."""
-
-    def on_train_batch_end(self, step: int, totals: np.ndarray | None) -> None:
-        """`step` steps are done.
-
-        Args:
-            step: steps of the run so far.
-            totals: float64 [3], the sums over the epoch so far (loss, correct images, images); None between two reads
-                of the devices.
-        """
-
-    def on_epoch_model(self, network: keras.Model, rows: Sequence[EpochRow]) -> None:
-        """An epoch is measured, and its checkpoint not yet written.
-
-        If the process dies before the checkpoint is written, the resumed run calls it again.
-
-        Args:
-            network: has the weights that were measured: the running averages where there are any.
-            rows: the rows of all epochs; the last one is new.
-        """
-
-    def on_epoch_end(self, row: EpochRow, test: Evaluation | None) -> None:
-        """An epoch is over, and its checkpoint is written. `test`: None where the epoch was not tested."""
-
-    def on_train_end(self, test: Evaluation, metrics: dict[str, Any], rows: Sequence[EpochRow]) -> None:
-        """The run is over, finished or interrupted by hand, and its model is written."""
+BATCH_METHODS = ("on_train_batch_end", "on_batch_end")
 
 
-MakeCallback = Callable[[TrainingSetup], Callback]
-"""Makes the callback of a run."""
+class RunCallback(keras.callbacks.Callback):
+    """A callback that knows its run. On several hosts only the first has them.
+
+    `on_epoch_end` is called before the checkpoint is written: if the process dies between the two, the resumed run
+    calls it again. The network then has the weights that were measured: the running averages where there are any.
+    `on_train_begin` is called again when a run resumes, and after each rollback.
+
+    Args:
+        setup: of the run.
+        record: its table and figures so far. `record.row` is that of the epoch which ends.
+    """
+
+    def __init__(self, setup: TrainingSetup, record: Record) -> None:
+        super().__init__()
+        self.setup, self.record = setup, record
+
+    def on_results(self) -> None:
+        """The run is over, finished or interrupted by hand; its model and `record.metrics` are written."""
+
+
+MakeCallback = Callable[[TrainingSetup, Record], keras.callbacks.Callback]
+"""Makes a callback of a run."""
+
+
+def watches_batches(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback does something at the end of each batch."""
+    base = keras.callbacks.Callback
+    return any(getattr(type(callback), name) is not getattr(base, name) for name in BATCH_METHODS)
+
+
+def states_of(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[list[Any], dict[str, np.ndarray]]:
+    """What a checkpoint keeps of callbacks: of each its class name and its plain attributes; and its arrays by name.
+
+    Plain are numbers, texts, None, and lists and dicts of them. An attribute that is a list of arrays, such as the best
+    weights of `EarlyStopping`, is kept too.
+    """
+    notes: list[Any] = []
+    arrays: dict[str, np.ndarray] = {}
+    for i, callback in enumerate(callbacks):
+        kept, lists = {}, {}
+        for name, value in vars(callback).items():
+            value = value.item() if isinstance(value, np.generic) else value
+            if isinstance(value, list) and value and all(isinstance(item, np.ndarray) for item in value):
+                lists[name] = len(value)
+                arrays |= {f"callback:{i}:{name}:{j}": item for j, item in enumerate(value)}
+            elif not name.startswith("_") and _is_plain(value):
+                kept[name] = value
+        notes.append({"class": type(callback).__name__, "plain": kept, "arrays": lists})
+    return notes, arrays
+
+
+def restore_states(callbacks: Sequence[keras.callbacks.Callback], notes: Sequence[Any], arrays: Any) -> None:
+    """Give callbacks the attributes that `states_of` kept. Those of another class are left as they are."""
+    for i, (callback, kept) in enumerate(zip(callbacks, notes, strict=False)):
+        if kept["class"] != type(callback).__name__:
+            continue
+        for name, value in kept["plain"].items():
+            setattr(callback, name, value)
+        for name, count in kept["arrays"].items():
+            setattr(callback, name, [arrays[f"callback:{i}:{name}:{j}"] for j in range(count)])
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, bool | int | float | str)

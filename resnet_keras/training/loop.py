@@ -3,13 +3,15 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.training.callbacks import Callback
+from resnet_keras.training.callbacks import RunCallback, restore_states, states_of, watches_batches
 from resnet_keras.training.checkpoints import newest_checkpoint, save_checkpoint
 from resnet_keras.training.devices import host_of
 from resnet_keras.training.phases import Phase, phases_of, set_trainable, view_of_size
@@ -36,9 +38,9 @@ class Loop:
 
     Args:
         setup: the run.
-        record: its table, and the run folder.
+        record: its table and figures, and the run folder.
         measure: measures the network on the test split.
-        callbacks: called as the run goes.
+        callbacks: called as the run goes, as Keras calls them.
         say: prints a line.
     """
 
@@ -47,24 +49,35 @@ class Loop:
         setup: TrainingSetup,
         record: Record,
         measure: Callable[[], Evaluation],
-        callbacks: Sequence[Callback],
+        callbacks: Sequence[keras.callbacks.Callback],
         say: Callable[[str], None],
     ) -> None:
-        self.setup, self.record, self.measure, self.callbacks, self.say = setup, record, measure, callbacks, say
+        self.setup, self.record, self.measure, self.say = setup, record, measure, say
         self.config, self.state, self.steps_per_epoch = setup.config, setup.state, setup.steps_per_epoch
         self.folder = record.folder
         host, self.hosts = host_of(setup.strategy)
         self.writes = host == 0
-        self.test: Evaluation | None = None
-        """Of the last epoch."""
-        self.done = 0
-        """Steps done."""
+        self.network = setup.network
+        self.callbacks = keras.callbacks.CallbackList(
+            list(callbacks), model=self.network, epochs=self.config.epochs, steps=self.steps_per_epoch, verbose=0
+        )
+        self._own = [callback for callback in callbacks if isinstance(callback, RunCallback)]
+        self.given = [callback for callback in callbacks if not isinstance(callback, RunCallback)]
+        """The user's."""
+        self._watched = any(watches_batches(callback) for callback in self.given)
         self._bad_loss = BadLoss(setup, self.folder, self.writes)
         self._profiler = Profiler(self.config.profile if self.writes else None, self.folder)
         self._last_read = 0.0
         self._epoch_seconds = 0.0
         """That the epoch had taken when its checkpoint was written."""
         self._epoch_started = 0.0
+        self._kept: list[Any] = []
+        self._kept_arrays: Mapping[str, np.ndarray] = {}
+
+    @property
+    def done(self) -> int:
+        """Steps done."""
+        return self.record.step
 
     def run(self) -> None:
         """Train to the end.
@@ -75,12 +88,14 @@ class Loop:
         """
         with stop_signals() as self._signals:
             self._start()
+            self.network.stop_training = False
+            self.callbacks.on_train_begin()
+            restore_states(self.given, self._kept, self._kept_arrays)
             if self.done == 0 and self.config.on_nan == "rollback":
                 self.save()
-            self._on_train_begin()
             try:
                 self._finish_epoch()  # where the run was stopped between its last step and its row
-                while self.done < self.setup.total_steps:
+                while self.done < self.setup.total_steps and not self.record.stopped:
                     phase = next(p for p in phases_of(self.config) if self.done < p.last * self.steps_per_epoch)
                     try:
                         self._run_phase(phase)
@@ -104,6 +119,8 @@ class Loop:
         self.state.write_totals(checkpoint.notes["totals"], mine=self.writes)
         self.record.rows = checkpoint.notes["rows"]
         self._epoch_seconds = checkpoint.notes["epoch_seconds"]
+        self.record.stopped = checkpoint.notes.get("stopped", False)
+        self._kept, self._kept_arrays = checkpoint.notes.get("callbacks", []), checkpoint.arrays
         return True
 
     def save(self) -> None:
@@ -111,33 +128,36 @@ class Loop:
         self.state.sync_batch_stats()
         totals = self.state.read_totals()
         if self.writes:
+            kept, kept_arrays = states_of(self.given)
             notes = {
                 "totals": totals.tolist(),
                 "rows": self.record.rows,
                 "epoch_seconds": time.perf_counter() - self._epoch_started,
+                "stopped": self.record.stopped,
+                "callbacks": kept,
             }
-            arrays = self.state.arrays()
+            arrays = self.state.arrays() | kept_arrays
             save_checkpoint(self.folder, int(arrays["step"]), arrays, notes, self.config.keep_checkpoints)
         self.state.wait_for_all()  # until it is written
 
     def _start(self) -> None:
-        self.done = int(self.state.value_of(self.state.step))
+        self.record.step = int(self.state.value_of(self.state.step))
         self._epoch_started = time.perf_counter() - self._epoch_seconds
-
-    def _on_train_begin(self) -> None:
-        for callback in self.callbacks:
-            callback.on_train_begin(self.done)
 
     def _run_phase(self, phase: Phase) -> None:
         set_trainable(self.setup.network, self.config, phase)
         run = self.setup.step.runner(view_of_size(self.setup.trained, phase.size))
         last = phase.last * self.steps_per_epoch
         batches = self.setup.batches(phase, self.done, last)
-        while self.done < last:
+        while self.done < last and not self.record.stopped:
+            batch = self.done % self.steps_per_epoch
+            if batch == 0:
+                self.callbacks.on_epoch_begin(self.done // self.steps_per_epoch)
+            self.callbacks.on_train_batch_begin(batch)
             self._profiler.before_step(self.done)
             count = min(self.config.steps_per_execution, self._until_a_stop(last))
             run(batches, tf.constant(count))
-            self.done += count
+            self.record.step += count
             self._read()
             stop = self.state.all_agree_to_stop(self._signals.requested)
             if self.done % self.steps_per_epoch == 0:
@@ -155,15 +175,15 @@ class Loop:
         return min(stops) - self.done
 
     def _read(self) -> None:
-        now, totals = time.perf_counter(), None
+        now, logs = time.perf_counter(), {}
         due = now - self._last_read > READ_SECONDS
         if due or self.hosts > 1:  # hosts must see a bad step at the same one
             self._bad_loss.check()
-        if due:
+        if due or self._watched:
             self._last_read = now
-            totals = self.state.read_totals(everywhere=False)
-        for callback in self.callbacks:
-            callback.on_train_batch_end(self.done, totals)
+            loss, correct, count = self.state.read_totals(everywhere=False)
+            logs = {"loss": loss / count, "accuracy": correct / count} if count else {}
+        self.callbacks.on_train_batch_end((self.done - 1) % self.steps_per_epoch, logs)
 
     def _finish_epoch(self) -> None:
         epoch = self.done // self.steps_per_epoch
@@ -172,21 +192,22 @@ class Loop:
         self._bad_loss.check()
         self.state.sync_batch_stats()
         with self._signals.at_once(self.hosts == 1), self.state.averages_in_place():
+            self.callbacks.on_test_begin()
             test = self.measure() if epoch % self.config.test_every == 0 or epoch == self.config.epochs else None
-            row = self._row(epoch, test)
             if test and not math.isfinite(test.loss):
                 raise self._bad_loss.diverged(f"the test loss is no number after epoch {epoch}")
-            for callback in self.callbacks:
-                callback.on_epoch_model(self.setup.network, [*self.record.rows, row])
-        self.test = test
-        self.record.rows.append(row)
+            self.record.row, self.record.evaluation = self._row(epoch, test), test
+            names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+            logs = {name: self.record.row[name] for name in names if self.record.row[name] is not None}
+            self.callbacks.on_test_end(logs)
+            self.callbacks.on_epoch_end(epoch - 1, logs)
+        self.record.rows.append(self.record.row)
+        self.record.stopped = bool(self.network.stop_training)
         if self.writes:
             self.record.write_table()
         self.state.write_totals(np.zeros(3))
         self._epoch_started = time.perf_counter()
         self.save()
-        for callback in self.callbacks:
-            callback.on_epoch_end(row, test)
 
     def _row(self, epoch: int, test: Evaluation | None) -> EpochRow:
         loss, correct, count = self.state.read_totals()
@@ -208,4 +229,6 @@ class Loop:
         self._start()
         self.save()
         self.say(f"the loss was no number at step {bad}: back to step {self.done}, at half the learning rate")
-        self._on_train_begin()
+        restore_states(self.given, self._kept, self._kept_arrays)
+        for callback in self._own:
+            callback.on_train_begin()

@@ -1,4 +1,4 @@
-"""The table of a run: a row an epoch."""
+"""The record of a run: its table, a row an epoch, and what was measured last."""
 
 import csv
 import io
@@ -8,6 +8,7 @@ from typing import Any
 
 from resnet_keras.config.run_folder import HISTORY
 from resnet_keras.files import write_text
+from resnet_keras.inference.evaluate import Evaluation
 
 COLUMNS: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 EpochRow = dict[str, Any]
@@ -16,10 +17,20 @@ EpochRow = dict[str, Any]
 
 @dataclass
 class Record:
-    """The table of a run."""
+    """The table of a run, and where it stands."""
 
     folder: Path
     rows: list[EpochRow] = field(default_factory=list)
+    row: EpochRow = field(default_factory=dict)
+    """Of the epoch that ends, before it is one of `rows`."""
+    evaluation: Evaluation | None = None
+    """Of the epoch that ended last, None if it was not tested; at the end, of the run."""
+    step: int = 0
+    """Steps done."""
+    stopped: bool = False
+    """A callback has set `model.stop_training`."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Of the run, at its end."""
 
     def write_table(self) -> None:
         """Write `metrics.csv` anew."""

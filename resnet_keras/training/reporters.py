@@ -1,48 +1,38 @@
 """What a run shows beside its weights and its table: TensorBoard, progress, a model each epoch and a report."""
 
 import shutil
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-import keras
 
 from resnet_keras.config.run_folder import BEST, MODEL
 from resnet_keras.files import atomic_write
-from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.models.saved import save_model
 from resnet_keras.reports.run import write_report
-from resnet_keras.training.callbacks import Callback, MakeCallback
+from resnet_keras.training.callbacks import MakeCallback, RunCallback
 from resnet_keras.training.progress import Progress
-from resnet_keras.training.record import EpochRow
-from resnet_keras.training.setup import TrainingSetup
 from resnet_keras.training.tensorboard import TensorBoardLog
 
 
-class ModelFiles(Callback):
+class ModelFiles(RunCallback):
     """Writes `model.keras` after each epoch, and `checkpoints/best.keras` after each that is better than all before."""
 
-    def __init__(self, setup: TrainingSetup) -> None:
-        self.folder = Path(str(setup.config.run_dir))
-
-    def on_epoch_model(self, network: keras.Model, rows: Sequence[EpochRow]) -> None:
-        save_model(network, self.folder / MODEL)
-        *before, accuracy = (row["val_accuracy"] for row in rows)
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        folder, accuracy = self.record.folder, self.record.row["val_accuracy"]
+        save_model(self.setup.network, folder / MODEL)
+        before = [row["val_accuracy"] for row in self.record.rows]
         if accuracy is not None and accuracy > max((a for a in before if a is not None), default=-1.0):
-            best = self.folder / BEST
+            best = folder / BEST
             best.parent.mkdir(exist_ok=True)
             with atomic_write(best) as beside:
-                shutil.copyfile(self.folder / MODEL, beside)
+                shutil.copyfile(folder / MODEL, beside)
 
 
-class Report(Callback):
+class Report(RunCallback):
     """Writes `report.html` at the end."""
 
-    def __init__(self, setup: TrainingSetup) -> None:
-        self.config = setup.config
-
-    def on_train_end(self, test: Evaluation, metrics: dict[str, Any], rows: Sequence[EpochRow]) -> None:
-        write_report(Path(str(self.config.run_dir)), self.config, test, metrics, list(rows))
+    def on_results(self) -> None:
+        record = self.record
+        assert record.evaluation is not None
+        write_report(record.folder, self.setup.config, record.evaluation, record.metrics, list(record.rows))
 
 
 def all_reporters(quiet: bool) -> list[MakeCallback]:

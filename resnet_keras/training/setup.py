@@ -110,8 +110,13 @@ class TrainingSetup:
         return steps_of(self.config, self.source, self.shape_in(phase), self.strategy, first, last)
 
 
-def make_setup(config: TrainConfig, strategy: tf.distribute.Strategy) -> TrainingSetup:
-    """Open the data and build the network of a config. Raises `UsageError` for a config that cannot be trained."""
+def make_setup(
+    config: TrainConfig, strategy: tf.distribute.Strategy, optimizer: keras.optimizers.Optimizer | None = None
+) -> TrainingSetup:
+    """Open the data and build the network of a config. Raises `UsageError` for a config that cannot be trained.
+
+    `optimizer` takes the place of the config's.
+    """
     _check_model_options(config)
     check_batch(config, strategy)
     xla = use_xla(config, strategy)
@@ -128,7 +133,8 @@ def make_setup(config: TrainConfig, strategy: tf.distribute.Strategy) -> Trainin
     for phase in phases:
         set_trainable(network, config, phase)
     trainable = {variable.path for variable in network.trainable_variables}  # the last phase has them all
-    state = TrainingState(network, config, strategy, steps * config.epochs, trainable=trainable)
+    total = steps * config.epochs
+    state = TrainingState(network, config, strategy, total, trainable=trainable, optimizer=optimizer)
     step = Step(trained, state, config, xla=xla, class_weights=class_weights)
     setup = TrainingSetup(config, strategy, source, shape, network, trained, state, step, steps)
     for phase in phases:

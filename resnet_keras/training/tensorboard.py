@@ -1,7 +1,6 @@
 """The TensorBoard log of a run: curves, norms by stage, images as the network sees them, confusion, HParams."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,11 +10,10 @@ from tensorboard.plugins.hparams import api as hparams
 
 from resnet_keras.config.run_folder import LOGS
 from resnet_keras.config.train import flat
-from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.reports.plots import LARGEST_CONFUSION, draw_confusion, png_of
-from resnet_keras.training.callbacks import Callback
+from resnet_keras.training.callbacks import RunCallback
 from resnet_keras.training.phases import phases_of, view_of_size
-from resnet_keras.training.record import EpochRow
+from resnet_keras.training.record import Record
 from resnet_keras.training.setup import TrainingSetup
 
 IMAGES = 16
@@ -23,14 +21,16 @@ NORM_IMAGES = 256
 """Most images of a batch over which the norms of the gradient are taken."""
 
 
-class TensorBoardLog(Callback):
+class TensorBoardLog(RunCallback):
     """Writes `tensorboard/train` and `tensorboard/validation` into a run folder."""
 
-    def __init__(self, setup: TrainingSetup) -> None:
-        self.setup, self.folder = setup, Path(str(setup.config.run_dir)) / LOGS
+    def __init__(self, setup: TrainingSetup, record: Record) -> None:
+        super().__init__(setup, record)
+        self.folder = record.folder / LOGS
         self.writers: dict[str, Any] = {}
 
-    def on_train_begin(self, step: int) -> None:
+    def on_train_begin(self, logs: Any = None) -> None:
+        step = self.record.step
         self.writers = {
             part: tf.summary.create_file_writer(str(self.folder / part)) for part in ("train", "validation")
         }
@@ -41,17 +41,17 @@ class TensorBoardLog(Callback):
             tf.summary.image("batch as the network sees it", self._images(), max_outputs=IMAGES)
             self.writers["train"].flush()
 
-    def on_train_batch_end(self, step: int, totals: np.ndarray | None) -> None:
-        if totals is None or not totals[2]:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not logs:
             return
-        with self.writers["train"].as_default(step):
-            tf.summary.scalar("running_loss", totals[0] / totals[2])
-            tf.summary.scalar("running_accuracy", totals[1] / totals[2])
+        with self.writers["train"].as_default(self.record.step):
+            tf.summary.scalar("running_loss", logs["loss"])
+            tf.summary.scalar("running_accuracy", logs["accuracy"])
             tf.summary.scalar("learning_rate", self.setup.state.learning_rate)
 
-    def on_epoch_end(self, row: EpochRow, test: Evaluation | None) -> None:
-        epoch = int(row["epoch"])
-        with self.writers["train"].as_default(epoch - 1):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        row, test = self.record.row, self.record.evaluation
+        with self.writers["train"].as_default(epoch):
             for name in ("loss", "accuracy", "learning_rate"):
                 tf.summary.scalar(f"epoch_{name}", row[name])
             tf.summary.scalar("images_per_second", self._images_of_an_epoch() / row["seconds"])
@@ -59,7 +59,7 @@ class TensorBoardLog(Callback):
                 tf.summary.scalar(f"weight_norm/{name}", weight)
                 tf.summary.scalar(f"gradient_norm/{name}", gradient)
         if test:
-            with self.writers["validation"].as_default(epoch - 1):
+            with self.writers["validation"].as_default(epoch):
                 tf.summary.scalar("epoch_loss", test.loss)
                 tf.summary.scalar("epoch_accuracy", test.accuracy)
                 if len(test.labels) <= LARGEST_CONFUSION:

@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.errors import HostLost, UsageError, reason
 from resnet_keras.files import json_text, write_text, writing_to
-from resnet_keras.inference.evaluate import Evaluation, Evaluator
+from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
 from resnet_keras.models.preprocessing import card_layer
 from resnet_keras.models.saved import load_model, save_model
 from resnet_keras.training.batch_stats import recompute_batch_stats
-from resnet_keras.training.callbacks import Callback, MakeCallback
+from resnet_keras.training.callbacks import MakeCallback, RunCallback
 from resnet_keras.training.devices import describe, host_of, make_strategy
 from resnet_keras.training.loop import Interrupted, Loop
 from resnet_keras.training.record import Record
@@ -47,7 +47,13 @@ class TrainResult:
     run_dir: Path
 
 
-def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
+def train(
+    config: TrainConfig,
+    *,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    quiet: bool = False,
+) -> TrainResult:
     """Train the network of a config, and write its run folder.
 
     The folder has `config.json`, `metrics.csv` (a row an epoch), `metrics.json`, `model.keras`, `checkpoints/`,
@@ -57,6 +63,11 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
 
     Args:
         config: a recipe of `resnet_keras.config.recipes`, changed with `dataclasses.replace`.
+        optimizer: any optimizer of Keras, in place of the config's and its schedule. Its variables are in the
+            checkpoints. With several replicas, and where it is built already, the run takes a new one of its config.
+        callbacks: of Keras, called as `fit` calls them, on all hosts. Checkpoints keep their attributes that are
+            numbers, texts, lists, dicts or lists of arrays, so that a resumed run has them as they were.
+            `model.stop_training` ends the run after the epoch.
         quiet: without the progress on standard error.
 
     On CPU, one seed gives one result to the last bit where TensorFlow runs one op at a time, as the program sets it:
@@ -66,10 +77,17 @@ def train(config: TrainConfig, *, quiet: bool = False) -> TrainResult:
         UsageError: (a ValueError) for data, a network, weights or a folder that cannot be used, before anything is
             written; and for a loss that is not a number.
     """
-    return run(config, quiet=quiet, reporters=all_reporters(quiet))
+    return run(config, quiet=quiet, reporters=all_reporters(quiet), optimizer=optimizer, callbacks=callbacks)
 
 
-def run(config: TrainConfig, *, quiet: bool = True, reporters: Sequence[MakeCallback] = ()) -> TrainResult:
+def run(
+    config: TrainConfig,
+    *,
+    quiet: bool = True,
+    reporters: Sequence[MakeCallback] = (),
+    optimizer: keras.optimizers.Optimizer | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> TrainResult:
     """`train` with reporters of one's own.
 
     Without any, the run folder has `config.json`, `metrics.csv`, checkpoints and, at the end, `metrics.json` and
@@ -78,7 +96,9 @@ def run(config: TrainConfig, *, quiet: bool = True, reporters: Sequence[MakeCall
     Args:
         config: as in `train`.
         quiet: without the lines about the run on standard error.
-        reporters: make the callbacks of the run, on the first host.
+        reporters: make callbacks of the run, on the first host.
+        optimizer: as in `train`.
+        callbacks: as in `train`.
     """
     strategy = make_strategy(config.strategy)  # before anything else runs on TensorFlow
     host, hosts = host_of(strategy)
@@ -90,13 +110,14 @@ def run(config: TrainConfig, *, quiet: bool = True, reporters: Sequence[MakeCall
     if resumes and (done := _finished(folder)):
         say(f"{folder} is finished; remove it, or give another --run-dir, to train anew")
         return done
-    setup = make_setup(dataclasses.replace(config, run_dir=str(folder)), strategy)
+    setup = make_setup(dataclasses.replace(config, run_dir=str(folder)), strategy, optimizer)
+    record = Record(folder)
     with run_folder(folder) if host == 0 else contextlib.nullcontext(), writing_to(folder):
         if host == 0 and not resumes:
             write_text(folder / CONFIG, setup.config.to_json() + "\n")
         try:
-            callbacks = [make(setup) for make in reporters] if host == 0 else []
-            return _run(setup, folder, say, callbacks, resumes=resumes)
+            ours = [make(setup, record) for make in reporters] if host == 0 else []
+            return _run(setup, record, say, [*ours, *callbacks], resumes=resumes)
         except LOST as error:
             if hosts == 1:
                 raise
@@ -107,46 +128,65 @@ def run(config: TrainConfig, *, quiet: bool = True, reporters: Sequence[MakeCall
 
 
 def _run(
-    setup: TrainingSetup, folder: Path, say: Callable[[str], None], callbacks: list[Callback], *, resumes: bool
+    setup: TrainingSetup,
+    record: Record,
+    say: Callable[[str], None],
+    callbacks: Sequence[keras.callbacks.Callback],
+    *,
+    resumes: bool,
 ) -> TrainResult:
-    config, state, network = setup.config, setup.state, setup.network
+    config, state, network, folder = setup.config, setup.state, setup.network, record.folder
     host, hosts = host_of(setup.strategy)
     test_batches = evaluation_batches(setup.source, setup.shape, config.batch_size)
     evaluator = Evaluator(network, setup.source.labels, setup.strategy, flip=config.test_flip, host=(host, hosts))
-    loop = Loop(setup, Record(folder), lambda: evaluator(test_batches), callbacks, say)
+    loop = Loop(setup, record, lambda: evaluator(test_batches), callbacks, say)
     say(_opening(setup))
     if resumes and loop.restore():
         say(f"resuming after step {int(state.value_of(state.step)):,} of {setup.total_steps:,}")
     state.check_that_all_agree()
     started, interrupted = time.perf_counter(), False
-    try:
-        loop.run()
-        test = loop.test
-        state.take_averages()
-        if config.precise_bn:
-            recompute_batch_stats(setup)
-            test = None
-    except Interrupted as stop:
-        interrupted, test = True, None
-        if hosts > 1 or not stop.by_hand:
-            raise KeyboardInterrupt(_how_to_resume(folder)) from None
-        say(f"\ninterrupted: saving {folder}")
-        state.take_averages()
-    test = test or evaluator(test_batches)
-    metrics = {
-        **test.metrics,
-        "epochs": len(loop.record.rows),
+    with optimizer_of(network, state.optimizer):
+        try:
+            loop.run()
+            state.take_averages()
+            if config.precise_bn:
+                recompute_batch_stats(setup)
+            loop.callbacks.on_train_end({})
+            if config.precise_bn or loop.given:  # who may have put other weights there
+                record.evaluation = None
+        except Interrupted as stop:
+            interrupted, record.evaluation = True, None
+            if hosts > 1 or not stop.by_hand:
+                raise KeyboardInterrupt(_how_to_resume(folder)) from None
+            say(f"\ninterrupted: saving {folder}")
+            state.take_averages()
+    record.evaluation = record.evaluation or evaluator(test_batches)
+    record.metrics = {
+        **record.evaluation.metrics,
+        "epochs": len(record.rows),
         "interrupted": interrupted,
         "seconds": time.perf_counter() - started,
         "environment": environment(setup),
     }
     if host == 0:
-        _finish(folder, network, config, test, metrics)
+        _finish(network, config, record)
         for callback in callbacks:
-            callback.on_train_end(test, metrics, loop.record.rows)
+            if isinstance(callback, RunCallback):
+                callback.on_results()
     if interrupted:
         raise KeyboardInterrupt(_how_to_resume(folder))
-    return TrainResult(network, metrics, folder)
+    return TrainResult(network, record.metrics, folder)
+
+
+@contextlib.contextmanager
+def optimizer_of(network: Any, optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Within it the network has the optimizer as its own, where Keras's callbacks look for it."""
+    before = getattr(network, "optimizer", None)
+    network.optimizer = optimizer
+    try:
+        yield
+    finally:
+        network.optimizer = before
 
 
 def environment(setup: TrainingSetup) -> dict[str, str]:
@@ -191,10 +231,11 @@ def _opening(setup: TrainingSetup) -> str:
     )
 
 
-def _finish(folder: Path, network: keras.Model, config: TrainConfig, test: Evaluation, metrics: dict[str, Any]) -> None:
+def _finish(network: keras.Model, config: TrainConfig, record: Record) -> None:
     layer = card_layer(network)
     assert layer is not None
+    assert record.evaluation is not None
     if not config.validation:  # a card's figures are of a test split
-        layer.card = dataclasses.replace(layer.card, metrics=test.metrics)
-    save_model(network, folder / MODEL)
-    write_text(folder / METRICS, json_text(metrics) + "\n")
+        layer.card = dataclasses.replace(layer.card, metrics=record.evaluation.metrics)
+    save_model(network, record.folder / MODEL)
+    write_text(record.folder / METRICS, json_text(record.metrics) + "\n")

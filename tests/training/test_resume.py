@@ -22,7 +22,6 @@ import resnet_keras as rk
 from resnet_keras.cli.main import main
 from resnet_keras.config.train import TrainConfig, differences
 from resnet_keras.errors import UsageError
-from resnet_keras.training.callbacks import Callback
 from resnet_keras.training.checkpoints import checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
 from resnet_keras.training.devices import make_strategy
 from resnet_keras.training.setup import make_setup
@@ -249,7 +248,7 @@ def test_a_checkpoint_of_another_network_is_refused_whole(tiny: TrainConfig) -> 
     state = make_setup(tiny, make_strategy("none")).state
     arrays = state.arrays()
     changed = {**arrays, "variable:logits/kernel": np.zeros((3, 3)), "step": np.int64(5)}
-    with pytest.raises(UsageError, match="the checkpoint is of another network, optimizer or version: it has no variable:logits"):
+    with pytest.raises(UsageError, match="is of another network, optimizer or version: it has no variable:logits"):
         state.load(changed)
     assert state.arrays()["step"] == 0
 
@@ -292,10 +291,10 @@ def test_a_bad_loss_rolls_back_to_half_the_rate(
     assert read_checkpoint(checkpoints(tmp_path / "run")[0]).arrays["rate_scale"] < 1
 
 
-class Seen(Callback):
+class Seen(keras.callbacks.Callback):
     """The thread of a run and the handlers of signals while it trains."""
 
-    def on_train_batch_end(self, step: int, totals: np.ndarray | None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.thread = threading.current_thread()
         self.handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
@@ -304,7 +303,7 @@ def test_on_another_thread_it_trains_and_leaves_signals_alone(tiny: TrainConfig,
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     seen, results = Seen(), []
     config = dataclasses.replace(tiny, epochs=1, run_dir=str(tmp_path / "run"))
-    thread = threading.Thread(target=lambda: results.append(run(config, reporters=[lambda setup: seen])))
+    thread = threading.Thread(target=lambda: results.append(run(config, callbacks=[seen])))
     thread.start()
     thread.join()
     assert results[0].metrics["epochs"] == 1
@@ -317,6 +316,6 @@ def test_on_another_thread_it_trains_and_leaves_signals_alone(tiny: TrainConfig,
 def test_on_the_main_thread_it_handles_signals_and_puts_back_what_was_there(tiny: TrainConfig, tmp_path: Path) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     seen = Seen()
-    run(dataclasses.replace(tiny, epochs=1, run_dir=str(tmp_path / "run")), reporters=[lambda setup: seen])
+    run(dataclasses.replace(tiny, epochs=1, run_dir=str(tmp_path / "run")), callbacks=[seen])
     assert all(isinstance(handler, StopSignals) for handler in seen.handlers)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers

@@ -18,10 +18,10 @@ import resnet_keras as rk
 from resnet_keras.config.train import Augmentation, Optimizer, Schedule, TrainConfig
 from resnet_keras.errors import UsageError
 from resnet_keras.inference.evaluate import Evaluator
-from resnet_keras.training.callbacks import Callback
+from resnet_keras.training.callbacks import RunCallback
 from resnet_keras.training.devices import describe, make_strategy, use_xla
 from resnet_keras.training.phases import phases_of
-from resnet_keras.training.record import COLUMNS
+from resnet_keras.training.record import COLUMNS, Record
 from resnet_keras.training.reporters import ModelFiles, Report
 from resnet_keras.training.setup import TrainingSetup, make_setup
 from resnet_keras.training.trainer import TrainResult, run
@@ -106,9 +106,9 @@ def compiled_functions(setup: TrainingSetup) -> int:
 def test_xla_compiles_the_step_and_trains_as_without(tiny: TrainConfig, tiny_run: Path, tmp_path: Path) -> None:
     setups: list[TrainingSetup] = []
 
-    def keep(setup: TrainingSetup) -> Callback:
+    def keep(setup: TrainingSetup, record: Record) -> RunCallback:
         setups.append(setup)
-        return Callback()
+        return RunCallback(setup, record)
 
     config = dataclasses.replace(tiny, xla="on", epochs=3, run_dir=str(tmp_path / "run"))
     result = run(config, reporters=[keep])
@@ -220,14 +220,11 @@ def test_weights_of_other_classes_keep_all_but_the_head(tiny: TrainConfig, image
     assert model.output_shape == (None, 2)
 
 
-class Interrupt(Callback):
+class Interrupt(RunCallback):
     """Ctrl-C after 14 steps."""
 
-    def __init__(self, setup: TrainingSetup) -> None:
-        pass
-
-    def on_train_batch_end(self, step: int, totals: np.ndarray | None) -> None:
-        if step == 14:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.record.step == 14:
             os.kill(os.getpid(), signal.SIGINT)
 
 
