@@ -17,7 +17,7 @@ from resnet_keras.version import __version__
 
 if TYPE_CHECKING:
     from resnet_keras.config.recipes import RECIPES
-    from resnet_keras.config.train import TrainConfig
+    from resnet_keras.config.train import Augmentation, Optimizer, Schedule, TrainConfig
     from resnet_keras.errors import UsageError
     from resnet_keras.export.servable import export_servable
     from resnet_keras.inference.evaluate import evaluate
@@ -44,6 +44,9 @@ _HOMES = {
     "ModelCard": "models.card",
     "RECIPES": "config.recipes",
     "TrainConfig": "config.train",
+    "Augmentation": "config.train",
+    "Optimizer": "config.train",
+    "Schedule": "config.train",
     "UsageError": "errors",
     "evaluate": "inference.evaluate",
     "Explanation": "inference.explain",
@@ -84,6 +87,9 @@ __all__ = [  # noqa: RUF022
     "ModelCard",
     "RECIPES",
     "TrainConfig",
+    "Augmentation",
+    "Optimizer",
+    "Schedule",
     "UsageError",
     "evaluate",
     "Explanation",

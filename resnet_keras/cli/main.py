@@ -7,6 +7,7 @@ Exit codes: 0 done; 2 the user's words or files are wrong (one line that says wh
 import contextlib
 import dataclasses
 import errno
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,6 +166,7 @@ def _parse_train(words: list[str]) -> Train | None:
             config = dataclasses.replace(_read_config(path / "config.json"), run_dir=str(path))
         else:
             config = recipe(source)
+        rest = [re.sub(r"^--optimizer(?==|$)", "--algorithm", word) for word in rest]
         return fill(Train, rest, f"resnet-keras train {source}", Train(config))
     if words and words[0] not in ("-h", "--help"):
         raise UsageError(f"the recipe comes first: resnet-keras train RECIPE {' '.join(words)}")

@@ -97,7 +97,8 @@ class Optimizer:
     optimizers it is decoupled: each step takes rate times decay of the weight. Kernels only, never biases, gammas and
     betas."""
     algorithm: Literal["sgd", "lamb", "adamw", "adam", "muon", "lion", "rmsprop"] = "sgd"
-    """lamb: Adam with updates scaled to the norm of each layer's weights (You et al. 2019), for large batches. adamw,
+    """The optimizer; --optimizer is the same flag.
+    lamb: Adam with updates scaled to the norm of each layer's weights (You et al. 2019), for large batches. adamw,
     adam, muon, lion and rmsprop are Keras's, with decoupled weight decay; Keras's muon moves matrices, of these
     networks the head, and all else as adamw."""
     beta2: float = 0.999

@@ -1,6 +1,7 @@
 """Callbacks of a run: Keras's own, called as `fit` calls them, and what a checkpoint keeps of them."""
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -42,23 +43,30 @@ def watches_batches(callback: keras.callbacks.Callback) -> bool:
     return any(getattr(type(callback), name) is not getattr(base, name) for name in BATCH_METHODS)
 
 
-def states_of(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[list[Any], dict[str, np.ndarray]]:
-    """What a checkpoint keeps of callbacks: of each its class name and its plain attributes; and its arrays by name.
+def plain_attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    """The attributes that are numbers, texts, None, or lists and dicts of them."""
+    values = ((name, v.item() if isinstance(v, np.generic) else v) for name, v in vars(callback).items())
+    return {name: copy.deepcopy(v) for name, v in values if not name.startswith("_") and _is_plain(v)}
 
-    Plain are numbers, texts, None, and lists and dicts of them. An attribute that is a list of arrays, such as the best
-    weights of `EarlyStopping`, is kept too.
+
+def states_of(
+    callbacks: Sequence[keras.callbacks.Callback], fresh: Sequence[Mapping[str, Any]]
+) -> tuple[list[Any], dict[str, np.ndarray]]:
+    """What a checkpoint keeps of callbacks: the plain attributes that are no longer as in `fresh`, and lists of arrays.
+
+    `fresh` are those of each when training began: what stays as it was is a setting, such as a patience, which a
+    resumed run may have otherwise. Lists of arrays are such as the best weights of `EarlyStopping`.
     """
     notes: list[Any] = []
     arrays: dict[str, np.ndarray] = {}
-    for i, callback in enumerate(callbacks):
-        kept, lists = {}, {}
+    for i, (callback, before) in enumerate(zip(callbacks, fresh, strict=True)):
+        now = plain_attributes(callback)
+        kept = {name: value for name, value in now.items() if name not in before or before[name] != value}
+        lists = {}
         for name, value in vars(callback).items():
-            value = value.item() if isinstance(value, np.generic) else value
             if isinstance(value, list) and value and all(isinstance(item, np.ndarray) for item in value):
                 lists[name] = len(value)
                 arrays |= {f"callback:{i}:{name}:{j}": item for j, item in enumerate(value)}
-            elif not name.startswith("_") and _is_plain(value):
-                kept[name] = value
         notes.append({"class": type(callback).__name__, "plain": kept, "arrays": lists})
     return notes, arrays
 

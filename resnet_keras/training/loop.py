@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.training.callbacks import RunCallback, restore_states, states_of, watches_batches
+from resnet_keras.training.callbacks import RunCallback, plain_attributes, restore_states, states_of, watches_batches
 from resnet_keras.training.checkpoints import newest_checkpoint, save_checkpoint
 from resnet_keras.training.devices import host_of
 from resnet_keras.training.phases import Phase, phases_of, set_trainable, view_of_size
@@ -71,6 +71,7 @@ class Loop:
         self._epoch_seconds = 0.0
         """That the epoch had taken when its checkpoint was written."""
         self._epoch_started = 0.0
+        self._fresh: list[dict[str, Any]] = []
         self._kept: list[Any] = []
         self._kept_arrays: Mapping[str, np.ndarray] = {}
 
@@ -90,6 +91,7 @@ class Loop:
             self._start()
             self.network.stop_training = False
             self.callbacks.on_train_begin()
+            self._fresh = [plain_attributes(callback) for callback in self.given]
             restore_states(self.given, self._kept, self._kept_arrays)
             if self.done == 0 and self.config.on_nan == "rollback":
                 self.save()
@@ -128,7 +130,7 @@ class Loop:
         self.state.sync_batch_stats()
         totals = self.state.read_totals()
         if self.writes:
-            kept, kept_arrays = states_of(self.given)
+            kept, kept_arrays = states_of(self.given, self._fresh)
             notes = {
                 "totals": totals.tolist(),
                 "rows": self.record.rows,

@@ -17,6 +17,8 @@ from resnet_keras.training.schedule import RunSchedule
 
 FIRST_LOSS_SCALE = 2.0**15
 ITERATION = "optimizer:iteration"
+OWN_AVERAGE = "optimizer_average"
+"""Of a weight, by the optimizer itself."""
 
 
 class TrainingState:
@@ -98,6 +100,11 @@ class TrainingState:
         return bool(self.value_of(self.stop_agreed))
 
     @property
+    def iteration(self) -> Any:
+        """The optimizer's count of steps; its `iterations` are those in which it updates."""
+        return self._optimizer_state()[ITERATION]
+
+    @property
     def learning_rate(self) -> float:
         """Of the next step."""
         return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate)) * float(self.value_of(self.rate_scale))
@@ -148,6 +155,14 @@ class TrainingState:
             for variable, value in zip(self.variables, before, strict=False):
                 self._assign(variable, value)
 
+    def finish(self) -> None:
+        """Replace the weights by what the run is for: the running averages, or those of an optimizer with `use_ema`."""
+        self.take_averages()
+        state = self._optimizer_state()
+        for weight in self.weights if not self.averages else []:
+            if (average := state.get(f"{OWN_AVERAGE}:{weight.path}")) is not None:
+                self._assign(weight, self.value_of(average))
+
     def take_averages(self) -> None:
         """Replace the network's weights and batch_stats by the running averages."""
         for variable, average in zip(self.variables, self.averages, strict=False):
@@ -186,6 +201,7 @@ class TrainingState:
         for variable in self.optimizer.variables:
             start = max((s for s in starts if variable.name.startswith(s)), key=len, default="")
             kind = variable.name[len(start) :]
+            kind = OWN_AVERAGE if kind == "average" else kind
             name = f"{kind}:{starts[start]}" if start else f"optimizer:{kind}"
             found[f"{name}:{len(found)}" if name in found else name] = variable
         return found

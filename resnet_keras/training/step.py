@@ -235,7 +235,7 @@ class Step:
                 local_copy(state.steps_at_scale).assign(0)
                 first = tf.where(scale < 1, first, bad)  # smaller losses will not help
             bad.assign(first)
-            local_copy(state.optimizer.iterations).assign_add(1)  # its schedule is that of the steps
+            local_copy(state.iteration).assign_add(1)  # its schedule is that of the steps
             return tf.constant(0)
 
         tf.cond(finite, take_step, skip_step)

@@ -148,7 +148,7 @@ def _run(
     with optimizer_of(network, state.optimizer):
         try:
             loop.run()
-            state.take_averages()
+            state.finish()
             if config.precise_bn:
                 recompute_batch_stats(setup)
             loop.callbacks.on_train_end({})
@@ -159,7 +159,7 @@ def _run(
             if hosts > 1 or not stop.by_hand:
                 raise KeyboardInterrupt(_how_to_resume(folder)) from None
             say(f"\ninterrupted: saving {folder}")
-            state.take_averages()
+            state.finish()
     record.evaluation = record.evaluation or evaluator(test_batches)
     record.metrics = {
         **record.evaluation.metrics,

@@ -21,7 +21,7 @@ import tensorflow as tf
 from forked import Server
 
 import resnet_keras as rk
-from resnet_keras.cli.main import COMMANDS, main
+from resnet_keras.cli.main import COMMANDS, _parse, main
 from resnet_keras.config.recipes import RECIPES
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.version import __version__
@@ -194,6 +194,12 @@ def test_a_packaged_name_in_place_of_a_run(
         for one, other in zip(ours.get_layer(name).get_weights(), theirs.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
     assert rk.model_card(ours).mean == rk.model_card(theirs).mean
+
+
+@pytest.mark.parametrize("words", [["--optimizer", "adamw"], ["--optimizer=adamw"], ["--algorithm", "adamw"]])
+def test_the_optimizer_is_a_word(words: list[str]) -> None:
+    command: Any = _parse(["train", "digits", *words, "--weight-decay", "0.05"])
+    assert (command.config.optimizer.algorithm, command.config.optimizer.weight_decay) == ("adamw", 0.05)
 
 
 def test_train_from_the_config_of_a_run(trained: Printed, tmp_path: Path, capsys: Capture) -> None:

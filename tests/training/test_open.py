@@ -1,0 +1,177 @@
+"""What a Keras user brings to `rk.train`: an optimizer, callbacks."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import resnet_keras as rk
+from resnet_keras.config.train import Augmentation, Optimizer, TrainConfig
+from resnet_keras.errors import UsageError
+from resnet_keras.training.checkpoints import checkpoints, read_checkpoint
+from resnet_keras.training.devices import make_strategy
+from resnet_keras.training.optimizers import built_optimizer, make_optimizer, parameter_groups
+from resnet_keras.training.phases import phases_of
+from resnet_keras.training.setup import TrainingSetup, make_setup
+from resnet_keras.training.state import TrainingState
+from resnet_keras.training.trainer import run
+
+
+@pytest.fixture
+def plain(tiny: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """Images as they are, an epoch, 12 steps."""
+    return dataclasses.replace(tiny, augmentation=Augmentation(), epochs=1, run_dir=str(tmp_path / "run"))
+
+
+def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
+    return {weight.path: weight.numpy() for weight in model.trainable_variables}
+
+
+def fitted(setup: TrainingSetup, optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
+    """The weights that Keras's `fit` ends at, from the weights and on the batches of a run."""
+    batches = setup.batches(phases_of(setup.config)[0], 0, setup.steps_per_epoch)
+    model = keras.Model(setup.trained.input, setup.trained.output)
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.fit((batch for batch in batches), steps_per_epoch=setup.steps_per_epoch, epochs=1, shuffle=False, verbose=0)
+    return weights_of(setup.network)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.AdamW(2e-3, weight_decay=0.1, clipnorm=1.0),
+        lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 12), 0.9, use_ema=True),
+        lambda: keras.optimizers.RMSprop(1e-3, gradient_accumulation_steps=2),
+    ],
+    ids=["adamw", "sgd", "rmsprop"],
+)
+def test_it_trains_as_fit_does_by_the_same_optimizer(plain: TrainConfig, make: Any) -> None:
+    ours = weights_of(run(plain, optimizer=make()).model)
+    setup = make_setup(plain, make_strategy("none"))
+    start = weights_of(setup.network)
+    theirs = fitted(setup, make())
+    for path, value in theirs.items():
+        np.testing.assert_allclose(ours[path], value, rtol=2e-3, atol=2e-5, err_msg=path)
+    assert max(np.abs(theirs[path] - start[path]).max() for path in theirs) > 1e-3
+
+
+class Counting(keras.callbacks.Callback):
+    """Counts what it is called for; dies after some batches, as a killed process does."""
+
+    def __init__(self, dies_after: int = 10_000) -> None:
+        super().__init__()
+        self.dies_after, self.batches, self.epochs, self.seen = dies_after, 0, 0, []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        assert set(logs) == {"loss", "accuracy"}
+        self.batches += 1
+        if self.batches == self.dies_after:
+            raise SystemExit
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.epochs += 1
+        self.seen.append([epoch, logs["val_loss"]])
+
+
+def test_a_run_that_dies_ends_as_if_it_had_not(plain: TrainConfig, tmp_path: Path) -> None:
+    """Optimizer and callbacks are as the last checkpoint has them: no epoch and no batch is counted twice."""
+    adamw = dataclasses.replace(plain.optimizer, algorithm="adamw", learning_rate=2e-3, weight_decay=0.05)
+    config = dataclasses.replace(plain, optimizer=adamw, epochs=3, checkpoint_steps=5)
+    whole = Counting()
+    expected = run(dataclasses.replace(config, run_dir=str(tmp_path / "whole")), callbacks=[whole])
+    steps = whole.batches // 3
+    assert (whole.batches, whole.epochs) == (3 * steps, 3)
+    for dies_after in (steps - 2, 2 * steps + 1):
+        with pytest.raises(SystemExit):
+            run(config, callbacks=[Counting(dies_after)])
+    rest = Counting()
+    result = run(config, callbacks=[rest])
+    assert (rest.batches, rest.epochs, rest.seen) == (whole.batches, whole.epochs, whole.seen)
+    for ours, theirs in zip(result.model.variables, expected.model.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), ours.path)
+    one, other = (read_checkpoint(checkpoints(Path(r.run_dir))[0]).arrays for r in (result, expected))
+    assert one.keys() == other.keys()
+    assert any(name.startswith("momentum:") for name in one)
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], name)
+
+
+def test_keras_callbacks_see_and_steer_the_run(plain: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(plain, epochs=6)
+    seen: list[Any] = []
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=1e3, restore_best_weights=True)
+    lower = keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e3)
+    kept = keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch:02d}.weights.h5"), save_weights_only=True)
+    told = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: seen.append(("begin", epoch)),
+        on_epoch_end=lambda epoch, logs: seen.append(("end", epoch, round(logs["learning_rate"], 6))),
+    )
+    optimizer = keras.optimizers.AdamW(2e-3)
+    result = run(config, optimizer=optimizer, callbacks=[stop, kept, told, lower, keras.callbacks.TerminateOnNaN()])
+    # The first epoch counts as better than none, the second is no better: stop, with the weights of the first.
+    assert seen == [("begin", 0), ("end", 0, 0.002), ("begin", 1), ("end", 1, 0.002)]
+    assert float(optimizer.learning_rate) == pytest.approx(1e-3)
+    assert (result.metrics["epochs"], result.metrics["interrupted"]) == (2, False)
+    written = sorted(path.name for path in tmp_path.glob("*.weights.h5"))
+    assert written == ["01.weights.h5", "02.weights.h5"]
+    final = [weight.numpy() for weight in result.model.weights]
+    result.model.load_weights(tmp_path / "01.weights.h5")
+    for weight, value in zip(result.model.weights, final, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value, weight.path)
+    assert rk.evaluate(result.run_dir).loss == pytest.approx(result.metrics["loss"], rel=1e-5)
+    again = run(config, optimizer=keras.optimizers.AdamW(2e-3), callbacks=[stop])  # it is finished
+    assert again.metrics == result.metrics
+
+
+def test_model_files_hold_no_optimizer(plain: TrainConfig) -> None:
+    result = run(plain, optimizer=keras.optimizers.Adam(1e-3))
+    assert result.model.optimizer is None
+    model = keras.saving.load_model(result.run_dir / "model.keras")
+    assert not model.compiled
+
+
+@pytest.mark.parametrize("algorithm", ["adamw", "adam", "muon", "lion", "rmsprop"])
+def test_keras_optimizers_of_a_config(algorithm: Any) -> None:
+    """They move the weights; the decay is decoupled, of kernels alone, and slower in front with `layer_decay`."""
+    config = Optimizer(1e-2, weight_decay=0.5, algorithm=algorithm, layer_decay=0.5)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="two")(keras.layers.Dense(4, name="one")(inputs)))
+    optimizer = make_optimizer(config, config.learning_rate, model.trainable_variables)
+    assert type(optimizer).__name__.lower() == algorithm
+    settings = TrainConfig(optimizer=config)
+    state = TrainingState(model, settings, tf.distribute.get_strategy(), 1)
+    from resnet_keras.models.optimizer import PureOptimizer
+
+    weights = [tf.ones_like(weight) for weight in model.trainable_variables]
+    rates = {w.path: g.rate for w, g in zip(state.weights, parameter_groups(config, state.weights), strict=True)}
+    pure = PureOptimizer(optimizer, rates)
+    before = [tf.convert_to_tensor(variable) for variable in optimizer.variables]
+    still, _ = pure(before, [tf.zeros_like(weight) for weight in weights], weights)
+    # Without a gradient nothing but the decay moves a weight: rate times decay of it.
+    for weight, value, factor in zip(state.weights, still, (0.5, 0.5, 1.0, 1.0), strict=True):
+        decays = len(weight.shape) > 1
+        np.testing.assert_allclose(value, 1 - 1e-2 * 0.5 * factor if decays else 1.0, rtol=1e-5, err_msg=weight.path)
+    moved, _ = pure(before, [tf.ones_like(weight) for weight in weights], weights)
+    for value, other in zip(moved, still, strict=True):
+        assert np.all(np.asarray(value) < np.asarray(other))
+
+
+def test_an_optimizer_that_is_built_is_made_anew() -> None:
+    weights = [keras.Variable(np.ones((2, 2)), name="kernel")]
+    fresh = keras.optimizers.Adam(0.5, beta_1=0.8)
+    assert built_optimizer(fresh, weights) is fresh
+    again = built_optimizer(keras.optimizers.LossScaleOptimizer(fresh), weights)
+    assert again is not fresh
+    assert isinstance(again, keras.optimizers.Adam)
+    assert (float(again.learning_rate), again.beta_1) == (0.5, 0.8)
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(plain: TrainConfig) -> None:
+    with pytest.raises(SystemExit):
+        run(dataclasses.replace(plain, checkpoint_steps=2), callbacks=[Counting(5)])
+    with pytest.raises(UsageError, match="another network, optimizer or version: it has no optimizer:learning_rate"):
+        run(dataclasses.replace(plain, checkpoint_steps=2), optimizer=keras.optimizers.Adam(1e-3))
