@@ -3,6 +3,7 @@
 Convolution, bias, sum and activation follow one another in the order that TensorFlow makes one oneDNN operation of.
 """
 
+import inspect
 from collections.abc import Iterable
 from functools import singledispatch
 from typing import Any
@@ -187,6 +188,8 @@ def _(operation: Call, dtype: tf.DType, *inputs: tf.Tensor) -> tf.Tensor:
     variables = getattr(operation.layer, "variables", ())
     weights = list(zip(variables, map(tf.constant, operation.weights), strict=True))
     whole = [tf.cast(x, tf.float32) for x in inputs]
+    # Layers that augment do so by default.
+    inference = {"training": False} if "training" in inspect.signature(operation.layer.call).parameters else {}
     with keras.StatelessScope(weights):
-        y = operation.layer(whole) if operation.as_list else operation.layer(*whole)
+        y = operation.layer(whole, **inference) if operation.as_list else operation.layer(*whole, **inference)
     return tf.cast(y, dtype)

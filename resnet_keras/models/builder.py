@@ -101,7 +101,7 @@ def make_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions,
     if any(length is not None and length < least for length in shape[:2]):
         small = ", or stem='cifar' for small images" if getattr(spec, "stem", "cifar") != "cifar" else ""
         raise UsageError(
-            f"input {shape[0]}x{shape[1]} is too small: this net divides each side by {least}, "
+            f"input {shape[0] or '?'}x{shape[1] or '?'} is too small: this net divides each side by {least}, "
             f"so give it {least}x{least} or more{small}"
         )
     inputs: Any = tensor if tensor is not None else keras.Input(shape, name="image")

@@ -429,7 +429,10 @@ def test_wrong_requests_are_invalid_arguments(
 
 
 def test_a_layer_that_nothing_here_knows_is_called_as_it_is(tmp_path: Path) -> None:
-    base = rk.build_cifar_resnet(8, input_shape=(16, 16, 3), include_preprocessing=True, include_top=False)
+    """In inference: Keras's augmentation augments by default."""
+    inputs = keras.Input((16, 16, 3))
+    augmented = keras.layers.RandomBrightness(0.5, value_range=(0, 255))(inputs)
+    base = rk.build_cifar_resnet(8, input_tensor=augmented, include_preprocessing=True, include_top=False)
     x = keras.layers.LayerNormalization()(base.output)
     x = keras.layers.Add()([keras.layers.Conv2D(64, 2, padding="same")(x), x])
     x = keras.layers.GlobalMaxPooling2D()(keras.layers.Softmax()(x))

@@ -274,6 +274,14 @@ def test_own_model_and_features() -> None:
     np.testing.assert_allclose(logits(features(x)), model(x), atol=1e-4)
 
 
+def test_features_are_of_no_classes() -> None:
+    """The head that someone puts on them has its own, perhaps just as many."""
+    card = rk.model_card(rk.build_cifar_resnet(20, include_top=False, weights="cifar10-jpeg"))
+    whole = rk.model_card(rk.load_model("cifar10-jpeg"))
+    assert (card.mean, card.std, card.source) == (whole.mean, whole.std, whole.source)
+    assert (card.labels, card.metrics) == ((), {})
+
+
 def refused(model: keras.Model, source: Any, message: str, **options: Any) -> None:
     before = model.get_weights()
     with pytest.raises(UsageError, match=message) as error:

@@ -290,7 +290,7 @@ def _set_card(model: keras.Model, card: ModelCard | None, skip_head: bool) -> No
         layer.card = dataclasses.replace(layer.card, source="", license="", recipe="", claims={}, metrics={})
         return
     classes = model.output_shape[-1] if HEAD in {part.name for part in model.layers} else None
-    if skip_head or classes not in (None, len(card.labels)):
+    if skip_head or classes != len(card.labels):  # a head that is put on features has classes of its own
         labels, label_ids = layer.card.labels, layer.card.label_ids
         card = dataclasses.replace(card, labels=labels, label_ids=label_ids, claims={}, metrics={})
     if not card.fits(model.input_shape[-1]):
