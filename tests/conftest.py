@@ -54,6 +54,18 @@ def unchanged_files_are_read_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def graphs_as_they_are(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In these rooms without TensorFlow's rewriting of graphs, which takes longer than a few steps win by it.
+
+    The commands that tests start, and the tests of the other rooms, have it.
+    """
+    off = request.path.parent.name in ("data", "experiments", "training", "tuning")
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": off})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
 @pytest.fixture(scope="session")
 def quick(data_dir: str) -> TrainConfig:
     """The digits recipe, two epochs long, with a block a stage."""
