@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-interop test-backends mutations coverage check bench bench-export docs-figures clean
+.PHONY: demo test test-slow test-guides test-interop test-backends mutations coverage check bench bench-export docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -16,6 +16,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 7200 $(PYTEST_FLAGS)
+
+test-guides: $(INSTALLED)
+	$(BIN)/python -m pytest -m guides -n 2 $(PYTEST_FLAGS)
 
 # Faults put into the code one by one, each of which a test must find.
 mutations: $(INSTALLED)

@@ -56,7 +56,7 @@ def prepared_cifar10(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow  # 10 and 25 s: in `make test`, test_fit trains on one replica and two, and the page's parts are below
+@pytest.mark.guides
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_cifar10_trains_and_saves(
     replicas: int,
@@ -101,7 +101,7 @@ def test_cifar10_refuses_less_than_a_batch(capsys: pytest.CaptureFixture[str]) -
     assert "--limit 100 is less than a batch; give 128 or more" in capsys.readouterr().err
 
 
-@pytest.mark.slow  # 12 s: in `make test`, test_guides has both phases
+@pytest.mark.guides
 def test_finetune_trains_the_head_then_all_but_the_norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for label, name in enumerate(CLASSES):
         (tmp_path / "images" / name).mkdir(parents=True)

@@ -465,13 +465,14 @@ def demo_result(config: TrainConfig, folder: Path, capsys: Capture) -> dict[str,
     return result
 
 
+@pytest.mark.guides  # 15 s; CI runs `make demo` too
 def test_demo_in_short(quick: TrainConfig, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     small = dataclasses.replace(quick, model_options={"blocks": "1,1,1", "widths": "8,8,8", "stem_width": 8})
     monkeypatch.setattr("resnet_keras.cli.demo.recipe", lambda name: small)
     assert demo_result(quick, tmp_path, capsys)["test_images"] == 360
 
 
-@pytest.mark.slow  # 76 s, all but the training also in test_demo_in_short; CI runs `make demo`
+@pytest.mark.slow  # 76 s, all but the training also in test_demo_in_short
 def test_demo(quick: TrainConfig, tmp_path: Path, capsys: Capture) -> None:
     """The whole way, as `make demo` goes it: at least 97 % in the end."""
     assert demo_result(quick, tmp_path, capsys)["test_accuracy"] >= 0.97

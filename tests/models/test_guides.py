@@ -18,6 +18,8 @@ from small import randomise
 import resnet_keras as rk
 from resnet_keras.errors import UsageError
 
+pytestmark = pytest.mark.guides
+
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, 48)
 # Raw pixels that say their class.

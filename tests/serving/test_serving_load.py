@@ -108,7 +108,7 @@ def publish(made: Path, base: Path, version: int) -> None:
     ("batching", "swaps", "own_process"),
     [
         (False, 3, False),
-        (True, 3, False),
+        pytest.param(True, 3, False, marks=pytest.mark.slow),  # 9 s: the one above, and batches in test_batching
         pytest.param(False, 30, True, marks=pytest.mark.slow),  # 90 s
         pytest.param(True, 5, True, marks=pytest.mark.slow),  # 25 s
     ],

@@ -43,11 +43,16 @@ def fitted(setup: TrainingSetup, optimizer: keras.optimizers.Optimizer) -> dict[
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: keras.optimizers.AdamW(2e-3, weight_decay=0.1, clipnorm=1.0),
-        lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 12), 0.9, use_ema=True),
-        lambda: keras.optimizers.RMSprop(1e-3, gradient_accumulation_steps=2),
+        pytest.param(lambda: keras.optimizers.AdamW(2e-3, weight_decay=0.1, clipnorm=1.0), id="adamw"),
+        pytest.param(
+            lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 12), 0.9, use_ema=True), id="sgd"
+        ),
+        pytest.param(
+            lambda: keras.optimizers.RMSprop(1e-3, gradient_accumulation_steps=2),
+            id="rmsprop",
+            marks=pytest.mark.slow,  # 3 s: test_fit accumulates too
+        ),
     ],
-    ids=["adamw", "sgd", "rmsprop"],
 )
 def test_it_trains_as_fit_does_by_the_same_optimizer(plain: TrainConfig, make: Any) -> None:
     ours = weights_of(run(plain, optimizer=make()).model)
