@@ -336,8 +336,8 @@ def test_degradation_is_interrupted_resumed_and_reported(
     assert json.loads((folder / "summary.json").read_text())["runs"] == answer["runs"]
 
 
-LONG = ("shortcuts", "responses", "preactivation", "gradients")
-"""Four nets each, or what is measured above, which take 8 to 20 seconds."""
+LONG = ("shortcuts", "responses", "preactivation", "gradients", "lesions")
+"""Four nets each, or what is measured above, which take 7 to 20 seconds."""
 
 
 @pytest.mark.parametrize(

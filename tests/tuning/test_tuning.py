@@ -465,6 +465,7 @@ def test_a_chief_and_two_workers_one_of_which_dies(tmp_path: Path, space_file: P
     assert workers[1].returncode == 0, error
 
 
+@pytest.mark.guides  # 11 s
 def test_hyper_model_in_a_script_of_ones_own(
     tmp_path: Path, space_file: Path, data_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,121 @@
+"""Two logical CPU devices for the tests of MirroredStrategy, and small real things to test with."""
+
+import dataclasses
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# XLA compiles the same code, unoptimised, in half the time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from forked import Server
+from small import TINY
+
+import resnet_keras as rk
+from resnet_keras.config.recipes import recipe
+from resnet_keras.config.train import TrainConfig
+from resnet_keras.data import tfds_source
+
+gc.freeze()  # the imports, which would be searched again and again
+gc.set_threshold(20_000, 20, 20)
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each process; the commands they start have both, as a user's
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the digits are prepared, once for all tests."""
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unchanged_files_are_read_once() -> Iterator[None]:
+    """The digits, which each run would read again."""
+    read, known = tfds_source._array_split, {}
+
+    def read_once(builder: Any, split: str, *keys: str) -> Any:
+        files = [Path(path) for path in builder.info.splits[split].filepaths]
+        key = (split, *keys, *((path, path.stat().st_mtime_ns) for path in files if path.exists()))
+        if key not in known:
+            known[key] = read(builder, split, *keys)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tfds_source, "_array_split", read_once)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs_as_they_are(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In these rooms without TensorFlow's rewriting of graphs, which takes longer than a few steps win by it.
+
+    The commands that tests start, and the tests of the other rooms, have it.
+    """
+    off = request.path.parent.name in ("data", "experiments", "training", "tuning")
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": off})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+@pytest.fixture(scope="session")
+def quick(data_dir: str) -> TrainConfig:
+    """The digits recipe, two epochs long, with a block a stage."""
+    options = {"blocks": "1,1,1"}
+    return dataclasses.replace(recipe("digits"), data_dir=data_dir, epochs=2, batch_size=128, model_options=options)
+
+
+@pytest.fixture(scope="session")
+def tiny(quick: TrainConfig) -> TrainConfig:
+    """`quick` with a tiny net, where the net is not the point. Train it with `trainer.run`, without reporters."""
+    return dataclasses.replace(quick, model_options=TINY)
+
+
+@pytest.fixture(scope="session")
+def digits_run(quick: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that a real training wrote."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    rk.train(dataclasses.replace(quick, run_dir=str(folder)), quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Starts commands of `resnet-keras` in processes of their own."""
+    with Server(tmp_path_factory.mktemp("commands")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def servable(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported version folder of that run."""
+    return rk.export_servable(digits_run, tmp_path_factory.mktemp("saved_models") / "digits")
+
+
+@pytest.fixture(scope="session")
+def digit_png(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An 8x8 grey image."""
+    path = tmp_path_factory.mktemp("images") / "digit.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 1), "uint8")
+    path.write_bytes(tf.io.encode_png(pixels).numpy())
+    return path
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """A `class/file` folder of 12 JPEG images of different sizes in 2 classes, told apart by their colour."""
+    folder, rng = tmp_path / "images", np.random.default_rng(0)
+    for label, colour in (("blue", (30, 60, 200)), ("red", (200, 60, 30))):
+        (folder / label).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 50, (20 + i, 24, 3)) + colour
+            (folder / label / f"{i}.jpg").write_bytes(tf.io.encode_jpeg(pixels.clip(0, 255).astype("uint8")).numpy())
+    return folder
