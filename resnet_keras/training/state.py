@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Container, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -102,7 +103,7 @@ class TrainingState:
     @property
     def iteration(self) -> Any:
         """The optimizer's count of steps; its `iterations` are those in which it updates."""
-        return self._optimizer_state()[ITERATION]
+        return self._optimizer_state[ITERATION]
 
     @property
     def learning_rate(self) -> float:
@@ -158,7 +159,7 @@ class TrainingState:
     def finish(self) -> None:
         """Replace the weights by what the run is for: the running averages, or those of an optimizer with `use_ema`."""
         self.take_averages()
-        state = self._optimizer_state()
+        state = self._optimizer_state
         for weight in self.weights if not self.averages else []:
             if (average := state.get(f"{OWN_AVERAGE}:{weight.path}")) is not None:
                 self._assign(weight, self.value_of(average))
@@ -171,7 +172,7 @@ class TrainingState:
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, by name."""
         arrays = {f"variable:{v.path}": self.value_of(v) for v in self.variables}
-        arrays |= {name: self.value_of(v) for name, v in self._optimizer_state().items()}
+        arrays |= {name: self.value_of(v) for name, v in self._optimizer_state.items()}
         for variable, average in zip(self.variables, self.averages, strict=False):
             arrays[f"average:{variable.path}"] = self.value_of(average)
         return arrays | {name: self.value_of(counter) for name, counter in self._counters.items()}
@@ -179,7 +180,7 @@ class TrainingState:
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set everything from `arrays()`. Raises `UsageError`, and changes nothing, if they are of another network."""
         by_name: dict[str, Any] = {f"variable:{v.path}": v for v in self.variables}
-        by_name |= self._optimizer_state()
+        by_name |= self._optimizer_state
         for variable, average in zip(self.variables, self.averages, strict=False):
             by_name[f"average:{variable.path}"] = average
         by_name |= self._counters
@@ -194,15 +195,19 @@ class TrainingState:
             self._assign(variable, arrays[name])
         self._assign(self.bad_step, -1)
 
+    @cached_property
     def _optimizer_state(self) -> dict[str, Any]:
         """The optimizer's variables, by their kind and the path of their weight: as checkpoints name them."""
-        starts = {f"{weight.path.replace('/', '_')}_": weight.path for weight in self.weights}
+        paths = {weight.path.replace("/", "_"): weight.path for weight in self.weights}
         found: dict[str, Any] = {}
         for variable in self.optimizer.variables:
-            start = max((s for s in starts if variable.name.startswith(s)), key=len, default="")
-            kind = variable.name[len(start) :]
-            kind = OWN_AVERAGE if kind == "average" else kind
-            name = f"{kind}:{starts[start]}" if start else f"optimizer:{kind}"
+            parts = variable.name.split("_")
+            ends = (i for i in range(len(parts) - 1, 0, -1) if "_".join(parts[:i]) in paths)
+            if end := next(ends, 0):
+                kind = "_".join(parts[end:])
+                name = f"{OWN_AVERAGE if kind == 'average' else kind}:{paths['_'.join(parts[:end])]}"
+            else:
+                name = f"optimizer:{variable.name}"
             found[f"{name}:{len(found)}" if name in found else name] = variable
         return found
 

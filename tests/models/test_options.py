@@ -213,7 +213,7 @@ def test_receptive_fields(name: str, fields: list[int]) -> None:
         shape, is_scale = tuple(weight.shape), weight.name in ("gamma", "moving_variance")
         weight.assign(np.full(shape, 1 / np.prod(shape[:-1])) if len(shape) > 1 else np.full(shape, float(is_scale)))
     # A max-pool's gradient reaches one pixel of nine, so that it takes a few images to find the outermost.
-    x = tf.constant(RNG.normal(size=(3, side, side, 3)), tf.float32)
+    x = tf.constant(np.random.default_rng(0).normal(size=(3, side, side, 3)), tf.float32)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(x)
         maps = pyramid(x)
