@@ -1,6 +1,8 @@
 """Models in files: saving one whole or not at all, and finding it again."""
 
+import contextlib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,19 @@ from resnet_keras.models.registry import OFFER, packaged
 def save_model(model: keras.Model, path: Path) -> None:
     """Save a `.keras` file whole or not at all, without the optimizer of a model that trains."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    trained: Any = model
-    optimizer = getattr(model, "optimizer", None)
-    trained.optimizer = None
+    with with_optimizer(model, None), atomic_write(path) as beside:
+        model.save(beside)
+
+
+@contextlib.contextmanager
+def with_optimizer(model: Any, optimizer: keras.optimizers.Optimizer | None) -> Iterator[None]:
+    """Within it the model has the optimizer as its own, where Keras's callbacks and files look for it."""
+    before = getattr(model, "optimizer", None)
+    model.optimizer = optimizer
     try:
-        with atomic_write(path) as beside:
-            model.save(beside)
+        yield
     finally:
-        trained.optimizer = optimizer
+        model.optimizer = before
 
 
 def model_file(source: str | Path) -> Path:

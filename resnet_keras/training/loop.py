@@ -61,7 +61,7 @@ class Loop:
         self.callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=self.network, epochs=self.config.epochs, steps=self.steps_per_epoch, verbose=0
         )
-        self._own = [callback for callback in callbacks if isinstance(callback, RunCallback)]
+        self.own = [callback for callback in callbacks if isinstance(callback, RunCallback)]
         self.given = [callback for callback in callbacks if not isinstance(callback, RunCallback)]
         """The user's."""
         self._watched = any(watches_batches(callback) for callback in self.given)
@@ -232,5 +232,5 @@ class Loop:
         self.save()
         self.say(f"the loss was no number at step {bad}: back to step {self.done}, at half the learning rate")
         restore_states(self.given, self._kept, self._kept_arrays)
-        for callback in self._own:
+        for callback in self.own:
             callback.on_train_begin()

@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
 from resnet_keras.models.preprocessing import card_layer
-from resnet_keras.models.saved import load_model, save_model
+from resnet_keras.models.saved import load_model, save_model, with_optimizer
 from resnet_keras.training.batch_stats import recompute_batch_stats
-from resnet_keras.training.callbacks import MakeCallback, RunCallback
+from resnet_keras.training.callbacks import MakeCallback
 from resnet_keras.training.devices import describe, host_of, make_strategy
 from resnet_keras.training.loop import Interrupted, Loop
 from resnet_keras.training.record import Record
@@ -145,7 +145,7 @@ def _run(
         say(f"resuming after step {int(state.value_of(state.step)):,} of {setup.total_steps:,}")
     state.check_that_all_agree()
     started, interrupted = time.perf_counter(), False
-    with optimizer_of(network, state.optimizer):
+    with with_optimizer(network, state.optimizer):
         try:
             loop.run()
             state.finish()
@@ -170,23 +170,11 @@ def _run(
     }
     if host == 0:
         _finish(network, config, record)
-        for callback in callbacks:
-            if isinstance(callback, RunCallback):
-                callback.on_results()
+        for callback in loop.own:
+            callback.on_results()
     if interrupted:
         raise KeyboardInterrupt(_how_to_resume(folder))
     return TrainResult(network, record.metrics, folder)
-
-
-@contextlib.contextmanager
-def optimizer_of(network: Any, optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
-    """Within it the network has the optimizer as its own, where Keras's callbacks look for it."""
-    before = getattr(network, "optimizer", None)
-    network.optimizer = optimizer
-    try:
-        yield
-    finally:
-        network.optimizer = before
 
 
 def environment(setup: TrainingSetup) -> dict[str, str]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 import resnet_keras as rk
 from resnet_keras.config.train import Augmentation, Optimizer, TrainConfig
 from resnet_keras.errors import UsageError
+from resnet_keras.models.optimizer import PureOptimizer
 from resnet_keras.training.checkpoints import checkpoints, read_checkpoint
 from resnet_keras.training.devices import make_strategy
 from resnet_keras.training.optimizers import built_optimizer, make_optimizer, parameter_groups
@@ -149,8 +150,6 @@ def test_keras_optimizers_of_a_config(algorithm: Any) -> None:
     assert type(optimizer).__name__.lower() == algorithm
     settings = TrainConfig(optimizer=config)
     state = TrainingState(model, settings, tf.distribute.get_strategy(), 1)
-    from resnet_keras.models.optimizer import PureOptimizer
-
     weights = [tf.ones_like(weight) for weight in model.trainable_variables]
     rates = {w.path: g.rate for w, g in zip(state.weights, parameter_groups(config, state.weights), strict=True)}
     pure = PureOptimizer(optimizer, rates)
