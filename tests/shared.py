@@ -1,9 +1,10 @@
 """Two logical CPU devices for the tests of MirroredStrategy, and small real things to test with."""
 
 import dataclasses
+import fcntl
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import resnet_keras as rk
 from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data import tfds_source
+from resnet_keras.data.sources import open_source
 
 gc.freeze()  # the imports, which would be searched again and again
 gc.set_threshold(20_000, 20, 20)
@@ -31,10 +33,33 @@ tf.config.set_logical_device_configuration(
 )
 
 
+class Shared:
+    """Folders that the processes of the tests have in common."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, name: str, make: Callable[[Path], object]) -> Path:
+        """The first process to need a folder makes it, while the others that need it wait."""
+        folder = self.root / name
+        with open(self.root / f"{name}.made", "a") as made:
+            fcntl.flock(made, fcntl.LOCK_EX)
+            if not os.path.getsize(made.fileno()):
+                make(folder)
+                made.write("1")
+        return folder
+
+
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+def in_common(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    own = tmp_path_factory.getbasetemp()
+    return Shared(own.parent if hasattr(request.config, "workerinput") else own)
+
+
+@pytest.fixture(scope="session")
+def data_dir(in_common: Shared) -> str:
     """Where the digits are prepared, once for all tests."""
-    return str(tmp_path_factory.mktemp("tfds"))
+    return str(in_common.folder("tfds", lambda folder: open_source("digits", str(folder))))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,11 +105,11 @@ def tiny(quick: TrainConfig) -> TrainConfig:
 
 
 @pytest.fixture(scope="session")
-def digits_run(quick: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits_run(quick: TrainConfig, in_common: Shared) -> Path:
     """A run folder that a real training wrote."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    rk.train(dataclasses.replace(quick, run_dir=str(folder)), quiet=True)
-    return folder
+    return in_common.folder(
+        "digits_run", lambda folder: rk.train(dataclasses.replace(quick, run_dir=str(folder)), quiet=True)
+    )
 
 
 @pytest.fixture(scope="session")

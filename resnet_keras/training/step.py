@@ -119,9 +119,9 @@ class Step:
         stats = {variable.path for variable in state.batch_stats}
         places = [i for i, variable in enumerate(state.variables) if variable.path in stats]
 
-        def add_part(part: tf.Tensor, sums: Pass) -> tuple[tf.Tensor, Pass]:
+        def of_part(part: tf.Tensor, batch_stats: Tensors) -> Pass:
             values = list(variables)
-            for i, value in zip(places, sums.batch_stats, strict=True):
+            for i, value in zip(places, batch_stats, strict=True):
                 values[i] = value
             watched = [v for variable, v in zip(state.variables, values, strict=True) if variable.path in trainable]
             own_images, own_labels = (tensor[part] for tensor in in_parts)
@@ -135,22 +135,25 @@ class Step:
 
             gradients, (logits, losses), scope = gradients_of(compute, mapping, watched)
             correct = tf.argmax(logits, -1) == tf.argmax(own_labels, -1)
-            return part + 1, Pass(
-                [total + gradient / parts for total, gradient in zip(sums.gradients, gradients, strict=True)],
-                [tf.convert_to_tensor(scope.get_current_value(v)) for v in state.batch_stats],
-                sums.loss + tf.reduce_sum(losses),
-                sums.correct + tf.reduce_sum(tf.cast(correct, tf.float32)),
-            )
+            stats = [tf.convert_to_tensor(scope.get_current_value(v)) for v in state.batch_stats]
+            return Pass(gradients, stats, tf.reduce_sum(losses), tf.reduce_sum(tf.cast(correct, tf.float32)))
 
+        def add_part(part: tf.Tensor, sums: Pass) -> tuple[tf.Tensor, Pass]:
+            own = of_part(part, sums.batch_stats)
+            gradients = [
+                total + gradient / parts for total, gradient in zip(sums.gradients, own.gradients, strict=True)
+            ]
+            return part + 1, Pass(gradients, own.batch_stats, sums.loss + own.loss, sums.correct + own.correct)
+
+        stats_before = [variables[i] for i in places]
+        if parts == 1:
+            return of_part(tf.constant(0), stats_before)
         weights = [v for variable, v in zip(state.variables, variables, strict=True) if variable.path in trainable]
-        sums = Pass(
-            [tf.zeros_like(weight) for weight in weights],
-            [variables[i] for i in places],
-            tf.constant(0.0),
-            tf.constant(0.0),
+        loop = (
+            tf.constant(0),
+            Pass([tf.zeros_like(weight) for weight in weights], stats_before, tf.constant(0.0), tf.constant(0.0)),
         )
-        loop = (tf.constant(0), sums)
-        if parts == 1 or self.synchronised:
+        if self.synchronised:
             # Replicas cannot meet inside a loop, as synchronised norms must.
             for i in range(parts):
                 # One operation to wait for: each constant of a part waits for all that stand here.

@@ -72,9 +72,9 @@ def settings(data_dir: str) -> ExperimentConfig:
 
 @pytest.fixture(scope="module")
 def trained(settings: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
-    """A plain and a residual net of 20 layers, trained on digits for six epochs."""
+    """A plain and a residual net of 14 layers, trained on digits for six epochs."""
     folder, source = tmp_path_factory.mktemp("experiments"), source_of(settings.protocol())
-    return {one.kind: one for one in train_all([plain(20), residual(20)], settings, source, folder)}
+    return {one.kind: one for one in train_all([plain(14), residual(14)], settings, source, folder)}
 
 
 def test_the_chain_is_the_network() -> None:
@@ -175,7 +175,7 @@ def test_a_chain_without_blocks() -> None:
 def test_a_residual_net_lives_without_a_block_and_a_plain_one_does_not(
     trained: dict[str, Trained], settings: ExperimentConfig
 ) -> None:
-    """Test errors when it was measured: whole 5 % and 3 %, a block less 90 % and 10 % in the median."""
+    """Test errors when it was measured: whole 3 % and 3 %, a block less 84 % and 15 % in the median."""
     test = source_of(settings.protocol()).test
     batches = [(tf.constant(test.images), tf.one_hot(test.targets, 10))]  # pyright: ignore[reportAttributeAccessIssue]
     median = {}
@@ -184,8 +184,8 @@ def test_a_residual_net_lives_without_a_block_and_a_plain_one_does_not(
         errors = {lesion: [c["test_error"] for c in cases if c["lesion"] == lesion] for lesion in ("none", REMOVED)}
         assert errors["none"][0] == pytest.approx(1 - one.test_accuracy, abs=1e-6)
         assert errors["none"][0] < 0.2
-        assert len(errors[REMOVED]) == 7
-        assert sum(case["lesion"] == SWAPPED for case in cases) == 4
+        assert len(errors[REMOVED]) == 4
+        assert sum(case["lesion"] == SWAPPED for case in cases) == 1
         median[kind] = float(np.median(errors[REMOVED]))
     assert median["plain"] > 0.6
     assert median["residual"] < 0.4

@@ -18,6 +18,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ import numpy as np
 import psutil
 import pytest
 import requests
+from forked import Command, Server
 from serving_models import Address, half_plus, predict_request, running
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 import resnet_keras as rk
 from resnet_keras.cli.main import main
 from resnet_keras.export.versions import rollback
-from resnet_keras.serving.process import ServerProcess, free_ports, server_process
+from resnet_keras.serving.process import free_ports
 
 ONE = {"instances": [1.0]}
 SEED = 0
@@ -62,7 +64,26 @@ def load(ask: Callable[[], Any], threads: int = 4) -> Iterator[Counter]:
             worker.join()
 
 
-def rest(server: ServerProcess | Address, model: str, body: Any = ONE) -> Callable[[], Any]:
+def listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server in a process of its own, and where it is."""
+
+    command: Command
+    rest: str
+    grpc: str
+
+    @property
+    def memory(self) -> float:
+        """MiB."""
+        return psutil.Process(self.command.number).memory_info().rss / 2**20
+
+
+def rest(server: Served | Address, model: str, body: Any = ONE) -> Callable[[], Any]:
     """A function that asks over a connection of its thread's own: status code, version, first prediction."""
     mine = threading.local()
 
@@ -77,12 +98,12 @@ def rest(server: ServerProcess | Address, model: str, body: Any = ONE) -> Callab
     return ask
 
 
-def states(server: ServerProcess | Address, model: str) -> dict[int, str]:
+def states(server: Served | Address, model: str) -> dict[int, str]:
     rows = requests.get(f"http://{server.rest}/v1/models/{model}", timeout=60).json()["model_version_status"]
     return {int(row["version"]): row["state"] for row in rows}
 
 
-def available(server: ServerProcess | Address, model: str) -> set[int]:
+def available(server: Served | Address, model: str) -> set[int]:
     return {version for version, state in states(server, model).items() if state == "AVAILABLE"}
 
 
@@ -93,9 +114,18 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def memory(server: ServerProcess) -> float:
-    """MiB."""
-    return psutil.Process(server.process.pid).memory_info().rss / 2**20
+@contextlib.contextmanager
+def served(commands: Server, *flags: str) -> Iterator[Served]:
+    ports = free_ports()
+    where = ["--rest_api_port", str(ports[0]), "--port", str(ports[1])]
+    command = commands.start(["serve", "--quiet", *where, *flags])
+    try:
+        wait_for(lambda: listens(ports[0]) or not command.running)
+        yield Served(command, *(f"127.0.0.1:{port}" for port in ports))
+    finally:
+        command.send(signal.SIGTERM)
+        code, said = command.finish()
+    assert code == 0, said
 
 
 def publish(made: Path, base: Path, version: int) -> None:
@@ -113,7 +143,9 @@ def publish(made: Path, base: Path, version: int) -> None:
         pytest.param(True, 5, True, marks=pytest.mark.slow),  # 25 s
     ],
 )
-def test_swaps_under_load_fail_nobody(tmp_path: Path, batching: bool, swaps: int, own_process: bool) -> None:
+def test_swaps_under_load_fail_nobody(
+    commands: Server, tmp_path: Path, batching: bool, swaps: int, own_process: bool
+) -> None:
     base = tmp_path / "m"
     versions = {number: half_plus(number, tmp_path / "made" / str(number)) for number in range(1, swaps + 2)}
     base.mkdir()
@@ -121,7 +153,7 @@ def test_swaps_under_load_fail_nobody(tmp_path: Path, batching: bool, swaps: int
     with contextlib.ExitStack() as stack:
         if own_process:
             flags = ["--model_name", "m", "--model_base_path", str(base)]
-            server = stack.enter_context(server_process([*flags, *(["--enable_batching=true"] if batching else [])]))
+            server = stack.enter_context(served(commands, *flags, *(["--enable_batching=true"] if batching else [])))
         else:
             options = {"model_name": "m", "model_base_path": str(base), "enable_batching": batching}
             server = stack.enter_context(running(**options, file_system_poll_wait_seconds=0.1))
@@ -171,20 +203,20 @@ def config_of(folder: Path, *names: str) -> str:
     return str(path)
 
 
-def test_overload_is_refused_and_sigterm_answers_what_is_under_way(tmp_path: Path) -> None:
+def test_overload_is_refused_and_sigterm_answers_what_is_under_way(commands: Server, tmp_path: Path) -> None:
     half_plus(2, tmp_path / "slow" / "1", steps=20)
     half_plus(2, tmp_path / "slower" / "1", steps=60)
     limits = ["--max_waiting_requests", "8", "--rest_api_num_threads", "2"]
-    with server_process(["--model_config_file", config_of(tmp_path, "slow", "slower"), *limits]) as server:
+    with served(commands, "--model_config_file", config_of(tmp_path, "slow", "slower"), *limits) as server:
         ask = rest(server, "slow")
         assert ask() == (200, 1, 2.5)
-        before = memory(server)
+        before = server.memory
         large = {"instances": [1.0] * 100_000}
         with load(ask, 24) as results, load(rest(server, "slow", large), 8) as larger:
             wait_for(lambda: results[503] > 300 and larger[503] > 30 and results[200, 1, 2.5] > 10)
         codes = {answer if isinstance(answer, int) else answer[0] for answer in [*results, *larger]}
         assert codes == {200, 503}
-        assert memory(server) - before < 300
+        assert server.memory - before < 300
         assert ask() == (200, 1, 2.5)
 
         answers: list[Any] = []
@@ -202,11 +234,11 @@ def test_overload_is_refused_and_sigterm_answers_what_is_under_way(tmp_path: Pat
             worker.start()
         time.sleep(0.3)
         assert len(answers) < 6  # else nothing was under way
-        server.process.send_signal(signal.SIGTERM)
+        server.command.send(signal.SIGTERM)
         for worker in workers:
             worker.join()
         assert answers == [(200, 1, 2.5)] * 6
-        assert server.process.wait(60) == 0
+        assert server.command.finish(60)[0] == 0
         with pytest.raises(requests.ConnectionError):
             ask()
 
@@ -226,11 +258,6 @@ def test_ctrl_c_is_an_orderly_end_too(tmp_path: Path, capsys: pytest.CaptureFixt
     thread.join()
     assert capsys.readouterr().err.strip() == "resnet-keras: interrupted"
     assert not listens(ports[0])
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wrong_requests(seed: int) -> Iterator[tuple[str, str, bytes, dict[str, str]]]:
@@ -284,15 +311,15 @@ def png_bomb() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def fuzzed(servable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def fuzzed(servable: Path, commands: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("fuzzed")
     shutil.copytree(servable, folder / "digits" / "7")
     half_plus(2, folder / "m" / "1")
-    with server_process(["--model_config_file", config_of(folder, "digits", "m")]) as server:
+    with served(commands, "--model_config_file", config_of(folder, "digits", "m")) as server:
         yield server
 
 
-def send(server: ServerProcess, method: str, path: str, body: bytes, headers: dict[str, str]) -> int:
+def send(server: Served, method: str, path: str, body: bytes, headers: dict[str, str]) -> int:
     """The status of an answer; 0 where the server closed the connection on what was no HTTP."""
     connection = http.client.HTTPConnection(server.rest, timeout=60)
     try:
@@ -308,21 +335,21 @@ def send(server: ServerProcess, method: str, path: str, body: bytes, headers: di
 
 
 @pytest.mark.parametrize("count", [2000, pytest.param(10_000, marks=pytest.mark.slow)])  # 10,000 take 25 s
-def test_malformed_requests_break_nothing(fuzzed: ServerProcess, digit_png: Path, count: int) -> None:
+def test_malformed_requests_break_nothing(fuzzed: Served, digit_png: Path, count: int) -> None:
     requests_ = wrong_requests(SEED)
     for _ in range(300):  # what TensorFlow and Python set up once
         send(fuzzed, *next(requests_))
-    before, statuses = memory(fuzzed), Counter[int]()
+    before, statuses = fuzzed.memory, Counter[int]()
     for _ in range(count):
         method, path, body, headers = next(requests_)
         status = send(fuzzed, method, path, body, headers)
         assert status < 500 or status in (501, 503), (method, path, body, status)
         statuses[status] += 1
     assert statuses[400] > count / 5
-    assert memory(fuzzed) - before < min(100, 20 + count / 100)
-    before = memory(fuzzed)
+    assert fuzzed.memory - before < min(100, 20 + count / 100)
+    before = fuzzed.memory
     assert send(fuzzed, "POST", "/v1/models/digits:predict", image_request(png_bomb()), {}) == 400
-    assert memory(fuzzed) - before < 50
+    assert fuzzed.memory - before < 50
     assert send(fuzzed, "POST", "/v1/models/digits:predict", image_request(digit_png.read_bytes()), {}) == 200
 
 
@@ -331,7 +358,7 @@ def image_request(image: bytes) -> bytes:
     return json.dumps({"signature_name": "image_bytes", "instances": [encoded]}).encode()
 
 
-def test_malformed_grpc_requests_break_nothing(fuzzed: ServerProcess) -> None:
+def test_malformed_grpc_requests_break_nothing(fuzzed: Served) -> None:
     rng = random.Random(SEED)
     sizes = [0, 1, 2, 8, -1, 2**40, 2**62]
     with grpc.insecure_channel(fuzzed.grpc) as channel:
@@ -361,10 +388,10 @@ def test_malformed_grpc_requests_break_nothing(fuzzed: ServerProcess) -> None:
         for _ in range(20):
             with pytest.raises(grpc.RpcError, match="no message for /grpc.health.v1.Health/Check"):
                 health(b"\xff\xff", timeout=60)
-    assert fuzzed.process.poll() is None
+    assert fuzzed.command.running
 
 
-def test_what_is_no_http(fuzzed: ServerProcess) -> None:
+def test_what_is_no_http(fuzzed: Served) -> None:
     host, port = fuzzed.rest.split(":")
     rng = random.Random(SEED)
     negative = b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n"
