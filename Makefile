@@ -8,14 +8,16 @@ INSTALLED := .venv/.installed
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
 
+# glibc would return memory and take it again, page by page: after a training in the process, half the time.
+MEMORY := MALLOC_TOP_PAD_=67108864
 # Two processes, a file of tests to one of them, so that what a file shares is made once.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+PYTEST := $(MEMORY) $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
 
 test: $(INSTALLED)
 	$(PYTEST)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow --timeout 7200 $(PYTEST_FLAGS)
+	$(MEMORY) $(BIN)/python -m pytest -m slow --timeout 7200 $(PYTEST_FLAGS)
 
 test-guides: $(INSTALLED)
 	$(BIN)/python -m pytest -m guides -n 2 $(PYTEST_FLAGS)
