@@ -73,7 +73,6 @@ QUICK = (
     "resnet18 blurred",
     "resnet18 dilated",
     "resnet18 silu",
-    "resnet18 layer",
     "resnet18 BGR",
 )
 """One of each kind of operation, and of each way they are put together; the others take half a minute more."""

@@ -383,7 +383,7 @@ LARGE = ["resnet18", "resnet50_v2", "resnet50d", "resnext50_32x4d", "seresnet50"
     ("name", "options"),
     [
         ("resnet18", NARROW),
-        ("cifar_plain20", {}),
+        pytest.param("cifar_plain20", {}, marks=pytest.mark.slow),  # 2 s
         *(pytest.param(name, {}, marks=pytest.mark.slow) for name in LARGE),
     ],
 )

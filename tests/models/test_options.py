@@ -204,7 +204,7 @@ def test_receptive_fields(name: str, fields: list[int]) -> None:
 
     Narrow nets of the published depth: the width of a stage changes nothing.
     """
-    side = 256 if name == "vgg16" else 512
+    side = {"vgg16": 256, "densenet121": 320}.get(name, 512)
     fixed: dict[str, Any] = {"include_top": False, "activation": "linear", "input_shape": (side, side, 3)}
     narrow: dict[str, Any] = {"widths": (8, 8, 8, 8), "stem_width": 8}
     narrow = {"vgg16": {"widths": (8,) * 5}, "densenet121": {"growth_rate": 8, "stem_width": 8}}.get(name, narrow)

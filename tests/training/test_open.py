@@ -46,7 +46,9 @@ def fitted(setup: TrainingSetup, optimizer: keras.optimizers.Optimizer) -> dict[
     [
         pytest.param(lambda: keras.optimizers.AdamW(2e-3, weight_decay=0.1, clipnorm=1.0), id="adamw"),
         pytest.param(
-            lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 12), 0.9, use_ema=True), id="sgd"
+            lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 12), 0.9, use_ema=True),
+            id="sgd",
+            marks=pytest.mark.slow,  # 5 s: test_fit has schedules and averages
         ),
         pytest.param(
             lambda: keras.optimizers.RMSprop(1e-3, gradient_accumulation_steps=2),
