@@ -26,12 +26,14 @@ class PureOptimizer:
 
     Args:
         optimizer: built.
-        rates: factor of the learning rate of a weight, by its path; 1 for all others. Given, weights without a gradient
-            are left as they are without a warning.
+        rates: factor of the learning rate of a weight, by its path; 1 for all others.
+        warn: of weights without a gradient, as Keras does.
     """
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer, rates: Mapping[str, float] | None = None) -> None:
-        self._optimizer, self._pure, self._silent = optimizer, _pure(optimizer, rates or {}), rates is not None
+    def __init__(
+        self, optimizer: keras.optimizers.Optimizer, rates: Mapping[str, float] | None = None, *, warn: bool = True
+    ) -> None:
+        self._optimizer, self._pure, self._warns = optimizer, _pure(optimizer, rates or {}), warn
 
     @property
     def variables(self) -> list[Any]:
@@ -43,8 +45,8 @@ class PureOptimizer:
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """The weights and the state after a step; `rate_scale` is a factor of the learning rate."""
         self._pure.__dict__["rate_scale"] = rate_scale
-        with warnings.catch_warnings() if self._silent else contextlib.nullcontext():
-            if self._silent:
+        with contextlib.nullcontext() if self._warns else warnings.catch_warnings():
+            if not self._warns:
                 warnings.filterwarnings("ignore", "Gradients do not exist")
             weights, state = self._pure.stateless_apply(state, gradients, weights)
         return [tf.convert_to_tensor(v) for v in weights], [tf.convert_to_tensor(v) for v in state]

@@ -190,3 +190,9 @@ def parameter_groups(config: Optimizer, weights: Sequence[Any]) -> list[Paramete
         )
         for layer, weight in zip(layers, weights, strict=True)
     ]
+
+
+def rates_of(config: Optimizer, weights: Sequence[Any]) -> dict[str, float]:
+    """The factor of the learning rate of each weight that has one, by its path."""
+    groups = parameter_groups(config, weights)
+    return {weight.path: group.rate for weight, group in zip(weights, groups, strict=True) if group.rate != 1}

@@ -13,7 +13,7 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
 from resnet_keras.models.replicas import local_copy
 from resnet_keras.models.variables import roles_of
-from resnet_keras.training.optimizers import built_optimizer, make_optimizer
+from resnet_keras.training.optimizers import built_optimizer, make_optimizer, rates_of
 from resnet_keras.training.schedule import RunSchedule
 
 FIRST_LOSS_SCALE = 2.0**15
@@ -34,7 +34,7 @@ class TrainingState:
         strategy: owns the variables.
         total_steps: steps of the run, for the schedule.
         trainable: paths of the weights that are trained in any phase; those that are trainable now, when None.
-        optimizer: takes the place of the config's.
+        optimizer: takes the place of the config's, with its clipping and its rates.
     """
 
     def __init__(
@@ -60,8 +60,10 @@ class TrainingState:
             if optimizer is None:
                 schedule = RunSchedule(config.optimizer.learning_rate, config.schedule, total_steps)
                 self.optimizer = make_optimizer(config.optimizer, schedule, self.weights)
+                self.rates = rates_of(config.optimizer, self.weights)
+                self.clip_norm = config.optimizer.clip_norm
             else:
-                self.optimizer = built_optimizer(optimizer, self.weights)
+                self.optimizer, self.rates, self.clip_norm = built_optimizer(optimizer, self.weights), {}, 0.0
             self.averages = [self._copy_of(variable) for variable in self.variables] if config.ema else []
             self.step = _counter(0, tf.int64)
             self.loss_scale = _counter(FIRST_LOSS_SCALE, tf.float32)

@@ -14,7 +14,6 @@ import tensorflow as tf
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.models.optimizer import PureOptimizer
 from resnet_keras.models.replicas import gradients_of, local_copy, replicas_meet
-from resnet_keras.training.optimizers import parameter_groups
 from resnet_keras.training.state import TrainingState
 
 MEAN = tf.distribute.ReduceOp.MEAN
@@ -57,9 +56,7 @@ class Step:
         class_weights: Sequence[float] | None = None,
     ) -> None:
         self.network, self.state, self.config, self.xla = network, state, config, xla
-        groups = parameter_groups(config.optimizer, state.weights)
-        rates = {w.path: group.rate for w, group in zip(state.weights, groups, strict=True) if group.rate != 1}
-        self.optimizer = PureOptimizer(state.optimizer, rates)
+        self.optimizer = PureOptimizer(state.optimizer, state.rates, warn=False)  # a weight may be frozen for a phase
         self.class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
         self.synchronised = replicas_meet(network, state.strategy)
 
@@ -170,7 +167,7 @@ class Step:
 
         A weight that is not trainable now has no gradient, and stays.
         """
-        if clip := self.config.optimizer.clip_norm:
+        if clip := self.state.clip_norm:
             shrink = tf.minimum(1.0, clip / norm)
             gradients = [gradient if gradient is None else gradient * shrink for gradient in gradients]
         return self.optimizer(state, gradients, weights, rate_scale)

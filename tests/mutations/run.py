@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from table import MUTATIONS, Mutation
 
-TESTS_OF_MAKE = ("-o", "addopts=", "-m", "not slow and not interop")
+TESTS_OF_MAKE = ("-o", "addopts=", "-m", "not slow and not guides and not interop and not backends")
 PYTEST = ("-m", "pytest", *TESTS_OF_MAKE, "-q", "-x", "-rfE", "-p", "no:cacheprovider")
 """In one process, up to the first failure, and with nothing left in the tree."""
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.models.optimizer import PureOptimizer
 from resnet_keras.training.checkpoints import checkpoints, read_checkpoint
 from resnet_keras.training.devices import make_strategy
-from resnet_keras.training.optimizers import built_optimizer, make_optimizer, parameter_groups
+from resnet_keras.training.optimizers import built_optimizer, make_optimizer
 from resnet_keras.training.phases import phases_of
 from resnet_keras.training.setup import TrainingSetup, make_setup
 from resnet_keras.training.state import TrainingState
@@ -58,6 +58,8 @@ def fitted(setup: TrainingSetup, optimizer: keras.optimizers.Optimizer) -> dict[
     ],
 )
 def test_it_trains_as_fit_does_by_the_same_optimizer(plain: TrainConfig, make: Any) -> None:
+    """The clipping and the rates of the config are those of its own optimizer."""
+    plain = dataclasses.replace(plain, optimizer=Optimizer(clip_norm=1e-3, layer_decay=0.1))
     ours = weights_of(run(plain, optimizer=make()).model)
     setup = make_setup(plain, make_strategy("none"))
     start = weights_of(setup.network)
@@ -153,8 +155,7 @@ def test_keras_optimizers_of_a_config(algorithm: Any) -> None:
     settings = TrainConfig(optimizer=config)
     state = TrainingState(model, settings, tf.distribute.get_strategy(), 1)
     weights = [tf.ones_like(weight) for weight in model.trainable_variables]
-    rates = {w.path: g.rate for w, g in zip(state.weights, parameter_groups(config, state.weights), strict=True)}
-    pure = PureOptimizer(optimizer, rates)
+    pure = PureOptimizer(optimizer, state.rates)
     before = [tf.convert_to_tensor(variable) for variable in optimizer.variables]
     still, _ = pure(before, [tf.zeros_like(weight) for weight in weights], weights)
     # Without a gradient nothing but the decay moves a weight: rate times decay of it.
