@@ -97,7 +97,7 @@ def test_windows_are_ours() -> None:
 
 def test_steps_are_ours(quick: TrainConfig) -> None:
     """From the same weights on the same pixels: normalisation, loss, momentum, rates and decay, here a strong one."""
-    config = replace(quick, optimizer=replace(quick.optimizer, weight_decay=0.1))
+    config = replace(quick, model_options={}, optimizer=replace(quick.optimizer, weight_decay=0.1))
     ours = make_setup(config, tf.distribute.get_strategy())
     theirs = program.Training(config, open_source(config.data, config.data_dir))
     theirs.net.load_state_dict(carried(ours.network))

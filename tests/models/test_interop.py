@@ -3,6 +3,7 @@
 `make test-interop` installs torch, torchvision, timm, transformers and keras-hub for it.
 """
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -319,7 +320,8 @@ def test_lamb_is_timms(decay: float) -> None:
     start = rng.normal(size=(5, 4)).astype("float32")
     theirs = torch.nn.Parameter(torch.from_numpy(start.copy()))
     options = {"betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": decay, "max_grad_norm": None}
-    lamb = timm().optim.Lamb([theirs], lr=0.05, **options)
+    timm()
+    lamb = importlib.import_module("timm.optim").Lamb([theirs], lr=0.05, **options)
     kernel = keras.Variable(start, name="kernel")
     optimizer = make_optimizer(Optimizer(algorithm="lamb", weight_decay=decay), 0.05, [kernel])
     pure, ours, state = PureOptimizer(optimizer), [tf.constant(start)], [tf.constant(v) for v in optimizer.variables]
@@ -328,4 +330,5 @@ def test_lamb_is_timms(decay: float) -> None:
         theirs.grad = torch.from_numpy(gradient)
         lamb.step()
         ours, state = pure(state, [tf.constant(gradient)], ours)
-    np.testing.assert_allclose(ours[0], theirs.detach().numpy(), rtol=1e-6, atol=1e-6)
+    # 1 - beta^count is in float32 here, as in Keras, and in float64 there: 1e-5 of a step apart.
+    np.testing.assert_allclose(ours[0], theirs.detach().numpy(), rtol=1e-6, atol=1e-5)
