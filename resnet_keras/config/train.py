@@ -14,6 +14,8 @@ from resnet_keras.errors import UsageError, check_types, is_whole, require, unkn
 from resnet_keras.version import __version__
 
 FORMAT_VERSION = 1
+GIVEN = "given"
+"""In place of the name of a model or of data that was handed over in Python."""
 """Of the JSON object. It rises when an older version of the package would misread it."""
 
 

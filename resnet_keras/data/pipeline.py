@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.config.train import Augmentation
+from resnet_keras.data import given
 from resnet_keras.data.augmentation import (
     erase,
     jitter,
@@ -29,7 +30,7 @@ from resnet_keras.data.augmentation import (
 )
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.policies import randaugment, trivialaugment
-from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, FileSplit, RecordSplit, Source, Split
+from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, DatasetSplit, FileSplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError
 
 as_it_is = tf.autograph.experimental.do_not_convert
@@ -42,7 +43,10 @@ def in_memory(split: Split, shape: ImageFormat) -> ArraySplit | None:
     """The split's images by the evaluation transform, as uint8, where they fit in memory; else None."""
     if isinstance(split, ArraySplit) and split.images.shape[1:3] == shape.size and shape.card.crop == 1:
         return split
-    if isinstance(split, RecordSplit) or len(split) * np.prod((*shape.size, shape.channels)) > FITS_IN_MEMORY:
+    if (
+        isinstance(split, RecordSplit | DatasetSplit)
+        or len(split) * np.prod((*shape.size, shape.channels)) > FITS_IN_MEMORY
+    ):
         return None
     way = (shape.size, shape.channels, shape.card.crop, shape.card.interpolation)
     known = _IN_MEMORY.get(split)
@@ -133,6 +137,17 @@ def training_batches(
     if batch_size % parts:
         raise UsageError(f"batch_size {batch_size} cannot be divided by {parts}, the parts that it is read in")
     check_augmentation(augmentation, shape, share)
+    if isinstance(source.train, DatasetSplit):
+        return given.training_batches(
+            source.train,
+            shape.size,
+            classes,
+            batch_size=batch_size,
+            first_step=first_step,
+            last_step=last_step,
+            label_smoothing=label_smoothing,
+            shard=shard,
+        ).prefetch(tf.data.AUTOTUNE)
     order = Order(len(source.train), steps_per_epoch(source.train, batch_size), batch_size, augmentation.repeats, seed)
     ready = None if augmentation.crop in ("resized", "scale") else in_memory(source.train, shape)
     split = source.train if ready is None else ready
@@ -306,6 +321,9 @@ def _records(split: RecordSplit, order: Order, places: np.ndarray, change: Chang
 def evaluation_batches(source: Source, shape: ImageFormat, batch_size: int) -> tf.data.Dataset:
     """Every image of the test split once, in order; the last batch may be smaller."""
     split, classes = in_memory(source.test, shape), len(source.labels)
+    if isinstance(source.test, DatasetSplit):
+        own, one_hot = source.test.in_batches(batch_size), source.test.one_hot
+        return own.map(as_it_is(lambda images, labels: (images, one_hot(labels, classes)))).prefetch(tf.data.AUTOTUNE)
     if split is not None:
         dataset = tf.data.Dataset.from_tensor_slices((split.images, split.targets))
     else:

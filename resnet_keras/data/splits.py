@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -51,7 +52,35 @@ class RecordSplit:
         return sum(self.lengths)
 
 
-Split = ArraySplit | FileSplit | RecordSplit
+@dataclass(frozen=True, eq=False)
+class DatasetSplit:
+    """A dataset of the user's own, in its own order: `(image, label)`, one by one or in batches."""
+
+    dataset: tf.data.Dataset
+    batched: bool
+    length: int
+    """Images."""
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def specs(self) -> tuple[Any, Any]:
+        """Of an element's images and labels."""
+        return cast(Any, self.dataset.element_spec)
+
+    def in_batches(self, size: int, *, drop_remainder: bool = False) -> tf.data.Dataset:
+        make = self.dataset.rebatch if self.batched else self.dataset.batch
+        return make(size, drop_remainder=drop_remainder)
+
+    def one_hot(self, labels: tf.Tensor, classes: int) -> tf.Tensor:
+        """A batch's labels, `[N]`, `[N, 1]` or `[N, classes]`, as float32 `[N, classes]`."""
+        if labels.shape.rank == 2 and labels.shape[-1] != 1:
+            return tf.cast(labels, tf.float32)
+        return tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int64), classes)
+
+
+Split = ArraySplit | FileSplit | RecordSplit | DatasetSplit
 
 
 @dataclass(frozen=True)
@@ -76,6 +105,8 @@ def hold_out(source: Source, share: float) -> Source:
         UsageError: there are too few images, or files of them.
     """
     split = source.train
+    if isinstance(split, DatasetSplit):
+        raise UsageError("validation holds out training images, which a tf.data.Dataset has no number for; leave it 0")
     total = len(split.files if isinstance(split, RecordSplit) else split)
     held = max(1, round(total * share))
     if held >= total:
@@ -86,7 +117,7 @@ def hold_out(source: Source, share: float) -> Source:
     return dataclasses.replace(source, name=f"{source.name} ({share:g} of it held out)", train=kept, test=tested)
 
 
-def _part(split: Split, chosen: np.ndarray) -> Split:
+def _part(split: ArraySplit | FileSplit | RecordSplit, chosen: np.ndarray) -> Split:
     if isinstance(split, ArraySplit):
         return ArraySplit(split.images[chosen], split.targets[chosen])
     if isinstance(split, FileSplit):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import in_memory
 from resnet_keras.data.sources import open_source
-from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Split
+from resnet_keras.data.splits import ArraySplit, DatasetSplit, FileSplit, RecordSplit, Split
 from resnet_keras.errors import UsageError
 from resnet_keras.export.floating import emit_float
 from resnet_keras.export.networks import Ends, FloatNetwork, Int8Network, batches, run_network
@@ -78,7 +78,7 @@ def open_calibration(data: Any, shape: ImageFormat, labels: Sequence[str], data_
 
 def _some_of(split: Split) -> ArraySplit | FileSplit:
     """At most `MOST` images, from all over the split."""
-    if isinstance(split, RecordSplit):
+    if isinstance(split, RecordSplit | DatasetSplit):
         raise UsageError("calibration on a data set that is streamed is not possible; give a folder of some images")
     chosen = _chosen(len(split))
     if isinstance(split, ArraySplit):

@@ -1,15 +1,16 @@
 """`evaluate`: loss, accuracy, per class and confusion, of a model on a data set's test split."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from resnet_keras.config.run_folder import run_config
+from resnet_keras.config.train import GIVEN
 from resnet_keras.data.format import from_pixels, image_format
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.sources import open_source
@@ -29,11 +30,13 @@ class Evaluation:
     labels: tuple[str, ...]
     confusion: np.ndarray
     """int64 [classes, classes]: rows are true classes, columns predicted ones."""
+    given: Mapping[str, float] = field(default_factory=dict)
+    """By metrics of the user's own."""
 
     @property
     def metrics(self) -> dict[str, float]:
         names = ("loss", "accuracy", "top5_accuracy", "examples")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, **self.given}
 
     @property
     def per_class(self) -> list[dict[str, Any]]:
@@ -75,7 +78,7 @@ def evaluate(
     model = classifier(source)
     config = run_config(source) if isinstance(source, str | Path) else None
     layer = card_layer(model)
-    if config and data in (None, config.data):
+    if config and config.data != GIVEN and data in (None, config.data):
         data, data_dir = config.data, data_dir or config.data_dir
     data = data or (layer.card.data if layer else None)
     if not data:
@@ -96,6 +99,14 @@ def evaluate(
     )
 
 
+class Judging(Protocol):
+    """Measures batches of one-hot labels and logits by a user's own loss and metrics."""
+
+    def reset(self) -> None: ...
+    def add(self, labels: np.ndarray, logits: np.ndarray) -> None: ...
+    def result(self) -> dict[str, float]: ...
+
+
 class Evaluator:
     """Evaluates a model on `(images, one-hot labels)` batches, again and again without tracing anew.
 
@@ -107,6 +118,8 @@ class Evaluator:
         flip: take the mean of the probabilities of an image and its mirror image.
         host: which of the hosts this is and how many there are; each takes its share of the batches, and all have the
             sum.
+        judge: takes the logits of each batch besides, which the model then has behind its probabilities: `[N, 2 x
+            classes]`. A `loss` that it finds takes the place of the cross-entropy.
     """
 
     def __init__(
@@ -118,7 +131,9 @@ class Evaluator:
         *,
         flip: bool = False,
         host: tuple[int, int] = (0, 1),
+        judge: Judging | None = None,
     ) -> None:
+        self.judge = judge
         self.model, self.labels, self.flip, self.host = from_pixels(model), labels, flip, host
         self.columns = list(columns) if columns is not None else list(range(len(labels)))
         self.strategy = strategy or tf.distribute.get_strategy()
@@ -133,8 +148,13 @@ class Evaluator:
         confusion = np.zeros((classes, classes), "int64")
         loss = top5 = 0.0
         index, hosts = self.host
+        if self.judge:
+            self.judge.reset()
         for images, one_hot in batches.shard(hosts, index):
-            probabilities = self._probabilities(images).astype("float64")[:, self.columns]
+            outputs = self._probabilities(images).astype("float64")
+            probabilities = outputs[:, self.columns]
+            if self.judge:
+                self.judge.add(one_hot.numpy(), outputs[:, classes:])
             targets = np.argmax(one_hot.numpy(), axis=-1)
             own = probabilities[np.arange(len(targets)), targets]
             # float32's softmax has no smaller normal number to take the logarithm of
@@ -147,7 +167,9 @@ class Evaluator:
             confusion = np.rint(counts).astype("int64").reshape(classes, classes)
         examples = int(confusion.sum())
         accuracy = float(np.trace(confusion) / examples)
-        return Evaluation(float(loss / examples), accuracy, float(top5 / examples), examples, self.labels, confusion)
+        given = self.judge.result() if self.judge else {}
+        loss = given.pop("loss", float(loss / examples))
+        return Evaluation(loss, accuracy, float(top5 / examples), examples, self.labels, confusion, given)
 
     @property
     def _local_replicas(self) -> int:

@@ -199,8 +199,8 @@ class Loop:
             if test and not math.isfinite(test.loss):
                 raise self._bad_loss.diverged(f"the test loss is no number after epoch {epoch}")
             self.record.row, self.record.evaluation = self._row(epoch, test), test
-            names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-            logs = {name: self.record.row[name] for name in names if self.record.row[name] is not None}
+            row = self.record.row
+            logs = {k: v for k, v in row.items() if v is not None and k not in ("epoch", "seconds")}
             self.callbacks.on_test_end(logs)
             self.callbacks.on_epoch_end(epoch - 1, logs)
         self.record.rows.append(self.record.row)
@@ -221,6 +221,7 @@ class Loop:
             "val_accuracy": test and test.accuracy,
             "learning_rate": self.state.learning_rate,
             "seconds": time.perf_counter() - self._epoch_started,
+            **{f"val_{name}": value for name, value in (test.given if test else {}).items()},
         }
 
     def _roll_back(self) -> None:

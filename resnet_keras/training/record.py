@@ -12,7 +12,10 @@ from resnet_keras.inference.evaluate import Evaluation
 
 COLUMNS: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 EpochRow = dict[str, Any]
-"""Column to number; None in the columns of the test where an epoch was not tested."""
+"""Column to number; None in the columns of the test where an epoch was not tested.
+
+Metrics of the user's own come last, and are left out there.
+"""
 
 
 @dataclass
@@ -34,10 +37,10 @@ class Record:
 
     def write_table(self) -> None:
         """Write `metrics.csv` anew."""
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        text, columns = io.StringIO(), dict.fromkeys([*COLUMNS, *(name for row in self.rows for name in row)])
+        table = csv.DictWriter(text, list(columns), lineterminator="\n")
         table.writeheader()
-        table.writerows({name: row[name] for name in COLUMNS} for row in self.rows)
+        table.writerows(self.rows)
         write_text(self.folder / HISTORY, text.getvalue())
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resnet_keras.config.train import TrainConfig
+from resnet_keras.config.train import GIVEN, TrainConfig
 from resnet_keras.data.format import ImageFormat
+from resnet_keras.data.given import source_of as given_source
 from resnet_keras.data.pipeline import check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
-from resnet_keras.data.splits import Source, channel_statistics, hold_out
+from resnet_keras.data.splits import DatasetSplit, Source, channel_statistics, hold_out
 from resnet_keras.errors import UsageError, unknown
+from resnet_keras.models.around import classifier_around
 from resnet_keras.models.builder import dtype_policy
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.complexity import create_model
@@ -24,6 +26,7 @@ from resnet_keras.models.weights.loading import assign, classes_of, find_weights
 from resnet_keras.models.weights.reading import Weights
 from resnet_keras.models.weights.weight_layers import WeightLayers
 from resnet_keras.training.devices import host_of, use_xla
+from resnet_keras.training.given import Given, Judge, check_augmentable
 from resnet_keras.training.input import balanced_weights, check_batch, steps_of
 from resnet_keras.training.phases import Phase, phases_of, set_trainable
 from resnet_keras.training.state import TrainingState
@@ -32,6 +35,8 @@ from resnet_keras.training.step import Step
 
 def _check_model_options(config: TrainConfig) -> None:
     """Raise `UsageError` for an unknown model, or an option that is no field of its spec."""
+    if config.model == GIVEN:
+        raise UsageError("the run trains a model that was given in Python; resume it by train(config, model=...)")
     fields = [field.name for field in dataclasses.fields(named(config.model).spec)]
     for option in config.model_options:
         if option not in fields:
@@ -48,15 +53,31 @@ def _starting_weights(config: TrainConfig) -> Weights | None:
     return find_weights(config.weights)
 
 
-def source_of(config: TrainConfig) -> Source:
-    """The data of a config; with `validation`, held-out training images take the place of the test split."""
-    source = open_source(config.data, config.data_dir)
+def source_of(config: TrainConfig, data: Any = None, classes: int | None = None) -> Source:
+    """The data of a config; with `validation`, held-out training images take the place of the test split.
+
+    `data` is what was given in its place, for so many classes.
+    """
+    if config.data != GIVEN:
+        source = open_source(config.data, config.data_dir)
+    elif data is None:
+        raise UsageError("the run trains on data that was given in Python; resume it by train(config, data=...)")
+    else:
+        source = given_source(data, classes)
+        check_augmentable(config, source)
     return hold_out(source, config.validation) if config.validation else source
 
 
-def image_format_for(config: TrainConfig, source: Source, start: Weights | None = None) -> ImageFormat:
-    """The images of a run, normalised as the model it starts from was, or by their own mean and std, or as ImageNet."""
-    if config.image_size:
+def image_format_for(
+    config: TrainConfig, source: Source, start: Weights | None = None, model: keras.Model | None = None
+) -> ImageFormat:
+    """The images of a run, normalised as the model it starts from was, or by their own mean and std, or as ImageNet.
+
+    `model` is what was given in place of the config's.
+    """
+    if model is not None:
+        size = model.input_shape[1:3]
+    elif config.image_size:
         size = (config.image_size, config.image_size)
     elif source.image_size:
         size = source.image_size
@@ -66,8 +87,8 @@ def image_format_for(config: TrainConfig, source: Source, start: Weights | None 
         crop=config.eval_crop,
         interpolation=config.interpolation,
         labels=source.labels,
-        network=config.model,
-        data=config.data,
+        network=config.model if model is None else model.name,
+        data=config.data if config.data != GIVEN else "",
         recipe=config.name,
         test_flip=config.test_flip,
     )
@@ -77,6 +98,8 @@ def image_format_for(config: TrainConfig, source: Source, start: Weights | None 
         card = dataclasses.replace(card, **{name: getattr(known, name) for name in kept})
     elif measured := channel_statistics(source.train, source.channels):
         card = dataclasses.replace(card, mean=measured[0], std=measured[1])
+    elif not card.fits(source.channels):
+        card = dataclasses.replace(card, mean=(0.5,), std=(0.25,))
     return ImageFormat(size, source.channels, card)
 
 
@@ -95,10 +118,20 @@ class TrainingSetup:
     state: TrainingState
     step: Step
     steps_per_epoch: int
+    judge: Judge | None = None
+    """A loss and metrics of the user's own."""
 
     @property
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.epochs
+
+    @property
+    def measured(self) -> keras.Model:
+        """What is measured on test images: the network, with its logits behind its probabilities for a judge."""
+        if self.judge is None:
+            return self.network
+        both = keras.layers.Concatenate(dtype="float32")([self.network.output, self.trained.output])
+        return keras.Model(self.network.input, both, name=self.network.name)
 
     def shape_in(self, phase: Phase) -> ImageFormat:
         """The training images of a phase."""
@@ -110,36 +143,71 @@ class TrainingSetup:
         return steps_of(self.config, self.source, self.shape_in(phase), self.strategy, first, last)
 
 
-def make_setup(
-    config: TrainConfig, strategy: tf.distribute.Strategy, optimizer: keras.optimizers.Optimizer | None = None
-) -> TrainingSetup:
+def make_setup(config: TrainConfig, strategy: tf.distribute.Strategy, given: Given | None = None) -> TrainingSetup:
     """Open the data and build the network of a config. Raises `UsageError` for a config that cannot be trained.
 
-    `optimizer` takes the place of the config's.
+    What is `given` takes the place of the config's.
     """
-    _check_model_options(config)
+    given = given or Given()
+    if given.model is None:
+        _check_model_options(config)
     check_batch(config, strategy)
+    if (given.loss or given.metrics) and host_of(strategy)[1] > 1:
+        raise UsageError("a loss or metrics of your own are measured on one host; leave them to the config on several")
     xla = use_xla(config, strategy)
-    start = _starting_weights(config)
-    source = source_of(config)
-    shape = image_format_for(config, source, start)
+    start = _starting_weights(config) if given.model is None else None
+    source = source_of(config, given.data, given.model and _classes_of(given.model))
+    shape = image_format_for(config, source, start, given.model)
     steps = steps_per_epoch(source.train, config.batch_size)
     class_weights = balanced_weights(source) if config.class_weights == "balanced" else None
     keras.utils.set_random_seed(config.seed)
+    ends_in_logits = False
     with dtype_policy(config.precision), strategy.scope():
-        network = network_of(config, source, shape, start)
+        if given.model is None:
+            network = network_of(config, source, shape, start)
+        else:
+            _check_fits(given.model, source)
+            classifier = classifier_around(given.model, shape.card)
+            network, ends_in_logits = classifier.network, classifier.ends_in_logits
         trained = keras.Model(network.input, network.get_layer("logits").output, name=network.name)
+        judge = Judge(given.loss, given.metrics, ends_in_logits) if given.loss or given.metrics else None
     phases = phases_of(config)
     for phase in phases:
         set_trainable(network, config, phase)
     trainable = {variable.path for variable in network.trainable_variables}  # the last phase has them all
     total = steps * config.epochs
-    state = TrainingState(network, config, strategy, total, trainable=trainable, optimizer=optimizer)
-    step = Step(trained, state, config, xla=xla, class_weights=class_weights)
-    setup = TrainingSetup(config, strategy, source, shape, network, trained, state, step, steps)
+    state = TrainingState(
+        network,
+        config,
+        strategy,
+        total,
+        trainable=trainable,
+        optimizer=given.optimizer,
+        by_place=given.model is not None,
+    )
+    loss = judge.losses if judge and judge.has_loss else None
+    step = Step(trained, state, config, xla=xla, class_weights=class_weights, loss=loss)
+    setup = TrainingSetup(config, strategy, source, shape, network, trained, state, step, steps, judge)
     for phase in phases:
         check_augmentation(config.augmentation, setup.shape_in(phase), config.batch_size // host_of(strategy)[1])
     return setup
+
+
+def _classes_of(model: keras.Model) -> int | None:
+    shape = getattr(model, "output_shape", None)
+    return shape[-1] if isinstance(shape, tuple) else None
+
+
+def _check_fits(model: keras.Model, source: Source) -> None:
+    """Raise `UsageError` where a model cannot take the images of a source, or has not its classes."""
+    if (channels := model.input_shape[-1]) != source.channels:
+        raise UsageError(f"{model.name} takes {channels} channels, {source.name} has {source.channels}")
+    if (classes := model.output_shape[-1]) != len(source.labels):
+        raise UsageError(f"{model.name} has {classes} classes, {source.name} has {len(source.labels)}")
+    if isinstance(source.train, DatasetSplit) and (size := model.input_shape[1:3]) != source.image_size:
+        raise UsageError(
+            f"{model.name} takes images of {size}, {source.name} has {source.image_size}; resize them in it"
+        )
 
 
 def network_of(config: TrainConfig, source: Source, shape: ImageFormat, start: Weights | None = None) -> keras.Model:

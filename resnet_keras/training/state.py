@@ -35,6 +35,8 @@ class TrainingState:
         total_steps: steps of the run, for the schedule.
         trainable: paths of the weights that are trained in any phase; those that are trainable now, when None.
         optimizer: takes the place of the config's, with its clipping and its rates.
+        by_place: name variables in checkpoints by their place, not by their path: Keras numbers layers without a name
+            anew each time a model is built.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class TrainingState:
         *,
         trainable: Container[str] | None = None,
         optimizer: keras.optimizers.Optimizer | None = None,
+        by_place: bool = False,
     ) -> None:
         if trainable is None:
             trainable = {variable.path for variable in network.trainable_variables}
@@ -53,6 +56,7 @@ class TrainingState:
         # The model's order of all variables does not depend on what is frozen, so a checkpoint outlives unfreezing.
         self._roles = roles_of(network)
         self.variables = [v for v in network.variables if not self._roles.is_seed(v)]
+        self._names = {v.path: f"{i}/{v.name}" if by_place else v.path for i, v in enumerate(self.variables)}
         self.seeds = self._roles.seeds
         self.weights = [v for v in self.variables if v.path in trainable]
         self.batch_stats = self._roles.batch_stats
@@ -163,7 +167,7 @@ class TrainingState:
         self.take_averages()
         state = self._optimizer_state
         for weight in self.weights if not self.averages else []:
-            if (average := state.get(f"{OWN_AVERAGE}:{weight.path}")) is not None:
+            if (average := state.get(f"{OWN_AVERAGE}:{self._names[weight.path]}")) is not None:
                 self._assign(weight, self.value_of(average))
 
     def take_averages(self) -> None:
@@ -173,18 +177,18 @@ class TrainingState:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, by name."""
-        arrays = {f"variable:{v.path}": self.value_of(v) for v in self.variables}
+        arrays = {f"variable:{self._names[v.path]}": self.value_of(v) for v in self.variables}
         arrays |= {name: self.value_of(v) for name, v in self._optimizer_state.items()}
         for variable, average in zip(self.variables, self.averages, strict=False):
-            arrays[f"average:{variable.path}"] = self.value_of(average)
+            arrays[f"average:{self._names[variable.path]}"] = self.value_of(average)
         return arrays | {name: self.value_of(counter) for name, counter in self._counters.items()}
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set everything from `arrays()`. Raises `UsageError`, and changes nothing, if they are of another network."""
-        by_name: dict[str, Any] = {f"variable:{v.path}": v for v in self.variables}
+        by_name: dict[str, Any] = {f"variable:{self._names[v.path]}": v for v in self.variables}
         by_name |= self._optimizer_state
         for variable, average in zip(self.variables, self.averages, strict=False):
-            by_name[f"average:{variable.path}"] = average
+            by_name[f"average:{self._names[variable.path]}"] = average
         by_name |= self._counters
         if "step" in arrays:  # 0.1 wrote the one for both
             arrays = {ITERATION: arrays["step"], **arrays}
@@ -200,7 +204,7 @@ class TrainingState:
     @cached_property
     def _optimizer_state(self) -> dict[str, Any]:
         """The optimizer's variables, by their kind and the path of their weight: as checkpoints name them."""
-        paths = {weight.path.replace("/", "_"): weight.path for weight in self.weights}
+        paths = {weight.path.replace("/", "_"): self._names[weight.path] for weight in self.weights}
         found: dict[str, Any] = {}
         for variable in self.optimizer.variables:
             parts = variable.name.split("_")

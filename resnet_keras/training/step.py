@@ -44,6 +44,7 @@ class Step:
         config: of the run.
         xla: compile the pure functions.
         class_weights: factor of the loss of each class; None for one each.
+        loss: of each image, of logits and labels; takes the place of the config's.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Step:
         *,
         xla: bool = False,
         class_weights: Sequence[float] | None = None,
+        loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     ) -> None:
+        self.own_loss = loss
         self.network, self.state, self.config, self.xla = network, state, config, xla
         self.optimizer = PureOptimizer(state.optimizer, state.rates, warn=False)  # a weight may be frozen for a phase
         self.class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
@@ -86,6 +89,8 @@ class Step:
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """The loss of each image: `[N, classes]` twice to `[N]`, in nats."""
+        if self.own_loss:
+            return self.own_loss(logits, labels)
         if self.config.loss == "sigmoid":
             if self.config.target_threshold:
                 spread = self.config.label_smoothing
@@ -128,7 +133,8 @@ class Step:
             def compute() -> tuple[tf.Tensor, Any]:
                 logits = network(own_images, training=True)
                 losses = self.losses(logits, own_labels)
-                return tf.reduce_mean(losses) * loss_scale, (logits, losses)
+                penalties = tf.add_n(network.losses) if network.losses else 0.0  # of regularizers, and by `add_loss`
+                return (tf.reduce_mean(losses) + penalties) * loss_scale, (logits, losses)
 
             gradients, (logits, losses), scope = gradients_of(compute, mapping, watched)
             correct = tf.argmax(logits, -1) == tf.argmax(own_labels, -1)

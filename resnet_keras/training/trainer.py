@@ -17,15 +17,17 @@ import tensorflow as tf
 from resnet_keras.config.run_folder import CONFIG, METRICS, MODEL, check_run_folder, new_folder_name, run_folder
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import evaluation_batches
+from resnet_keras.data.splits import DatasetSplit
 from resnet_keras.errors import HostLost, UsageError, reason
 from resnet_keras.files import json_text, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
-from resnet_keras.models.preprocessing import card_layer
+from resnet_keras.models.preprocessing import card_layer, model_card
 from resnet_keras.models.saved import load_model, save_model, with_optimizer
 from resnet_keras.training.batch_stats import recompute_batch_stats
 from resnet_keras.training.callbacks import MakeCallback
 from resnet_keras.training.devices import describe, host_of, make_strategy
+from resnet_keras.training.given import Given
 from resnet_keras.training.loop import Interrupted, Loop
 from resnet_keras.training.record import Record
 from resnet_keras.training.reporters import all_reporters
@@ -50,7 +52,11 @@ class TrainResult:
 def train(
     config: TrainConfig,
     *,
+    model: keras.Model | None = None,
+    data: Any = None,
     optimizer: keras.optimizers.Optimizer | None = None,
+    loss: Any = None,
+    metrics: Sequence[Any] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
     quiet: bool = False,
 ) -> TrainResult:
@@ -63,8 +69,17 @@ def train(
 
     Args:
         config: a recipe of `resnet_keras.config.recipes`, changed with `dataclasses.replace`.
+        model: in place of the config's, a classifier of Keras: functional or a `Sequential`, from images
+            `[N, H, W, C]` to logits or probabilities `[N, classes]`. It is trained in place, on the devices of the
+            strategy it was made under, in its own precision. The run puts a normalisation of pixels before a model that
+            has no card: the result goes from pixels to probabilities.
+        data: in place of the config's: `(train, test)`, each `(images, labels)` as arrays, uint8 pixels, or a
+            `tf.data.Dataset` of such pairs, which augments by itself. A name or a folder is as in the config.
         optimizer: any optimizer of Keras, in place of the config's and its schedule. Its variables are in the
             checkpoints. With several replicas, and where it is built already, the run takes a new one of its config.
+        loss: of Keras, in place of the config's, on the model's own outputs; labels are one-hot, or numbers for a
+            sparse loss. `val_loss` is by it too.
+        metrics: of Keras, measured on the test images after each epoch: `val_NAME` in the table and for callbacks.
         callbacks: of Keras, called as `fit` calls them, on all hosts. Checkpoints keep their attributes that are
             numbers, texts, lists, dicts or lists of arrays, so that a resumed run has them as they were.
             `model.stop_training` ends the run after the epoch.
@@ -77,7 +92,8 @@ def train(
         UsageError: (a ValueError) for data, a network, weights or a folder that cannot be used, before anything is
             written; and for a loss that is not a number.
     """
-    return run(config, quiet=quiet, reporters=all_reporters(quiet), optimizer=optimizer, callbacks=callbacks)
+    given = Given(model, data, optimizer, loss, metrics)
+    return run(config, quiet=quiet, reporters=all_reporters(quiet), given=given, callbacks=callbacks)
 
 
 def run(
@@ -85,7 +101,7 @@ def run(
     *,
     quiet: bool = True,
     reporters: Sequence[MakeCallback] = (),
-    optimizer: keras.optimizers.Optimizer | None = None,
+    given: Given | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainResult:
     """`train` with reporters of one's own.
@@ -97,10 +113,13 @@ def run(
         config: as in `train`.
         quiet: without the lines about the run on standard error.
         reporters: make callbacks of the run, on the first host.
-        optimizer: as in `train`.
+        given: what takes the place of the config's.
         callbacks: as in `train`.
     """
-    strategy = make_strategy(config.strategy)  # before anything else runs on TensorFlow
+    given = given or Given()
+    config = given.config(config)
+    # Before anything else runs on TensorFlow.
+    strategy: Any = make_strategy(config.strategy) if given.model is None else given.model.distribute_strategy
     host, hosts = host_of(strategy)
     if hosts > 1 and not config.run_dir:
         raise UsageError("with several hosts, give --run-dir a folder that all of them see")
@@ -110,7 +129,7 @@ def run(
     if resumes and (done := _finished(folder)):
         say(f"{folder} is finished; remove it, or give another --run-dir, to train anew")
         return done
-    setup = make_setup(dataclasses.replace(config, run_dir=str(folder)), strategy, optimizer)
+    setup = make_setup(dataclasses.replace(config, run_dir=str(folder)), strategy, given)
     record = Record(folder)
     with run_folder(folder) if host == 0 else contextlib.nullcontext(), writing_to(folder):
         if host == 0 and not resumes:
@@ -138,7 +157,14 @@ def _run(
     config, state, network, folder = setup.config, setup.state, setup.network, record.folder
     host, hosts = host_of(setup.strategy)
     test_batches = evaluation_batches(setup.source, setup.shape, config.batch_size)
-    evaluator = Evaluator(network, setup.source.labels, setup.strategy, flip=config.test_flip, host=(host, hosts))
+    evaluator = Evaluator(
+        setup.measured,
+        setup.source.labels,
+        setup.strategy,
+        flip=config.test_flip,
+        host=(host, hosts),
+        judge=setup.judge,
+    )
     loop = Loop(setup, record, lambda: evaluator(test_batches), callbacks, say)
     say(_opening(setup))
     if resumes and loop.restore():
@@ -210,12 +236,18 @@ def _how_to_resume(folder: Path) -> str:
 
 def _opening(setup: TrainingSetup) -> str:
     config, source, cost = setup.config, setup.source, complexity(setup.network)
+    streamed = isinstance(source.train, DatasetSplit)
+    card = model_card(setup.network)
+    around = any(isinstance(layer, keras.Model) for layer in setup.network.layers)
     return (
         f"{setup.network.name}: {cost.trainable_parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds a "
         f"image\n{source.name}: {len(source.train):,} training and {len(source.test):,} test images, "
         f"{len(source.labels)} classes\n"
         f"{config.epochs} epochs in batches of {config.batch_size}; {describe(setup.strategy)}, {config.precision}, "
         f"XLA {'on' if setup.step.xla else 'off'}; run folder {config.run_dir}"
+        + f"\nthe model has no card: its pixels are normalised by mean {card.mean} and std {card.std}" * around
+        + "\na tf.data.Dataset has an order of its own: a run that is stopped resumes, but not to the last bit"
+        * streamed
     )
 
 

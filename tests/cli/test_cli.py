@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,6 +25,7 @@ import resnet_keras as rk
 from resnet_keras.cli.main import COMMANDS, _parse, main
 from resnet_keras.config.recipes import RECIPES
 from resnet_keras.config.train import TrainConfig
+from resnet_keras.models.around import classifier_around
 from resnet_keras.version import __version__
 
 Capture = pytest.CaptureFixture[str]
@@ -356,9 +358,12 @@ def test_the_program_knows_every_family(digit_png: Path, tmp_path: Path) -> None
     Each has one op at a time on a CPU besides, for one seed to give one result.
     """
     shape = {"input_shape": (32, 32, 3), "classes": 3}
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")]
+    small = keras.Sequential([keras.Input((32, 32, 3)), *head])
     models = {
         "vgg": rk.build_vgg(11, widths=(4, 4, 8, 8, 8), hidden=16, **shape),
         "densenet": rk.build_densenet(22, stem="cifar", **shape),
+        "given": classifier_around(small, rk.ModelCard()).network,
     }
     words = []
     for family, model in models.items():

@@ -22,6 +22,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.export import ask_servable, calibration, lowering, quantized, servable
 from resnet_keras.files import json_text
 from resnet_keras.inference.evaluate import Evaluation, Evaluator
+from resnet_keras.models.around import classifier_around
 from resnet_keras.reports.plots import draw_confusion, png_of
 
 RNG = np.random.default_rng(0)
@@ -399,6 +400,18 @@ def test_every_kind_of_net_exports(name: str, options: dict[str, Any], tmp_path:
     normal = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     out = tf.saved_model.load(str(path)).signatures["serving_default"](image=tf.constant(images))["probabilities"]
     np.testing.assert_allclose(out, model(normal), atol=1e-4)
+
+
+@pytest.mark.parametrize("end", ["softmax", None])
+def test_a_classifier_of_anyones_exports(end: str | None, tmp_path: Path) -> None:
+    """As a run saves it, with what was put around it."""
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation=end)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    network = classifier_around(model, rk.ModelCard(labels=("a", "b", "c"))).network
+    images = RNG.integers(0, 256, (4, 8, 8, 3), "uint8")
+    served: Any = tf.saved_model.load(str(rk.export_servable(network, tmp_path)))
+    answers = served.signatures["serving_default"](image=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(answers, network(images), atol=1e-5)
 
 
 def test_image_format_of_a_net_of_unknown_size() -> None:

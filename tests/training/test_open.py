@@ -15,6 +15,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.models.optimizer import PureOptimizer
 from resnet_keras.training.checkpoints import checkpoints, read_checkpoint
 from resnet_keras.training.devices import make_strategy
+from resnet_keras.training.given import Given
 from resnet_keras.training.optimizers import built_optimizer, make_optimizer
 from resnet_keras.training.phases import phases_of
 from resnet_keras.training.setup import TrainingSetup, make_setup
@@ -60,7 +61,7 @@ def fitted(setup: TrainingSetup, optimizer: keras.optimizers.Optimizer) -> dict[
 def test_it_trains_as_fit_does_by_the_same_optimizer(plain: TrainConfig, make: Any) -> None:
     """The clipping and the rates of the config are those of its own optimizer."""
     plain = dataclasses.replace(plain, optimizer=Optimizer(clip_norm=1e-3, layer_decay=0.1))
-    ours = weights_of(run(plain, optimizer=make()).model)
+    ours = weights_of(run(plain, given=Given(optimizer=make())).model)
     setup = make_setup(plain, make_strategy("none"))
     start = weights_of(setup.network)
     theirs = fitted(setup, make())
@@ -121,7 +122,9 @@ def test_keras_callbacks_see_and_steer_the_run(plain: TrainConfig, tmp_path: Pat
         on_epoch_end=lambda epoch, logs: seen.append(("end", epoch, round(logs["learning_rate"], 6))),
     )
     optimizer = keras.optimizers.AdamW(2e-3)
-    result = run(config, optimizer=optimizer, callbacks=[stop, kept, told, lower, keras.callbacks.TerminateOnNaN()])
+    result = run(
+        config, given=Given(optimizer=optimizer), callbacks=[stop, kept, told, lower, keras.callbacks.TerminateOnNaN()]
+    )
     # The first epoch counts as better than none, the second is no better: stop, with the weights of the first.
     assert seen == [("begin", 0), ("end", 0, 0.002), ("begin", 1), ("end", 1, 0.002)]
     assert float(optimizer.learning_rate) == pytest.approx(1e-3)
@@ -133,12 +136,12 @@ def test_keras_callbacks_see_and_steer_the_run(plain: TrainConfig, tmp_path: Pat
     for weight, value in zip(result.model.weights, final, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value, weight.path)
     assert rk.evaluate(result.run_dir).loss == pytest.approx(result.metrics["loss"], rel=1e-5)
-    again = run(config, optimizer=keras.optimizers.AdamW(2e-3), callbacks=[stop])  # it is finished
+    again = run(config, given=Given(optimizer=keras.optimizers.AdamW(2e-3)), callbacks=[stop])  # it is finished
     assert again.metrics == result.metrics
 
 
 def test_model_files_hold_no_optimizer(plain: TrainConfig) -> None:
-    result = run(plain, optimizer=keras.optimizers.Adam(1e-3))
+    result = run(plain, given=Given(optimizer=keras.optimizers.Adam(1e-3)))
     assert result.model.optimizer is None
     model = keras.saving.load_model(result.run_dir / "model.keras")
     assert not model.compiled
@@ -181,4 +184,4 @@ def test_a_checkpoint_of_another_optimizer_is_refused(plain: TrainConfig) -> Non
     with pytest.raises(SystemExit):
         run(dataclasses.replace(plain, checkpoint_steps=2), callbacks=[Counting(5)])
     with pytest.raises(UsageError, match="another network, optimizer or version: it has no optimizer:learning_rate"):
-        run(dataclasses.replace(plain, checkpoint_steps=2), optimizer=keras.optimizers.Adam(1e-3))
+        run(dataclasses.replace(plain, checkpoint_steps=2), given=Given(optimizer=keras.optimizers.Adam(1e-3)))
