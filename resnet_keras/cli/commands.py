@@ -5,7 +5,7 @@ What a command needs of TensorFlow it imports when it runs, so that `--help` doe
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -57,11 +57,16 @@ class Train:
     """No progress on standard error."""
     json: bool = False
     """One JSON object on standard output."""
+    track: Literal["none", "mlflow"] = "none"
+    """Write the run to an experiment tracker besides."""
 
     def run(self) -> None:
-        from resnet_keras.training.trainer import train
+        from resnet_keras.training.reporters import all_reporters
+        from resnet_keras.training.trackers import tracker
+        from resnet_keras.training.trainer import run
 
-        result = train(self.config, quiet=self.quiet)
+        reporters = [*all_reporters(self.quiet), *tracker(self.track)]
+        result = run(self.config, quiet=self.quiet, reporters=reporters)
         if self.json:
             _print_json({"run_dir": str(result.run_dir), **result.metrics})
             return
