@@ -73,7 +73,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # What torchvision, timm and keras-hub ask for beside these (CUDA, tensorflow-text) the networks do not need.
 .venv/.interop: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0 transformers mlflow
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0 transformers
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps torchvision timm keras-hub
 	touch $@
 

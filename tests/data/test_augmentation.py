@@ -492,10 +492,12 @@ EVERYTHING = {
 DECODED = {"resized without policy": dataclasses.replace(EVERYTHING["resized"], policy="none")}
 """The policies are the same for decoded images, and take most of the time of making a graph."""
 
-SLOW = pytest.mark.slow  # 8 and 18 s; those without a policy go the same way, and test_data.py begins these late too
+SLOW = pytest.mark.slow  # 8, 18 and 2 s; those without a policy go the same way, and test_data.py begins these late too
 CASES = [("array", name) for name in EVERYTHING]
-CASES += [("files", "resized without policy"), ("records", "windows and mixes"), ("records", "scale")]
-SLOW_CASES = [pytest.param("files", name, marks=SLOW) for name in ("windows", "resized")]
+CASES += [("files", "resized without policy"), ("records", "windows and mixes")]
+SLOW_CASES = [
+    pytest.param(*case, marks=SLOW) for case in (("files", "windows"), ("files", "resized"), ("records", "scale"))
+]
 LAST = 14
 """Steps of eight of fifty images: into the third epoch."""
 

@@ -274,7 +274,14 @@ def test_a_split_folder_keeps_its_splits(image_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("crop", "fits"),
     # What is cropped at random is never brought to one size beforehand, whether it would fit or not.
-    [("none", True), ("none", False), ("pad", True), ("pad", False), ("resized", True), ("scale", False)],
+    [
+        ("none", True),
+        pytest.param("none", False, marks=pytest.mark.slow),
+        ("pad", True),
+        ("pad", False),
+        ("resized", True),
+        ("scale", False),
+    ],
 )
 def test_folder_batches(image_folder: Path, crop: Any, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not fits:

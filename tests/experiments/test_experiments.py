@@ -191,6 +191,27 @@ def test_a_residual_net_lives_without_a_block_and_a_plain_one_does_not(
     assert median["residual"] < 0.4
 
 
+@pytest.mark.parametrize(("module", "name"), [(lesions, "lesions"), (responses_module, "responses")])
+def test_what_an_experiment_makes_of_nets_that_are_trained(
+    module: Any,
+    name: str,
+    trained: dict[str, Trained],
+    settings: ExperimentConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its page, plots and sentences; the slow tests train for each besides."""
+    monkeypatch.setattr(module, "train_all", lambda *_: list(trained.values()))
+    own = dataclasses.replace(settings, depths=(14,), run_dir=str(tmp_path / name))
+    finding, folder = run_experiment(name, own)
+    assert finding.sentences
+    assert all("nan" not in sentence for sentence in finding.sentences)
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64") == len(finding.plots) == len(list(folder.glob("*.png")))
+    assert "plain" in page
+    assert "residual" in page
+
+
 def a_run(kind: str, depth: int, seed: int, loss: float) -> Trained:
     rows = ({"epoch": 1.0, "loss": loss, "accuracy": 0.5, "val_accuracy": 0.5},)
     return Trained(kind, depth, seed, loss, 0.5, loss, 0.5, 1000, 22, 1.0, rows, Path())

@@ -265,7 +265,7 @@ def test_float16_lowers_its_loss_scale_and_skips_the_step() -> None:
     assert np.abs(later.arrays["variable:logits/kernel"] - before.arrays["variable:logits/kernel"]).max() > 0
 
 
-@pytest.mark.parametrize("strategy", ["none", "mirrored"])
+@pytest.mark.parametrize("strategy", [pytest.param("none", marks=pytest.mark.slow), "mirrored"])  # 2 s
 def test_a_bad_batch_stops_all_change(strategy: str) -> None:
     """From the first loss that is no number on, all but the count of steps stays at its last good value."""
     images, _ = data()

@@ -32,7 +32,10 @@ def test_a_tracker_that_is_missing_is_named() -> None:
 @pytest.mark.interop
 @pytest.mark.filterwarnings("default")
 def test_mlflow_has_the_run(tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that died in its second epoch, and was resumed."""
+    """One that died in its second epoch, and was resumed.
+
+    MLflow 3.17 wants an older pyarrow than the constraints have: install it in an environment of its own.
+    """
     mlflow: Any = pytest.importorskip("mlflow", reason="MLflow is not installed")
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
