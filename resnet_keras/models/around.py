@@ -55,7 +55,8 @@ def classifier_around(model: keras.Model, card: ModelCard) -> Classifier:
     """
     ends_in_logits = ends_in_logits_of(model)
     layer = card_layer(model)
-    if layer and layer.normalise:
+    normalises = layer is not None and layer.normalise
+    if layer is not None and normalises:
         kept = {name: getattr(layer.card, name) for name in ("mean", "std", "channels", "source", "license")}
         layer.card = dataclasses.replace(card, **kept)
         if not ends_in_logits and any(one.name == "logits" for one in model.layers):
@@ -63,7 +64,7 @@ def classifier_around(model: keras.Model, card: ModelCard) -> Classifier:
     elif any(isinstance(one, keras.layers.Rescaling | keras.layers.Normalization) for _, one in leaves(model)):
         card = dataclasses.replace(card, mean=(0.0,), std=(1 / 255,))
     pixels = keras.Input(model.input_shape[1:], name="image")
-    x: Any = pixels if layer and layer.normalise else Preprocessing(card, name="preprocessing")(pixels)
+    x: Any = pixels if normalises else Preprocessing(card, name="preprocessing")(pixels)
     x = model(x)
     logits = (
         keras.layers.Identity(name="logits", dtype="float32") if ends_in_logits else LogProbabilities(name="logits")

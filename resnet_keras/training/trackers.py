@@ -12,7 +12,7 @@ from resnet_keras.training.record import Record
 from resnet_keras.training.setup import TrainingSetup
 
 RUN_ID = "mlflow.txt"
-"""In a run folder: the run of MLflow, which a resumed run goes on with."""
+"""In a run folder: the run of MLflow, which a resumed run resumes."""
 
 
 class Mlflow(RunCallback):

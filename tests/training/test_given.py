@@ -267,7 +267,7 @@ def test_models_that_cannot_be_trained(config: TrainConfig, make: Callable[[], k
         ({"augmentation": Augmentation(flip=True)}, "brings its images as they are to be"),
         ({"freeze": "stage3"}, "set trainable=False on its layers"),
         ({"weights": "imagenet"}, "weights and image_size are for the config's own model"),
-        ({"validation": 0.2}, "which a tf.data.Dataset has no number for"),
+        ({"validation": 0.2}, "which a tf.data.Dataset cannot index"),
         ({"class_weights": "balanced"}, "is streamed; use none"),
     ],
 )
