@@ -36,6 +36,8 @@ def source_of(data: tuple[Images, Images], classes: int | None = None) -> Source
     for split, where in ((train, "training"), (test, "test")):
         if isinstance(split, ArraySplit) and split.targets.max() >= count:
             raise UsageError(f"the {where} labels go up to {split.targets.max()}, for {count} classes from 0")
+        if isinstance(split, DatasetSplit) and split.one_hot_classes not in (None, count):
+            raise UsageError(f"the {where} labels are one-hot for {split.one_hot_classes} classes, not for {count}")
     return Source("data given", names or tuple(str(i) for i in range(count)), channels, size, train, test)
 
 
@@ -47,15 +49,17 @@ def training_batches(
     batch_size: int,
     first_step: int,
     last_step: int,
-    label_smoothing: float,
     shard: tuple[int, int],
 ) -> tf.data.Dataset:
-    """The dataset's own order, in whole batches, epoch after epoch; one of `shard[1]` parts of each batch."""
+    """The dataset's own order, in whole batches, epoch after epoch; one of `shard[1]` parts of each batch.
+
+    Of images and one-hot labels.
+    """
     index, parts = shard
     share, steps = batch_size // parts, len(split) // batch_size
 
     def own(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        labels = split.one_hot(labels, classes) * (1.0 - label_smoothing) + label_smoothing / classes
+        labels = split.one_hot(labels, classes)
         images, labels = (tensor[index * share : (index + 1) * share] for tensor in (images, labels))
         return tf.ensure_shape(images, [share, *size, images.shape[-1]]), tf.ensure_shape(labels, [share, classes])
 
@@ -116,7 +120,4 @@ def _classes_of(split: ArraySplit | DatasetSplit) -> int:
     """By the labels themselves, which a dataset of integers must be read for."""
     if isinstance(split, ArraySplit):
         return int(split.targets.max()) + 1
-    labels = split.specs[1]
-    if labels.shape.rank == 1 + split.batched and labels.shape[-1] != 1:
-        return int(labels.shape[-1])
-    return max(int(np.max(own)) for _, own in split.dataset.as_numpy_iterator()) + 1
+    return split.one_hot_classes or max(int(np.max(own)) for _, own in split.dataset.as_numpy_iterator()) + 1

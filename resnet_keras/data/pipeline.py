@@ -137,24 +137,28 @@ def training_batches(
     if batch_size % parts:
         raise UsageError(f"batch_size {batch_size} cannot be divided by {parts}, the parts that it is read in")
     check_augmentation(augmentation, shape, share)
+
+    def smooth(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return images, labels * (1.0 - label_smoothing) + label_smoothing / classes
+
     if isinstance(source.train, DatasetSplit):
-        return given.training_batches(
+        batches = given.training_batches(
             source.train,
             shape.size,
             classes,
             batch_size=batch_size,
             first_step=first_step,
             last_step=last_step,
-            label_smoothing=label_smoothing,
             shard=shard,
-        ).prefetch(tf.data.AUTOTUNE)
+        )
+        return batches.map(as_it_is(smooth)).prefetch(tf.data.AUTOTUNE)
     order = Order(len(source.train), steps_per_epoch(source.train, batch_size), batch_size, augmentation.repeats, seed)
     ready = None if augmentation.crop in ("resized", "scale") else in_memory(source.train, shape)
     split = source.train if ready is None else ready
     places, steps = np.arange(index * share, (index + 1) * share), range(first_step, last_step)
 
     def finished(positions: tf.Tensor, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        labels = tf.one_hot(targets, classes) * (1.0 - label_smoothing) + label_smoothing / classes
+        images, labels = smooth(images, tf.one_hot(targets, classes))
         if not augmentation.mixes:
             return images, labels
         return mix(images, labels, _key(seed, "mix", positions[0] // batch_size), augmentation)

@@ -73,11 +73,23 @@ class DatasetSplit:
         make = self.dataset.rebatch if self.batched else self.dataset.batch
         return make(size, drop_remainder=drop_remainder)
 
+    @property
+    def one_hot_classes(self) -> int | None:
+        """Of labels that are one-hot; None for integers."""
+        shape = self.specs[1].shape
+        return int(shape[-1]) if shape.rank == 1 + self.batched and shape[-1] != 1 else None
+
     def one_hot(self, labels: tf.Tensor, classes: int) -> tf.Tensor:
-        """A batch's labels, `[N]`, `[N, 1]` or `[N, classes]`, as float32 `[N, classes]`."""
-        if labels.shape.rank == 2 and labels.shape[-1] != 1:
+        """A batch's labels, `[N]`, `[N, 1]` or `[N, classes]`, as float32 `[N, classes]`.
+
+        An InvalidArgument error where one is not among `classes`: nobody has read them before.
+        """
+        if self.one_hot_classes:
             return tf.cast(labels, tf.float32)
-        return tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int64), classes)
+        labels = tf.cast(tf.reshape(labels, [-1]), tf.int64)
+        known = tf.reduce_all((labels >= 0) & (labels < classes))
+        with tf.control_dependencies([tf.Assert(known, [f"labels must be 0 to {classes - 1}; these are", labels], 8)]):
+            return tf.one_hot(labels, classes)
 
 
 Split = ArraySplit | FileSplit | RecordSplit | DatasetSplit

@@ -189,7 +189,7 @@ def test_a_dataset_gives_its_own_order(labels: np.ndarray, batch: int) -> None:
     dataset = dataset.batch(batch) if batch else dataset
     source = given_data.source_of((dataset, dataset), 3)
     assert (len(source.train), source.image_size, source.channels) == (12, (8, 8), 1)
-    ways = {"batch_size": 4, "first_step": 2, "last_step": 7, "label_smoothing": 0.0}
+    ways = {"batch_size": 4, "first_step": 2, "last_step": 7}
     halves = [
         list(given_data.training_batches(source.train, (8, 8), 3, shard=(half, 2), **ways))  # type: ignore[arg-type]
         for half in range(2)
@@ -226,11 +226,20 @@ ENDLESS = datasets(5)[0].repeat()
         ((datasets(5)[0].take(0), TEST), "is empty"),
         ((tf.data.Dataset.from_tensor_slices(IMAGES), TEST), r"must give \(images, labels\)"),
         ((TRAIN, datasets(5)[1].map(lambda images, labels: (images[:, 0], labels))), r"of one size"),
+        ((TRAIN, datasets(5)[1].map(lambda images, labels: (images, tf.one_hot(labels, 4)))), "one-hot for 4 classes"),
     ],
 )
 def test_data_that_cannot_be_used(data: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         given_data.source_of(data, 3)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_label_of_a_dataset_that_is_no_class_ends_the_run(config: TrainConfig, part: int) -> None:
+    data = list(datasets(40))
+    data[part] = data[part].map(lambda images, labels: (images, labels + 1))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be 0 to 2"):
+        run(config, given=Given(sequential(), tuple(data)))
 
 
 def subclassed() -> keras.Model:
