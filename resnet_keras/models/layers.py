@@ -88,7 +88,9 @@ class Recomputable(Composite):
                 y = self.compute(x, training)
             return y, *(ops.convert_to_tensor(scope.get_current_value(v)) for v in self.non_trainable_variables)
 
-        y, *changed = keras.remat(pure)(x, *(ops.convert_to_tensor(v) for v in self.variables))
+        # Copies of what changes: torch assigns in place, also to what it kept for the backward pass.
+        values = (v.value if v.trainable else ops.copy(v) for v in self.variables)
+        y, *changed = keras.remat(pure)(x, *values)
         for variable, value in zip(self.non_trainable_variables, changed, strict=True):
             variable.assign(value)
         return y
