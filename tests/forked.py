@@ -27,7 +27,12 @@ def run(words, environment, output, reports):
     os.dup2(file, 1), os.dup2(file, 2)
     code = 70
     try:
-        code = main(words)
+        if words[0] == "-c":
+            sys.argv = ["-c", *words[2:]]
+            exec(words[1], {"__name__": "__main__"})
+            code = 0
+        else:
+            code = main(words)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush(), sys.stderr.flush()
@@ -99,7 +104,10 @@ class Server(contextlib.AbstractContextManager["Server"]):
         self.process.communicate()
 
     def start(self, words: list[str], reports: bool = False, **environment: str) -> Command:
-        """Start `resnet-keras WORDS`, without `reports` with no reporters but the one that writes models."""
+        """Start `resnet-keras WORDS`, or `python -c CODE WORDS`.
+
+        Without `reports` the command has no reporters but the one that writes models.
+        """
         self.count += 1
         output = self.folder / f"{self.count}.txt"
         output.touch()

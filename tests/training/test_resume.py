@@ -118,6 +118,62 @@ def assert_says_how_to_resume(folder: Path, code: int, said: str) -> None:
     assert "Traceback" not in said
 
 
+COUNTED = """
+import json, os, signal, sys
+
+import keras
+from resnet_keras.config.train import config_from_json
+from resnet_keras.training.trainer import run
+
+last = int(sys.argv[2])
+
+
+class Counting(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.batches, self.epochs, self.seen = 0, 0, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        assert set(logs) == {"loss", "accuracy"}
+        self.batches += 1
+        if self.batches == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs += 1
+        self.seen.append([epoch, logs["val_loss"]])
+
+
+counting = Counting()
+run(config_from_json(sys.argv[1]), callbacks=[counting])
+print(json.dumps([counting.batches, counting.epochs, counting.seen]))
+"""
+
+
+def test_killed_with_adamw_and_a_callback_nothing_is_counted_twice(
+    commands: Server, tiny: TrainConfig, tmp_path: Path
+) -> None:
+    """A Keras optimizer and a callback of the user's are as the last checkpoint has them."""
+    adamw = dataclasses.replace(tiny.optimizer, algorithm="adamw", learning_rate=2e-3, weight_decay=0.05)
+    config = dataclasses.replace(tiny, optimizer=adamw, epochs=2, checkpoint_steps=5, run_dir=str(tmp_path / "killed"))
+    whole = dataclasses.replace(config, run_dir=str(tmp_path / "whole"))
+    code, said = commands.start(["-c", COUNTED, whole.to_json(), "0"]).finish()
+    assert code == 0, said
+    batches, epochs, seen = json.loads(said.splitlines()[-1])
+    steps = batches // 2
+    assert (epochs, [epoch for epoch, _ in seen]) == (2, [0, 1])
+    for last in (steps - 2, steps + 3):  # between two checkpoints of each epoch
+        assert commands.start(["-c", COUNTED, config.to_json(), str(last)]).finish()[0] == -signal.SIGKILL
+    code, said = commands.start(["-c", COUNTED, config.to_json(), "0"]).finish()
+    assert code == 0, said
+    assert json.loads(said.splitlines()[-1]) == [2 * steps, 2, seen]
+    one, other = (read_checkpoint(checkpoints(tmp_path / name)[0]).arrays for name in ("killed", "whole"))
+    assert one.keys() == other.keys()
+    assert any(name.startswith("momentum:") for name in one)
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], name)
+
+
 @pytest.mark.slow
 def test_twenty_kills(commands: Server, whole: Path, tmp_path: Path, data_dir: str) -> None:
     folder, drawn, kills = tmp_path / "run", random.Random(0), 0
