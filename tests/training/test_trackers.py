@@ -64,3 +64,18 @@ def test_mlflow_has_the_run(tiny: TrainConfig, tmp_path: Path, monkeypatch: pyte
     assert {"config.json", "metrics.json", "metrics.csv", "report.html", "model.keras"} <= names
     there = client.download_artifacts(found.info.run_id, "config.json", os.fspath(tmp_path))
     assert Path(there).read_text() == (result.run_dir / "config.json").read_text()
+
+
+@pytest.mark.interop
+@pytest.mark.filterwarnings("default")
+def test_weights_and_biases_takes_the_run(tiny: TrainConfig, tmp_path: Path) -> None:
+    wandb: Any = pytest.importorskip("wandb", reason="Weights & Biases is not installed")
+    from wandb.integration.keras import WandbMetricsLogger  # pyright: ignore[reportMissingImports]
+
+    config = dataclasses.replace(tiny, run_dir=str(tmp_path / "run"))
+    with wandb.init(mode="offline", dir=str(tmp_path), config=dataclasses.asdict(config)) as logged:
+        result = run(config, callbacks=[WandbMetricsLogger()])
+    assert logged.config["optimizer"]["algorithm"] == "sgd"
+    row = read_table(result.run_dir)[-1]
+    for name in ("loss", "val_loss", "val_accuracy"):
+        assert logged.summary[f"epoch/{name}"] == pytest.approx(row[name])
