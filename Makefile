@@ -35,8 +35,8 @@ coverage: $(INSTALLED)
 test-interop: .venv/.interop
 	$(BIN)/python -m pytest -m interop --timeout 7200
 
-test-backends: .venv/.backends
-	$(BIN)/python -m pytest -m backends --timeout 7200 $(PYTEST_FLAGS)
+test-backends: .venv/backends/.installed
+	.venv/backends/bin/python -m pytest -m backends --timeout 7200 $(PYTEST_FLAGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -77,8 +77,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps torchvision timm keras-hub
 	touch $@
 
-.venv/.backends: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt jax torch==2.13.0
+.venv/backends/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv/backends
+	.venv/backends/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]" jax torch
 	touch $@
 
 # The peers of bench-export. Only ONNX Runtime is of use to the package itself: its extra "onnx".
