@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,6 +17,9 @@ DISTRIBUTIONS = {
     "prometheus_client": "prometheus-client",
 }
 """Libraries of our extras that are installed by another name than they are imported by."""
+
+GRAPH = ("Graph execution error:", "Detected at node", "Node:", "(most recent call last)")
+"""How lines begin that say where in a graph an error was, and not what it is."""
 
 
 class UsageError(ValueError):
@@ -43,9 +47,18 @@ def unknown(what: str, given: object, known: Iterable[object], hint: str = "") -
 
 def reason(error: BaseException) -> str:
     """What an error says, in one line and without TensorFlow's node names."""
-    text = getattr(error, "strerror", None) or str(error).rsplit("}}", 1)[-1].split(" [Op:")[0]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = plain_words(getattr(error, "strerror", None) or str(error)).splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def plain_words(text: str) -> str:
+    """A message of TensorFlow's without its graph: no nodes, and of an assertion what it was given to say."""
+    text = re.sub(r"\[\[\{\{node .*|\{\{[^{}]*\}\}| \[Op:.*", "", text)
+    asserted = re.search(r"assertion failed: \[(.*)\]", text)
+    if asserted:
+        return asserted[1].replace("] [", " ")
+    lines = [line.strip() for line in text.splitlines()]
+    return "\n".join(line for line in lines if line and not line.startswith(GRAPH))
 
 
 @contextlib.contextmanager

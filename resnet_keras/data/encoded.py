@@ -3,38 +3,51 @@
 `tf.equal` and not `==`, which in the graph of a servable compares the tensors' identities.
 """
 
+import functools
+from typing import Any
+
 import tensorflow as tf
 
 LARGEST_IMAGE = 2**25
 """Pixels of the largest image that is decoded. A file of 400 kB can declare 144 million, which would take half a
 gigabyte; 2**25 take 400 MB while they are resized."""
+MOST_BLOCKS = 2**16
+"""Of a GIF file that are walked; a block is 255 bytes where its maker is honest, which makes 16 MB."""
 EXIF_WINDOW = 2**14
 """Bytes at a JPEG's front in which its orientation is looked for."""
 ORIENTATION = 0x0112
 """The tag's number (Exif 2.3, section 4.6.4)."""
 
 
-def check_size(encoded: tf.Tensor) -> tf.Tensor:
-    """The same bytes; an InvalidArgument error where their header declares more than `LARGEST_IMAGE` pixels."""
+def decodable(encoded: tf.Tensor) -> tf.Tensor:
+    """The bytes of a JPEG, PNG, GIF, BMP or WebP file that are safe to decode; of a GIF, those of its first frame.
+
+    InvalidArgument errors: another kind of file, more than `LARGEST_IMAGE` pixels in its header, an animated WebP.
+    TensorFlow's decoder takes more kinds, JPEG XL for one, whose size no header here tells; and all frames of a GIF.
+    """
     height, width = size_in_header(encoded)
     is_gif = tf.equal(tf.strings.substr(encoded, 0, 4), b"GIF8")
-    frames = tf.cond(is_gif, lambda: _pixels_in_frames(encoded), lambda: tf.constant(0, tf.int64))
+    encoded, pixels = tf.cond(is_gif, lambda: _first_frame(encoded), lambda: (encoded, height * width))
     words = ["an image of", height, "x", width, f"pixels is larger than the {LARGEST_IMAGE} that are decoded"]
-    check = tf.debugging.Assert(tf.maximum(height * width, frames) <= LARGEST_IMAGE, words)
-    with tf.control_dependencies([check] if check is not None else []):
+    front = _front(encoded, 32)
+    animated = _starts(front, b"RIFF") & _starts(front, b"VP8X", 12) & tf.equal(tf.math.floormod(front[20] // 2, 2), 1)
+    checks: list[Any] = [
+        tf.debugging.Assert(height * width > 0, ["no JPEG, PNG, GIF, BMP or WebP image"]),
+        tf.debugging.Assert(tf.maximum(height * width, pixels) <= LARGEST_IMAGE, words),
+        tf.debugging.Assert(tf.logical_not(animated), ["an animated WebP is not decoded; save one image of it"]),
+    ]
+    with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(encoded)
 
 
 def size_in_header(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Height and width, int64, in the header of a JPEG, PNG, GIF, BMP or WebP file; 0 and 0 of anything else."""
     data = _front(encoded, 32)
+    starts = functools.partial(_starts, data)
 
     def number(first: int, count: int, big: bool = False) -> tf.Tensor:
         places = [256 ** (count - 1 - i if big else i) for i in range(count)]
         return tf.reduce_sum(data[first : first + count] * tf.constant(places, tf.int64))
-
-    def starts(text: bytes, at: int = 0) -> tf.Tensor:
-        return tf.reduce_all(tf.equal(data[at : at + len(text)], tf.constant(list(text), tf.int64)))
 
     def jpeg() -> tuple[tf.Tensor, tf.Tensor]:
         shape = tf.cast(tf.io.extract_jpeg_shape(encoded), tf.int64)
@@ -70,33 +83,47 @@ def size_in_header(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     )
 
 
-def _pixels_in_frames(encoded: tf.Tensor) -> tf.Tensor:
-    """Pixels of all frames of a GIF file, int64: its decoder reads them all, each of a size of its own.
+def _first_frame(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A GIF file up to the end of its first frame, and that frame's pixels, int64.
 
-    From block to block, as the GIF89a specification has them, up to the end or to what is no block.
+    From block to block, as the GIF89a specification has them. Blocks of a byte or two would take seconds, so there is
+    a limit to their number.
     """
-    data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int64)
-    length, none = tf.size(data, out_type=tf.int64), tf.constant(0, tf.int64)
+    data = tf.io.decode_raw(tf.strings.join([encoded, b"\0"]), tf.uint8)
+    length, none = tf.size(data, out_type=tf.int64) - 1, tf.constant(0, tf.int64)
 
     def at(place: tf.Tensor) -> tf.Tensor:
-        return tf.cond(place < length, lambda: data[place], lambda: none)
+        return tf.cast(data[tf.minimum(place, length)], tf.int64)
 
     def colours(flags: tf.Tensor) -> tf.Tensor:
         return tf.where(flags >= 128, 3 * tf.pow(none + 2, tf.math.floormod(flags, 8) + 1), none)
 
-    def block(place: tf.Tensor, in_parts: tf.Tensor, pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        first = at(place)
-        between = tf.logical_not(in_parts)
-        is_frame = between & tf.equal(first, 0x2C)
-        is_extension = between & tf.equal(first, 0x21)
-        width, height = at(place + 5) + 256 * at(place + 6), at(place + 7) + 256 * at(place + 8)
-        step = tf.where(is_frame, 11 + colours(at(place + 9)), tf.where(is_extension, none + 2, length))
-        after = tf.where(in_parts, place + 1 + first, place + step)
-        in_parts = tf.where(in_parts, first > 0, is_frame | is_extension)
-        return after, in_parts, pixels + tf.where(is_frame, width * height, none)
+    def behind_parts(place: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Behind the empty part that ends a block's parts, and the number of parts so far."""
+        place, _, count = tf.while_loop(
+            lambda _, size, count: (size > 0) & (count < MOST_BLOCKS),
+            lambda place, size, count: (place + size + 1, at(place + size + 1), count + 1),
+            (place, at(place), count + 1),
+            parallel_iterations=1,
+        )
+        return place + 1, count
 
-    start = (13 + colours(at(none + 10)), tf.constant(False), none)
-    return tf.while_loop(lambda place, *_: place < length, block, start)[2]
+    def is_extension(place: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        return tf.equal(at(place), 0x21) & (count < MOST_BLOCKS)
+
+    def behind_extension(place: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return behind_parts(place + 2, count)
+
+    start, count = tf.while_loop(
+        is_extension, behind_extension, (13 + colours(at(none + 10)), none), parallel_iterations=1
+    )
+    width, height = at(start + 5) + 256 * at(start + 6), at(start + 7) + 256 * at(start + 8)
+    end, count = behind_parts(start + 11 + colours(at(start + 9)), count)
+    whole = tf.debugging.Assert(tf.equal(at(start), 0x2C) | (count >= MOST_BLOCKS), ["a GIF without a frame"])
+    few = tf.debugging.Assert(count < MOST_BLOCKS, [f"a GIF of more than {MOST_BLOCKS} blocks is not decoded"])
+    with tf.control_dependencies([check for check in (few, whole) if check is not None]):
+        frame = tf.strings.substr(encoded, 0, tf.cast(tf.minimum(end, length), tf.int32))
+    return tf.strings.join([frame, b";"]), width * height
 
 
 def upright(image: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
@@ -119,6 +146,10 @@ def turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     image = tf.cond(among(5, 6, 7, 8), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
     image = tf.cond(among(2, 3, 6, 7), lambda: image[:, ::-1], lambda: image)
     return tf.cond(among(3, 4, 7, 8), lambda: image[::-1], lambda: image)
+
+
+def _starts(data: tf.Tensor, text: bytes, at: int = 0) -> tf.Tensor:
+    return tf.reduce_all(tf.equal(data[at : at + len(text)], tf.constant(list(text), tf.int64)))
 
 
 def _front(encoded: tf.Tensor, count: int) -> tf.Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.data.images import decode
 from resnet_keras.data.splits import FileSplit, Source
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.startup import standard_error_held
@@ -14,6 +15,8 @@ EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"}
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "val", "valid", "validation")
 TEST_SHARE = 0.2
+MOST_NAMED = 10
+"""Files that cannot be used, in one message."""
 
 
 def open_folder(path: Path) -> Source:
@@ -73,10 +76,14 @@ def _scan(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     if len(folders) < 2:
         found = f"one, {folders[0].name}" if folders else "none"
         raise UsageError(f"{path} needs a subfolder for each of two classes or more; it has {found}")
+    for folder in folders:
+        # A list of labels has one a line, and TensorFlow takes names in UTF-8 only.
+        if not folder.name.isprintable():
+            raise UsageError(f"class {str(folder)!r} has a name that is not printable UTF-8; rename it")
     paths: list[str] = []
     targets: list[int] = []
     for target, folder in enumerate(folders):
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS and not f.name.startswith("."))
+        files = sorted(file for file in folder.iterdir() if _is_image_file(file))
         if not files:
             kinds = ", ".join(sorted(EXTENSIONS))
             raise UsageError(f"class {folder} is empty: it has no {kinds} file; add images or remove the folder")
@@ -85,18 +92,25 @@ def _scan(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     return [folder.name for folder in folders], paths, np.array(targets, "int64")
 
 
+def _is_image_file(file: Path) -> bool:
+    """By its name; a pipe of such a name would be waited for."""
+    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".") and file.is_file()
+
+
 def _check_readable(paths: list[str]) -> None:
     """Decode every file once, so that training does not stop hours later on one that cannot be read."""
+    decoded = tf.function(lambda path: tf.shape(decode(tf.io.read_file(path), 3)), [tf.TensorSpec([], tf.string)])
 
     def fault(path: str) -> str | None:
         try:
-            tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+            decoded(path)
         except tf.errors.OpError as error:
             return reason(error)
         return None
 
     with standard_error_held(), concurrent.futures.ThreadPoolExecutor() as pool:  # libjpeg writes there itself
-        faults = [(path, reason) for path, reason in zip(paths, pool.map(fault, paths), strict=True) if reason]
+        faults = [f"{path}: {why}" for path, why in zip(paths, pool.map(fault, paths), strict=True) if why]
     if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise UsageError(f"{faults[0][0]} cannot be read as an image{more}: {faults[0][1]}; mend or remove it")
+        count = "1 image" if len(faults) == 1 else f"{len(faults)} images"
+        more = "; ..." if len(faults) > MOST_NAMED else ""
+        raise UsageError(f"{count} cannot be used, mend or remove: {'; '.join(faults[:MOST_NAMED])}{more}")

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from resnet_keras.data.encoded import check_size, upright
+from resnet_keras.data.encoded import decodable, upright
 from resnet_keras.models.card import Interpolation
 
 LUMA = (0.299, 0.587, 0.114)
@@ -12,11 +12,11 @@ LUMA = (0.299, 0.587, 0.114)
 def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     """A JPEG, PNG, GIF (first frame), BMP or WebP file to `uint8[H, W, channels]`; channels is 1 or 3.
 
-    A JPEG's Exif orientation is followed. InvalidArgument errors: not such a file, a damaged one, or one whose header
-    declares more than `LARGEST_IMAGE` pixels, before it is decoded.
+    A JPEG's Exif orientation is followed. InvalidArgument errors: not such a file, a damaged one, or one that
+    `decodable` refuses before it is decoded.
     """
     # TensorFlow decodes a BMP file in its own number of channels only, so grey is made of three here.
-    image = tf.io.decode_image(check_size(encoded), channels=3, expand_animations=False)
+    image = tf.io.decode_image(decodable(encoded), channels=3, expand_animations=False)
     image = upright(tf.ensure_shape(image, [None, None, 3]), encoded)
     return image if channels == 3 else tf.cast(tf.round(_luma(image)), tf.uint8)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -412,13 +413,27 @@ def test_bad_folders(image_folder: Path) -> None:
     refused("class .*green is empty")
     (image_folder / "green" / "a.jpg").write_text("no image")
     (image_folder / "green" / "b.jpg").write_bytes((image_folder / "red" / "0.jpg").read_bytes())
-    refused(r"green/a\.jpg cannot be read as an image: Unknown image file format")
+    refused(r"1 image cannot be used, mend or remove: .*green/a\.jpg: no JPEG, PNG, GIF, BMP or WebP image")
     whole = (image_folder / "red" / "1.jpg").read_bytes()
     (image_folder / "green" / "c.jpg").write_bytes(whole[: len(whole) // 2])
-    refused(r"green/a\.jpg cannot be read as an image \(and 1 more\)")
+    os.mkfifo(image_folder / "green" / "pipe.png")  # is waited for where it is opened
+    image = bytearray((image_folder / "red" / "1.jpg").read_bytes())
+    at = image.index(b"\xff\xc0") + 5
+    image[at : at + 4] = (16_000).to_bytes(2, "big") * 2
+    (image_folder / "green" / "d.jpg").write_bytes(image)
+    refused(r"3 images cannot be used.*a\.jpg: .*; .*c\.jpg: .*; .*d\.jpg: an image of 16000 x 16000 pixels is larger")
     (image_folder / "green" / "a.jpg").unlink()
     (image_folder / "green" / "c.jpg").unlink()
+    (image_folder / "green" / "d.jpg").unlink()
     refused("green has one image; a class needs two")
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"a\xff"])
+def test_a_class_whose_name_is_no_line_of_text(image_folder: Path, name: bytes) -> None:
+    (image_folder / os.fsdecode(name)).mkdir()
+    with pytest.raises(UsageError, match="not printable UTF-8; rename it") as error:
+        open_source(str(image_folder))
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_with_one_class(image_folder: Path) -> None:

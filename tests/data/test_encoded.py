@@ -1,6 +1,7 @@
 """What the header of an encoded image says, against Pillow."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,21 +72,63 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(kind: str, options:
         decoded(bytes(image))
 
 
-def test_a_gif_is_refused_by_its_frames() -> None:
-    """A screen of one pixel, and a second frame of thousands: the decoder reads every frame, whatever is asked for."""
+def animated(kind: str, **options: Any) -> bytearray:
+    """Three frames of 40 x 30, each with colours of its own."""
     file = io.BytesIO()
     frames = [Image.fromarray(RNG.integers(0, 256, (40, 30, 3)).astype("uint8")) for _ in range(3)]
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], loop=0, comment=b"\x2c" * 300)
-    image = bytearray(file.getvalue())
-    assert decoded(bytes(image)).shape == (40, 30, 3)
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], loop=0, **options)
+    return bytearray(file.getvalue())
+
+
+def test_of_a_gif_the_first_frame_alone_is_decoded() -> None:
+    """A screen of one pixel does not hide the size of a frame; those behind it cost nothing, whatever their size."""
+    image = animated("GIF", comment=b"\x2c" * 300)
+    first = tf.io.decode_gif(bytes(image))[0]
+    np.testing.assert_array_equal(decoded(bytes(image)), first)
     places = [i for i in range(len(image)) if image[i : i + 9] == b"\x2c\0\0\0\0\x1e\0\x28\0"]
     assert len(places) == 3
     for place in places:
         changed = bytearray(image)
-        changed[6:10] = b"\1\0\1\0"
         changed[place + 5 : place + 9] = (16_000).to_bytes(2, "little") * 2
-        with pytest.raises(tf.errors.InvalidArgumentError, match="is larger than"):
-            decoded(bytes(changed))
+        if place == places[0]:
+            changed[6:10] = b"\1\0\1\0"
+            with pytest.raises(tf.errors.InvalidArgumentError, match="is larger than"):
+                decoded(bytes(changed))
+        else:
+            np.testing.assert_array_equal(decoded(bytes(changed)), first)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a GIF without a frame"):
+        decoded(bytes(image[: places[0]]))
+
+
+@pytest.mark.parametrize("where", ["comment", "frame"])
+def test_a_gif_of_tiny_blocks_is_refused_early(where: str) -> None:
+    """Half a megabyte of blocks of one byte: nine seconds once, since each was walked."""
+    image = animated("GIF")
+    place = image.index(b"\x2c\0\0\0\0") if where == "frame" else 13 + 3 * 2 ** ((image[10] & 7) + 1)
+    blocks = b"\1\0" * 250_000 + b"\0"
+    tiny = (b"\x2c\0\0\0\0\x1e\0\x28\0\0\x08" if where == "frame" else b"\x21\xfe") + blocks
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 65536 blocks"):
+        decoded(bytes(image[:place] + tiny + image[place:]))
+
+
+JPEG_XL = bytes.fromhex(
+    "ff0a03070013880200d400b59f200000152aa38c1bbc9cebf9f24387c5b48deb0c6db56d610963b3bd3048483843dccdbb48cd03018e396019"
+    "c8500c15a09204"
+)
+
+
+@pytest.mark.parametrize("image", [JPEG_XL, encoded("TIFF", 8, 8), encoded("PPM", 8, 8), b"\0\0\0\x0cJXL \r\n\x87\n"])
+def test_other_kinds_are_refused_though_tensorflow_may_know_them(image: bytes) -> None:
+    if image == JPEG_XL:
+        assert tf.io.decode_image(image).shape == (16, 24, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no JPEG, PNG, GIF, BMP or WebP image"):
+        decoded(image)
+
+
+def test_an_animated_webp_is_refused() -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError, match="an animated WebP is not decoded"):
+        decoded(bytes(animated("WEBP")))
+    assert decoded(encoded("WEBP", 5, 7, exif=b"Exif\0\0")).shape == (5, 7, 3)  # extended, not animated
 
 
 @settings(max_examples=200, deadline=None)
