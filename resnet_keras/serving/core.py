@@ -13,10 +13,12 @@ from tensorflow_serving.config import model_server_config_pb2
 from resnet_keras.serving.batching import Batcher
 from resnet_keras.serving.config_files import Batching
 from resnet_keras.serving.loaded import LoadedVersion, OutputArrays
-from resnet_keras.serving.manager import Manager, ModelSpec
+from resnet_keras.serving.manager import Manager
 from resnet_keras.serving.metrics import Metrics
 from resnet_keras.serving.options import ServerOptions
+from resnet_keras.serving.room import Room
 from resnet_keras.serving.status import Code, ServingError, internal_errors, invalid
+from resnet_keras.serving.versions import ModelSpec
 
 SIGNATURES = "signature_def"
 CALLS_WITHOUT_EXAMPLES = (
@@ -56,6 +58,7 @@ class Core:
         self, options: ServerOptions, config: model_server_config_pb2.ModelServerConfig, batching: Batching | None
     ) -> None:
         self.options, self.metrics = options, Metrics()
+        self.room = Room(options.max_request_bytes * 4)
         self.manager = Manager(options, self.metrics, config)
         self._batcher = Batcher(batching, self.metrics) if batching else None
 

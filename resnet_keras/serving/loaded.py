@@ -2,34 +2,25 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_shape_pb2
+from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from resnet_keras.export.warmup import REQUESTS
 from resnet_keras.serving.status import Code, ServingError, invalid, tensorflow_errors
-from resnet_keras.serving.tensors import to_array
+from resnet_keras.serving.tensors import TensorInfo, shape_words, to_array
 
 DEFAULT_SIGNATURE = "serving_default"
 MOST_WARMUP_REQUESTS = 1000
+MOST_WARMUP_BYTES = 1 << 30
 OutputArrays = dict[str, np.ndarray]
 """The outputs of a request by their names."""
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One input or output of a signature."""
-
-    tensor: str
-    dtype: tf.DType
-    shape: tf.TensorShape
 
 
 class LoadedVersion:
@@ -56,8 +47,8 @@ class LoadedVersion:
         self.signatures: dict[str, meta_graph_pb2.SignatureDef] = {
             key: value for key, value in meta.signature_def.items() if not key.startswith("__")
         }
-        self._inputs = {key: _specs(value.inputs) for key, value in self.signatures.items()}
-        self._outputs = {key: _specs(value.outputs) for key, value in self.signatures.items()}
+        self._inputs = {key: self._infos(value.inputs) for key, value in self.signatures.items()}
+        self._outputs = {key: self._infos(value.outputs) for key, value in self.signatures.items()}
         self._callables: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Callable[..., list[Any]]] = {}
         self._users, self._idle = 0, threading.Condition()
 
@@ -74,6 +65,15 @@ class LoadedVersion:
         except Exception as error:  # a damaged graph shows itself in a dozen kinds of error
             raise ServingError(Code.INTERNAL, f"{self.folder} cannot be loaded: {error}") from error
 
+    def _infos(self, infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, TensorInfo]:
+        """By the graph's shape where it has one: a signature's can be wrong, and TensorFlow Serving ignores it."""
+        found = {}
+        for name, info in infos.items():
+            own = self._session.graph.get_tensor_by_name(info.name).shape if info.name else None
+            shape = own if own is not None and own.rank is not None else tf.TensorShape(_sizes(info.tensor_shape))
+            found[name] = TensorInfo(info.name, tf.as_dtype(info.dtype).base_dtype, shape)
+        return found
+
     def inputs_of(self, signature: str) -> Mapping[str, TensorInfo]:
         """Raises KeyError for a signature that is not there."""
         return self._inputs[signature]
@@ -81,28 +81,32 @@ class LoadedVersion:
     def outputs_of(self, signature: str) -> Mapping[str, TensorInfo]:
         return self._outputs[signature]
 
-    def check(self, signature: str, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str]) -> list[str]:
-        """Check the inputs of a signature; returns the names of the outputs to compute (predict_util.cc).
-
-        Shapes are checked too: TensorFlow does not, and a tensor of another rank can end the process.
-        """
+    def check_names(self, signature: str, given: Iterable[str]) -> None:
+        """Raise `ServingError` for a signature that is not there, or other inputs than it has (predict_util.cc)."""
         if signature not in self.signatures:
             raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
-        wanted, given = set(self._inputs[signature]), set(inputs)
+        wanted, given = set(self._inputs[signature]), set(given)
         if wanted != given:
             raise invalid(
                 f"input size does not match signature: {len(given)}!={len(wanted)} "
                 f"len({_set(given)}) != len({_set(wanted)}). "
                 f"Sent extra: {_set(given - wanted)}. Missing but required: {_set(wanted - given)}."
             )
+
+    def check(self, signature: str, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str]) -> list[str]:
+        """Check the inputs of a signature; returns the names of the outputs to compute (predict_util.cc).
+
+        Shapes are checked too: TensorFlow does not, and a tensor of another rank can end the process.
+        """
+        self.check_names(signature, inputs)
         for name, spec in self._inputs[signature].items():
             array = inputs[name]
             if (array.dtype == object) != (spec.dtype == tf.string) or (
                 spec.dtype != tf.string and array.dtype != spec.dtype.as_numpy_dtype
             ):
                 raise invalid(f"input {name} must be {spec.dtype.name}, not {array.dtype}")
-            if not spec.shape.is_compatible_with(array.shape):
-                raise invalid(f"input {name} must have the shape {_shape(spec.shape)}, not {list(array.shape)}")
+            if not spec.takes(array.shape):
+                raise invalid(f"input {name} must have the shape {shape_words(spec.shape)}, not {list(array.shape)}")
         known = self._outputs[signature]
         for name in output_filter:
             if name not in known:
@@ -122,7 +126,20 @@ class LoadedVersion:
             self._callables[key] = self._session.make_callable(fetches, feeds)
         with tensorflow_errors():
             values = self._callables[key](*(inputs[name] for name in key[1]))
-        return dict(zip(key[2], values, strict=True))
+        # Of a string of no dimensions, bytes come.
+        arrays = (np.array(value, object) if isinstance(value, bytes) else value for value in values)
+        return dict(zip(key[2], arrays, strict=True))
+
+    def read_inputs(
+        self, signature: str, protos: Mapping[str, tensor_pb2.TensorProto], most: int
+    ) -> dict[str, np.ndarray]:
+        """The inputs of a request, of `most` bytes in all. Raises `ServingError` before one is made."""
+        self.check_names(signature, protos)
+        inputs: dict[str, np.ndarray] = {}
+        for name, spec in self._inputs[signature].items():
+            inputs[name] = to_array(protos[name], name, spec, most)
+            most -= inputs[name].nbytes
+        return inputs
 
     def warm_up(self, times: int) -> int:
         """Run the requests that are stored beside the SavedModel; returns their number."""
@@ -148,7 +165,7 @@ class LoadedVersion:
             raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
         request = log.predict_log.request
         signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        inputs = {name: to_array(proto, name) for name, proto in request.inputs.items()}
+        inputs = self.read_inputs(signature, request.inputs, MOST_WARMUP_BYTES)
         outputs = self.check(signature, inputs, request.output_filter)
         for _ in range(times):
             self.run(signature, inputs, outputs)
@@ -174,20 +191,9 @@ class LoadedVersion:
         self._session.close()
 
 
-def _specs(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, TensorInfo]:
-    return {
-        name: TensorInfo(info.name, tf.as_dtype(info.dtype), tf.TensorShape(_sizes(info.tensor_shape)))
-        for name, info in infos.items()
-    }
-
-
 def _sizes(shape: tensor_shape_pb2.TensorShapeProto) -> Any:
     return None if shape.unknown_rank else [None if dim.size < 0 else dim.size for dim in shape.dim]
 
 
 def _set(names: object) -> str:
     return "{" + ",".join(sorted(names)) + "}"  # type: ignore[call-overload]
-
-
-def _shape(shape: tf.TensorShape) -> str:
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"

@@ -9,9 +9,9 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from tensorflow_serving.config import model_server_config_pb2
@@ -20,72 +20,26 @@ from resnet_keras.serving.loaded import LoadedVersion
 from resnet_keras.serving.metrics import Metrics
 from resnet_keras.serving.options import ServerOptions
 from resnet_keras.serving.status import Code, ServingError, invalid
+from resnet_keras.serving.versions import (
+    AVAILABLE,
+    END,
+    LOADING,
+    UNLOADING,
+    Failure,
+    Model,
+    ModelSpec,
+    VersionState,
+    identity_of,
+)
 
 log = logging.getLogger(__name__)
-START, LOADING, AVAILABLE, UNLOADING, END = "START", "LOADING", "AVAILABLE", "UNLOADING", "END"
-"""The states of a version, by the names of GetModelStatusResponse."""
 PLATFORM = "tensorflow"
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The model that a request names, and the version: by number, by label, or the newest."""
-
-    name: str = ""
-    version: int | None = None
-    label: str | None = None
-
-
-@dataclass
-class VersionState:
-    """The state of one version."""
-
-    state: str = START
-    error: ServingError | None = None
-    loaded: LoadedVersion | None = None
-    failures: int = 0
-    retry_at: float = 0.0
-
-
-@dataclass
-class Model:
-    """A model of the configuration, and its versions, unloaded ones too."""
-
-    config: model_server_config_pb2.ModelConfig
-    versions: dict[int, VersionState] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
-    """Those of the configuration, once its versions are loaded."""
-
-    @property
-    def available(self) -> list[int]:
-        return sorted(number for number, state in self.versions.items() if state.state == AVAILABLE)
-
-    def aspired(self) -> list[int]:
-        """The versions that should be served, of those that the folder has; rising."""
-        base = Path(self.config.base_path)
-        with contextlib.suppress(OSError):
-            there = sorted({int(c.name) for c in base.iterdir() if _is_number(c.name) and c.is_dir()})
-            policy = self.config.model_version_policy
-            kind = policy.WhichOneof("policy_choice")
-            if kind == "all":
-                return there
-            if kind == "specific":
-                return [number for number in there if number in set(policy.specific.versions)]
-            return there[-max(1, policy.latest.num_versions) :]
-        return []
-
-    def folder(self, number: int) -> Path:
-        """TensorFlow takes 3 and 003 for the same version."""
-        base = Path(self.config.base_path)
-        return next((c for c in base.iterdir() if _is_number(c.name) and int(c.name) == number), base / str(number))
-
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdecimal() and int(name) < 2**63
+MOST_ENDED = 16
+"""Unloaded versions of a model whose state is kept."""
 
 
 class Manager:
-    """Loads and unloads versions on one thread, and lends loaded ones to any number of threads.
+    """Loads and unloads versions, each model on a thread of its own, and lends loaded ones to any number of threads.
 
     Args:
         options: the seconds between two looks and two tries, and the threads of a session.
@@ -105,32 +59,53 @@ class Manager:
         )
         self._models: dict[str, Model] = {}
         self._lock = threading.RLock()
-        self._working = threading.Lock()
-        """Held by whoever loads or unloads: the polling thread, or a reload of the configuration."""
+        self._configuring = threading.Lock()
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.configure(config)
+        self._watching = False
+        self._threads: list[threading.Thread] = []
+        """Those that watch a model's folder or unload a version, and have not ended when last looked at."""
+        self._apply(config)
 
     def start(self) -> None:
         """Start to look for new versions."""
         if self._options.file_system_poll_wait_seconds:
-            self._thread = threading.Thread(target=self._poll, name="versions", daemon=True)
-            self._thread.start()
+            with self._lock:
+                self._watching = True
+                models = list(self._models.values())
+            for model in models:
+                self._begin(self._watch, model)
 
-    def _poll(self) -> None:
-        while not self._stop.wait(self._options.file_system_poll_wait_seconds):
+    def _begin(self, work: Callable[..., None], model: Model, *more: Any) -> threading.Thread:
+        thread = threading.Thread(target=work, args=(model, *more), name=model.config.name, daemon=True)
+        with self._lock:
+            self._threads = [known for known in self._threads if known.is_alive()]
+            thread.start()
+            self._threads.append(thread)
+        return thread
+
+    def _watch(self, model: Model) -> None:
+        while not (self._stop.wait(self._options.file_system_poll_wait_seconds) or model.gone.is_set()):
             try:
-                self.look()
+                self._reconcile(model)
             except Exception:  # a thread that dies would stop looking silently
-                log.exception("looking for versions failed; trying again")
+                log.exception("looking for versions of %s failed; trying again", model.config.name)
 
     def configure(self, config: model_server_config_pb2.ModelServerConfig) -> None:
         """Serve these models from now on; returns when their versions are loaded.
 
+        What was served under a name stays until a version of its new folder can take its place.
+
         Raises:
-            ServingError: a configuration that is not allowed (nothing has changed then), or a label of a version that
-                is not there.
+            ServingError: a configuration that is not allowed (nothing has changed then), a model none of whose
+                versions can be loaded, or a label of a version that is not there.
         """
+        entries = self._apply(config)
+        with self._lock:
+            models = [self._models[entry.name] for entry in entries if entry.name in self._models]
+        for fault in filter(None, (model.fault() for model in models)):
+            raise fault
+
+    def _apply(self, config: model_server_config_pb2.ModelServerConfig) -> list[model_server_config_pb2.ModelConfig]:
         if config.WhichOneof("config") != "model_config_list":
             raise invalid(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
@@ -138,72 +113,92 @@ class Manager:
             )
         entries = list(config.model_config_list.config)
         _check(entries)
-        with self._working:
+        with self._configuring:
             with self._lock:
+                new = [entry.name for entry in entries if entry.name not in self._models]
                 for entry in entries:
-                    known = self._models.get(entry.name)
-                    if known and known.config.base_path == entry.base_path:
-                        known.config = entry
-                    elif known:
+                    if entry.name in new:
                         self._models[entry.name] = Model(entry)
-                        self._retire(known)
                     else:
-                        self._models[entry.name] = Model(entry)
+                        self._models[entry.name].config = entry
                 gone = [name for name in self._models if name not in {entry.name for entry in entries}]
                 for name in gone:
-                    self._retire(self._models.pop(name))
-            self._look()
-            self._label(entries)
+                    self._begin(self._retire, self._models.pop(name))
+            self.look()
+            if self._watching:
+                for name in new:
+                    self._begin(self._watch, self._models[name])
+            self._check_labels(entries)
+        return entries
 
     def _retire(self, model: Model) -> None:
-        for number in model.available:
-            threading.Thread(target=self._unload, args=(model, number), daemon=True).start()
+        model.gone.set()
+        with model.working:
+            for number in model.available:
+                self._unload(model, number)
 
-    def _label(self, entries: list[model_server_config_pb2.ModelConfig]) -> None:
-        any_version = self._options.allow_version_labels_for_unavailable_models
+    def _check_labels(self, entries: list[model_server_config_pb2.ModelConfig]) -> None:
         for entry in entries:
-            for version in entry.version_labels.values():
-                if version not in self._models[entry.name].available and not any_version:
+            for label, version in entry.version_labels.items():
+                if self._models[entry.name].labels.get(label) != version:
                     raise ServingError(
                         Code.FAILED_PRECONDITION,
                         f"Request to assign label to version {version} of model {entry.name}, which is not currently "
                         "available for inference",
                     )
-        with self._lock:
-            for entry in entries:
-                self._models[entry.name].labels = dict(entry.version_labels)
 
     def look(self) -> None:
-        """Load the versions that should be served, then unload those that should not."""
-        with self._working:
-            self._look()
-
-    def _look(self) -> None:
+        """Load the versions that should be served, then unload those that should not; all models at once."""
         with self._lock:
             models = list(self._models.values())
-        for model in models:
-            aspired = model.aspired()
-            for number in aspired:
-                self._load(model, number)
-            ready = [number for number in aspired if number in model.available]
-            if not ready:
-                continue  # what is served stays until something can take its place
-            for number in model.available:
-                if number not in aspired:
-                    self._unload(model, number)
+        threads = [self._begin(self._reconcile, model) for model in models]
+        for thread in threads:
+            thread.join()
 
-    def _load(self, model: Model, number: int) -> None:
+    def _reconcile(self, model: Model) -> None:
+        """Make what is there what is asked for."""
+        with model.working:
+            try:
+                aspired = model.aspired()
+            except ServingError:
+                aspired = {}  # what is served stays until something can take its place
+            for folder in [folder for folder in model.failures if folder not in aspired.values()]:
+                del model.failures[folder]
+                self._metrics.forget(str(folder))
+            for number, folder in aspired.items():
+                if model.gone.is_set() or self._stop.is_set():
+                    return
+                self._load(model, number, folder)
+            if any(model.serves(number, folder) for number, folder in aspired.items()):
+                for number in model.available:
+                    if number not in aspired:
+                        self._unload(model, number)
+            self._label(model)
+
+    def _label(self, model: Model) -> None:
+        """A label goes to its version when that is there, and stays where it was until then."""
+        any_version = self._options.allow_version_labels_for_unavailable_models
         with self._lock:
+            available = set(model.available)
+            labels = {
+                label: version if version in available or any_version else model.labels.get(label)
+                for label, version in model.config.version_labels.items()
+            }
+            model.labels = {label: version for label, version in labels.items() if version is not None}
+
+    def _load(self, model: Model, number: int, folder: Path) -> None:
+        identity, failure = identity_of(folder), model.failures.get(folder)
+        if failure and failure.identity != identity:
+            failure = None  # it was replaced: as if never tried
+        if failure and (failure.count > self._options.max_num_load_retries or time.monotonic() < failure.retry_at):
+            return
+        with self._lock:
+            if model.serves(number, folder):
+                return
             state = model.versions.get(number)
-            if state is None or (state.state == END and state.error is None):
-                state = model.versions[number] = VersionState()
-            if state.state in (AVAILABLE, UNLOADING, LOADING):
-                return
-            if state.failures > self._options.max_num_load_retries or time.monotonic() < state.retry_at:
-                return
-            state.state = LOADING
-        name, folder = model.config.name, model.folder(number)
-        started = time.monotonic()
+            if state is None or state.state not in (AVAILABLE, UNLOADING):
+                state = model.versions[number] = VersionState(LOADING)
+        name, started = model.config.name, time.monotonic()
         try:
             loaded = LoadedVersion(name, number, folder, self._session_config)
             try:
@@ -213,15 +208,21 @@ class Manager:
                 raise
         except Exception as error:
             known = error if isinstance(error, ServingError) else ServingError(Code.INTERNAL, str(error))
+            retry_at = time.monotonic() + max(0, self._options.load_retry_interval_micros) / 1e6
+            model.failures[folder] = Failure(known, identity, failure.count + 1 if failure else 1, retry_at)
             with self._lock:
-                state.state, state.error, state.failures = END, known, state.failures + 1
-                state.retry_at = time.monotonic() + max(0, self._options.load_retry_interval_micros) / 1e6
+                if state.state == LOADING:
+                    state.state, state.error = END, known
             log.warning("%s version %d cannot be loaded: %s", name, number, known.message)
             return
+        model.failures.pop(folder, None)
         freeze_gc()
         with self._lock:
-            state.state, state.error, state.loaded = AVAILABLE, None, loaded
+            before = state.loaded if state.state == AVAILABLE else None
+            model.versions[number] = VersionState(AVAILABLE, None, loaded)
         log.info("%s version %d is served (loaded in %.1f s)", name, number, time.monotonic() - started)
+        if before is not None:  # the same number of another folder
+            self._begin(self._free, model, number, before, VersionState())
 
     def _warm_up(self, loaded: LoadedVersion) -> None:
         if not self._options.enable_model_warmup:
@@ -236,15 +237,22 @@ class Manager:
             self._metrics.warmed_up(str(loaded.folder), code, (time.monotonic() - started) * 1e6)
 
     def _unload(self, model: Model, number: int) -> None:
+        """Answer no more requests by a version, and free its memory when those under way are answered."""
         with self._lock:
             state = model.versions[number]
             state.state, loaded, state.loaded = UNLOADING, state.loaded, None
-        if loaded is not None:
-            loaded.close()
-            del loaded
-            freeze_gc()
+        self._begin(self._free, model, number, loaded, state)
+
+    def _free(self, model: Model, number: int, loaded: LoadedVersion, state: VersionState) -> None:
+        loaded.close()
+        self._metrics.forget(str(loaded.folder))
+        del loaded
+        freeze_gc()
         with self._lock:
             state.state = END
+            ended = sorted(key for key, known in model.versions.items() if known.state == END)
+            for old in ended[:-MOST_ENDED]:
+                del model.versions[old]
         log.info("%s version %d is unloaded", model.config.name, number)
 
     @contextlib.contextmanager
@@ -300,26 +308,21 @@ class Manager:
             return name in self._models
 
     def failures(self) -> list[str]:
-        """Errors of the models with no version to serve, one line each."""
+        """Why a model has no version to serve, one line each."""
         with self._lock:
-            return [
-                f"{name} version {number}: {state.error.message}"
-                for name, model in self._models.items()
-                if not model.available
-                for number, state in model.versions.items()
-                if state.error
-            ]
+            models = list(self._models.values())
+        return [fault.message for fault in (model.fault() for model in models) if fault]
 
     def close(self) -> None:
         """Unload everything; waits for requests that are under way."""
         self._stop.set()
-        if self._thread:
-            self._thread.join()
-        with self._working, self._lock:
+        with self._lock:
             models = list(self._models.values())
         for model in models:
-            for number in model.available:
-                self._unload(model, number)
+            self._retire(model)
+        while threads := [thread for thread in self._threads if thread.is_alive()]:
+            for thread in threads:
+                thread.join()
 
 
 def _check(entries: list[model_server_config_pb2.ModelConfig]) -> None:

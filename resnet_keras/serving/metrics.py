@@ -1,5 +1,6 @@
 """Prometheus metrics under TensorFlow Serving's names, with colons for slashes."""
 
+import contextlib
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -50,6 +51,12 @@ class Metrics:
 
     def warmed_up(self, path: str, code: Code, micros: float) -> None:
         self._warmup.labels(path, code.name).observe(micros)
+
+    def forget(self, path: str) -> None:
+        """Drop the series of a version that is served no longer: there is no end to versions."""
+        for code in Code:
+            with contextlib.suppress(KeyError):
+                self._warmup.remove(path, code.name)
 
     def queued(self, pool: str, micros: float) -> None:
         self._queued.labels(pool).observe(micros)

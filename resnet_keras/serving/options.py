@@ -1,9 +1,11 @@
 """The server's flags: TensorFlow Serving's flags. Standard library only, so that help does not wait."""
 
 import dataclasses
+import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from resnet_keras.errors import UsageError, require
 
@@ -64,6 +66,10 @@ class ServerOptions:
     """The largest request; not a flag of TensorFlow Serving."""
     max_waiting_requests: int = 256
     """Requests that may run or wait; more are refused as UNAVAILABLE. Not a flag of TensorFlow Serving."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins, https://page.example, whose pages may send requests besides the server's own; * for all."""
+    allow_reload_config: Literal["loopback", "true", "false"] = "loopback"
+    """Whether ReloadConfig is answered, which loads any folder: by default where --host is a loopback address."""
     quiet: bool = False
     """Only warnings on standard error."""
 
@@ -93,6 +99,10 @@ class ServerOptions:
         if self.batching_parameters_file and not self.enable_batching:
             raise UsageError("batching_parameters_file is of use with --enable_batching only")
 
+    def reloads_config(self) -> bool:
+        """Whether ReloadConfig is answered."""
+        return self.allow_reload_config == "true" or (self.allow_reload_config == "loopback" and is_loopback(self.host))
+
     def workers(self, given: int) -> int:
         """Requests that run at a time: the value of a flag, or enough to keep the cores busy where it is 0."""
         return given or (64 if self.enable_batching else 4 * (os.cpu_count() or 1))
@@ -109,6 +119,14 @@ class ServerOptions:
                 "give --model_base_path or --model_config_file; there is no saved_models/models.config here"
             )
         return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name localhost, leads to this computer only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
 
 
 def in_tyro_form(words: list[str]) -> list[str]:

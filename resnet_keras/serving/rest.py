@@ -5,7 +5,6 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from urllib.parse import unquote
@@ -21,9 +20,11 @@ from starlette.routing import Route
 from resnet_keras.serving import rest_json
 from resnet_keras.serving.core import CALLS_WITHOUT_EXAMPLES, Core
 from resnet_keras.serving.loaded import DEFAULT_SIGNATURE, LoadedVersion
-from resnet_keras.serving.manager import ModelSpec
+from resnet_keras.serving.origins import OwnPages
 from resnet_keras.serving.page import page
+from resnet_keras.serving.room import Places
 from resnet_keras.serving.status import Code, ServingError, invalid
+from resnet_keras.serving.versions import ModelSpec
 
 WHICH = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 PREDICTION = re.compile(rf"/v1/models/(?P<model>[^/:]+){WHICH}:(?P<method>classify|regress|predict)", re.I | re.A)
@@ -46,15 +47,18 @@ class RestApi:
         self._core = core
         options = core.options
         self._pool = ThreadPoolExecutor(options.workers(options.rest_api_num_threads), "rest")
-        self._places = threading.BoundedSemaphore(options.max_waiting_requests)
+        self._places = Places(options.max_waiting_requests)
+        """gRPC's library has the same limit of its own."""
         self._one_large = threading.Lock()
-        self._room = options.max_request_bytes * 4
-        """Bytes of bodies that may be in memory at a time."""
         routes = [Route("/", self._page, methods=["GET"])]
         if metrics_path:
             routes.append(Route(metrics_path, self._metrics, methods=["GET"]))
         routes.append(Route("/{path:path}", self._api, methods=METHODS))
-        self.application = Starlette(routes=routes)
+        self.application = OwnPages(
+            Starlette(routes=routes),
+            options.host,
+            ["*"] if options.rest_api_enable_cors_support else options.allowed_origins,
+        )
 
     async def _page(self, _: Request) -> Response:
         return page(self._core.manager.names())
@@ -69,6 +73,10 @@ class RestApi:
         if request.method == "OPTIONS":
             return self._with_cors(_preflight(request))
         end = time.perf_counter() + self._core.options.rest_api_timeout_in_ms / 1000
+        if {"transfer-encoding", "content-length"} <= set(request.headers):  # whose end two servers may see differently
+            refusal = _refusal(invalid("a request with both Transfer-Encoding and Content-Length"))
+            refusal.headers["Connection"] = "close"
+            return refusal
         try:
             with self._core.counted("REST") as counted:
                 spec, method = parse_path(request.method, path)
@@ -77,17 +85,6 @@ class RestApi:
         except ServingError as error:
             response = _refusal(error)
         return self._with_cors(response)
-
-    @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
-        """Hold one of the places of `max_waiting_requests`. gRPC's library has the same limit of its own."""
-        if not self._places.acquire(blocking=False):
-            most = self._core.options.max_waiting_requests
-            raise ServingError(Code.UNAVAILABLE, f"{most} requests are under way or wait; try again later")
-        try:
-            yield
-        finally:
-            self._places.release()
 
     async def _answer(self, request: Request, spec: ModelSpec, method: str, end: float) -> Response:
         if method == "status":
@@ -98,10 +95,26 @@ class RestApi:
             return _json_text(f'{{"model_spec": {model_spec}, "metadata": {{"signature_def": {signature_def}}}}}')
         if method != "predict":
             raise ServingError(Code.UNIMPLEMENTED, CALLS_WITHOUT_EXAMPLES)
-        with self._place():
-            async with self._body(request, end) as body:
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._pool, partial(self._predict, spec, body, end))
+        body = await self._body(request, end)
+        # A place is taken when a request is whole: a client that sends a byte and waits has none.
+        try:
+            self._places.take()
+        except ServingError:
+            self._core.room.give(len(body))
+            raise
+
+        def ended(future: asyncio.Future[Response]) -> None:
+            self._core.room.give(len(body))
+            self._places.give()
+            if not future.cancelled():
+                future.exception()  # is looked at, though no one may wait for it any more
+
+        answer = asyncio.get_running_loop().run_in_executor(self._pool, partial(self._predict, spec, body, end))
+        answer.add_done_callback(ended)
+        done, _ = await asyncio.wait([answer], timeout=end - time.perf_counter())
+        if not done:
+            raise too_late()
+        return answer.result()
 
     def _predict(self, spec: ModelSpec, body: bytes, end: float) -> Response:
         if time.perf_counter() > end:  # the client waits no longer
@@ -124,29 +137,26 @@ class RestApi:
         response.headers[VERSION_HEADER] = str(predicted.version)
         return response
 
-    @contextlib.asynccontextmanager
-    async def _body(self, request: Request, end: float) -> AsyncIterator[bytes]:
-        """The body of a request, in bounded memory."""
+    async def _body(self, request: Request, end: float) -> bytes:
+        """The body of a request, for which it has room; who gets it gives the room back."""
         most, taken = self._core.options.max_request_bytes, 0
         parts: list[bytes] = []
         try:
-            try:
-                async with asyncio.timeout(end - time.perf_counter()):
-                    async for part in request.stream():
-                        taken += len(part)
-                        self._room -= len(part)
-                        if taken > most:
-                            raise invalid(f"the body is larger than max_request_bytes, {most:,} bytes")
-                        if self._room < 0:
-                            raise ServingError(Code.UNAVAILABLE, "too many large requests at a time; try again later")
-                        parts.append(part)
-            except TimeoutError:
+            async with asyncio.timeout(end - time.perf_counter()):
+                async for part in request.stream():
+                    if taken + len(part) > most:
+                        raise invalid(f"the body is larger than max_request_bytes, {most:,} bytes")
+                    self._core.room.take(len(part))
+                    taken += len(part)
+                    parts.append(part)
+        except BaseException as error:
+            self._core.room.give(taken)
+            if isinstance(error, TimeoutError):
                 raise too_late() from None
-            except ClientDisconnect:
+            if isinstance(error, ClientDisconnect):
                 raise ServingError(Code.CANCELLED, "the client has gone") from None
-            yield b"".join(parts)
-        finally:
-            self._room += taken
+            raise
+        return b"".join(parts)
 
     # Not Starlette's CORSMiddleware: TensorFlow Serving answers every OPTIONS request, refuses those without an http
     # origin in JSON, and puts all three headers on every answer, whether a request has an origin or not.

@@ -2,8 +2,10 @@
 
 import base64
 import binascii
+import functools
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,12 +13,12 @@ import numpy as np
 import orjson
 import tensorflow as tf
 
-from resnet_keras.serving.loaded import OutputArrays, TensorInfo
+from resnet_keras.serving.loaded import OutputArrays
 from resnet_keras.serving.status import ServingError, invalid
+from resnet_keras.serving.tensors import DEEPEST, TensorInfo
 
 SHOWN = 256
 """Characters of a value that an error message shows."""
-DEEPEST = 32
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -127,18 +129,20 @@ def _stacked(values: list[Any], dtype: tf.DType, name: str | None) -> np.ndarray
     whole = _at_once(values, dtype)
     if whole is not None:
         return whole
-    arrays: list[np.ndarray] = []
+    flat: list[Any] = []
+    first: list[int] = []
     for number, value in enumerate(values):
         try:
-            array = to_array(value, dtype)
-            if arrays and array.size != arrays[0].size:
-                raise invalid(f"Expecting tensor size: {arrays[0].size} but got: {array.size}")
-            if arrays and array.shape != arrays[0].shape:
-                raise invalid(f"Expecting shape {_shape(arrays[0])} but got: {_shape(array)}")
+            shape = _shape_of(value)
+            _flatten(value, shape, 0, dtype, flat)
+            first = first if number else shape
+            if math.prod(shape) != math.prod(first):
+                raise invalid(f"Expecting tensor size: {math.prod(first)} but got: {math.prod(shape)}")
+            if shape != first:
+                raise invalid(f"Expecting shape {_shape(first)} but got: {_shape(shape)}")
         except ServingError as error:
             raise _in_row(number, name, error) from None
-        arrays.append(array)
-    return np.stack(arrays)
+    return _array(flat, [len(values), *first], dtype)
 
 
 def _in_row(number: int, name: str | None, error: ServingError) -> ServingError:
@@ -151,16 +155,25 @@ def to_array(value: Any, dtype: tf.DType) -> np.ndarray:
     whole = _at_once(value, dtype)
     if whole is not None:
         return whole
-    shape, inner = [], value
-    while isinstance(inner, list):
-        shape.append(len(inner))
-        if not inner:
+    shape, flat = _shape_of(value), []
+    _flatten(value, shape, 0, dtype, flat)
+    return _array(flat, shape, dtype)
+
+
+def _shape_of(value: Any) -> list[int]:
+    """By the first of each list."""
+    shape = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        if not value:
             break
-        inner = inner[0]
+        value = value[0]
     if len(shape) > DEEPEST:
         raise invalid(f"Encountered lists within lists, {len(shape)} deep; a tensor has at most {DEEPEST} dimensions")
-    flat: list[Any] = []
-    _flatten(value, shape, 0, dtype, flat)
+    return shape
+
+
+def _array(flat: list[Any], shape: list[int], dtype: tf.DType) -> np.ndarray:
     if dtype == tf.string:
         array = np.empty(len(flat), object)
         array[:] = flat
@@ -170,32 +183,27 @@ def to_array(value: Any, dtype: tf.DType) -> np.ndarray:
 
 
 def _at_once(value: Any, dtype: tf.DType) -> np.ndarray | None:
-    """The array of lists of plain numbers, by numpy and so without a loop in Python; None for other values.
+    """The array of lists of plain numbers, without a loop in Python; None for other values.
 
-    Nearly every request is such. numpy takes True for 1 among numbers, so those are looked for afterwards.
+    Nearly every request is such. Types are looked at before numpy sees a value: of strings it would make an array of
+    the longest one's width.
     """
-    if dtype == tf.string or dtype.is_complex or not isinstance(value, list) or not value:
+    allowed = {bool} if dtype == tf.bool else {int} if dtype.is_integer else {int, float} if dtype.is_floating else {}
+    if not isinstance(value, list) or not value or not allowed:
         return None
-    kind = np.dtype(dtype.as_numpy_dtype)
+    shape, level = [len(value)], value
+    while (kinds := set(map(type, level))) == {list}:
+        sizes = set(map(len, level))
+        if len(sizes) > 1 or len(shape) == DEEPEST:
+            return None
+        shape += sizes
+        level = list(itertools.chain.from_iterable(level))
+    if not kinds <= set(allowed):
+        return None
     try:
-        array = np.array(value)
-    except (ValueError, OverflowError):
+        return _array(level, shape, dtype)
+    except OverflowError:
         return None
-    if dtype == tf.bool:
-        return array if array.dtype.kind == "b" else None
-    if array.dtype.kind not in ("iu" if kind.kind in "iu" else "iuf") or array.ndim > DEEPEST or _holds_bool(value):
-        return None
-    if kind.kind in "iu" and array.size and (array.min() < dtype.min or array.max() > dtype.max):
-        return None
-    with np.errstate(over="ignore"):
-        return array.astype(kind)
-
-
-def _holds_bool(rows: list[Any]) -> bool:
-    """Whether True or False is anywhere in lists that are known to be of one shape."""
-    while rows and isinstance(rows[0], list):
-        rows = list(itertools.chain.from_iterable(rows))
-    return bool in set(map(type, rows))
 
 
 def _flatten(value: Any, shape: list[int], level: int, dtype: tf.DType, flat: list[Any]) -> None:
@@ -226,15 +234,25 @@ def _single(value: Any, dtype: tf.DType) -> Any:
     elif dtype == tf.bool:
         good = isinstance(value, bool)
     elif dtype.is_integer:
-        good = isinstance(value, int) and not isinstance(value, bool) and dtype.min <= value <= dtype.max
+        least, most = _range(dtype)
+        good = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
     elif dtype.is_floating:
         good = isinstance(value, int | float) and not isinstance(value, bool)
-        value = float(value) if good else value
+        try:
+            value = float(value) if good else value
+        except OverflowError:  # a whole number beyond all floats
+            good = False
     else:
         raise invalid(f"Conversion of JSON Value: {_shown(value)} to type: {dtype.name} is not supported")
     if not good:
         raise invalid(f"JSON Value: {_shown(value)} Type: {_type(value)} is not of expected type: {_name(dtype)}")
     return value
+
+
+@functools.cache
+def _range(dtype: tf.DType) -> tuple[int, int]:
+    """TensorFlow takes a tenth of a millisecond to say it."""
+    return int(dtype.min), int(dtype.max)
 
 
 def _is_base64(value: dict[str, Any]) -> bool:
@@ -344,5 +362,5 @@ def _name(dtype: tf.DType) -> str:
     return {"float32": "float", "float64": "double"}.get(dtype.name, dtype.name)
 
 
-def _shape(array: np.ndarray) -> str:
-    return "[" + ",".join(map(str, array.shape)) + "]"
+def _shape(shape: list[int]) -> str:
+    return "[" + ",".join(map(str, shape)) + "]"

@@ -1,6 +1,6 @@
 """TensorFlow Serving's gRPC services, and the standard health and reflection services."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,10 +22,11 @@ from tensorflow_serving.apis import (
 
 from resnet_keras.errors import UsageError
 from resnet_keras.serving.core import CALLS_WITHOUT_EXAMPLES, Core
+from resnet_keras.serving.interceptors import ReadInHandler, Streams
 from resnet_keras.serving.loaded import DEFAULT_SIGNATURE
-from resnet_keras.serving.manager import ModelSpec
 from resnet_keras.serving.status import Code, ServingError, internal_errors, invalid
-from resnet_keras.serving.tensors import to_array, to_proto
+from resnet_keras.serving.tensors import to_proto
+from resnet_keras.serving.versions import ModelSpec
 
 LONGEST_MESSAGE = 1024
 CODES = {Code(code.value[0]): code for code in grpc.StatusCode}
@@ -42,6 +43,7 @@ class RpcServer:
 
     def __init__(self, core: Core, address: str, credentials: grpc.ServerCredentials | None) -> None:
         options = core.options
+        self._streams = Streams()
         self._server = grpc.server(
             ThreadPoolExecutor(options.workers(options.grpc_max_threads), "grpc"),
             options=[
@@ -49,7 +51,7 @@ class RpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # else two servers share a port silently
             ],
-            interceptors=[ReadInHandler()],
+            interceptors=[self._streams, ReadInHandler(core.room)],
             maximum_concurrent_rpcs=options.max_waiting_requests,
         )
         self._health = health.HealthServicer()
@@ -75,38 +77,8 @@ class RpcServer:
     def stop(self, seconds: float) -> None:
         """Refuse new requests; returns once those that run are answered, or after so many seconds."""
         self._health.enter_graceful_shutdown()
+        self._streams.close()
         self._server.stop(seconds).wait()
-
-
-class ReadInHandler(grpc.ServerInterceptor):
-    """Parses messages in the thread that answers them.
-
-    gRPC parses them earlier. For one that cannot be parsed, a thread of the pool then waits as long as the connection
-    lasts, and eight such messages block the server (grpcio 1.85, `_server.py`).
-    """
-
-    def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        handler: Any = continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
-            return handler
-
-        def read(data: bytes, context: grpc.ServicerContext) -> Any:
-            try:
-                return handler.request_deserializer(data)
-            except Exception:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no message for {handler_call_details.method}")
-
-        if handler.response_streaming:
-
-            def stream(data: bytes, context: grpc.ServicerContext) -> Iterator[Message]:
-                yield from handler.unary_stream(read(data, context), context)
-
-            return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
-
-        def unary(data: bytes, context: grpc.ServicerContext) -> Message:
-            return handler.unary_unary(read(data, context), context)
-
-        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
 
 
 SERVICES: list[tuple[Any, str]] = [
@@ -142,10 +114,11 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     @answered
     def Predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:  # noqa: N802
         with self._core.counted("GRPC", request.model_spec.name, "Predict"):
+            signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
             predicted = self._core.predict(
                 spec_of(request),
-                request.model_spec.signature_name or DEFAULT_SIGNATURE,
-                lambda _: {name: to_array(proto, name) for name, proto in request.inputs.items()},
+                signature,
+                lambda version: version.read_inputs(signature, request.inputs, self._core.options.max_request_bytes),
                 request.output_filter,
             )
             response = predict_pb2.PredictResponse()
@@ -186,6 +159,11 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     def HandleReloadConfigRequest(  # noqa: N802
         self, request: model_management_pb2.ReloadConfigRequest
     ) -> model_management_pb2.ReloadConfigResponse:
+        if not self._core.options.reloads_config():
+            raise ServingError(
+                Code.PERMISSION_DENIED,
+                "ReloadConfig loads any folder for whoever reaches this port; --allow_reload_config=true admits it",
+            )
         self._core.manager.configure(request.config)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()

@@ -14,6 +14,7 @@ import uvicorn
 
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.serving.config_files import one_model, read_batching, read_models, read_monitoring, read_ssl
+from resnet_keras.serving.connections import BoundedConnection
 from resnet_keras.serving.core import Core
 from resnet_keras.serving.options import ServerOptions
 from resnet_keras.serving.rest import RestApi
@@ -58,7 +59,7 @@ class Server:
                 self._rest = uvicorn.Server(
                     uvicorn.Config(
                         RestApi(self.core, metrics_path).application,
-                        http="h11",
+                        http=BoundedConnection,
                         ws="none",
                         lifespan="off",
                         log_config=None,

@@ -8,6 +8,8 @@ from http import HTTPStatus
 
 import tensorflow as tf
 
+from resnet_keras.errors import plain_words
+
 log = logging.getLogger(__name__)
 
 
@@ -78,7 +80,7 @@ def tensorflow_errors() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        raise ServingError(Code(error.error_code), error.message.split("\n\t [[")[0].strip()) from error
+        raise ServingError(Code(error.error_code), plain_words(error.message)) from error
 
 
 @contextlib.contextmanager

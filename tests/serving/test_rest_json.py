@@ -1,6 +1,8 @@
 """JSON to arrays and back: TensorFlow Serving's own rules (json_tensor_test.cc), and that the quick way obeys them."""
 
+import contextlib
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_keras.serving import rest_json
-from resnet_keras.serving.loaded import TensorInfo
 from resnet_keras.serving.rest_json import parse, read_inputs, to_array, write_outputs
 from resnet_keras.serving.status import ServingError
+from resnet_keras.serving.tensors import TensorInfo
 
 ANY: Any = None
 
@@ -98,6 +100,7 @@ def test_what_json_has_no_number_for() -> None:
         (b'{"inputs": [9223372036854775808]}', specs(p=tf.int64), "is not of expected type: int64"),
         (b'{"inputs": [{"b64": "a"}]}', specs(s=tf.string), "Unable to base64 decode"),
         (b'{"inputs": [{"b64": "a", "c": 1}]}', specs(s=tf.string), "not formatted correctly for base64"),
+        (b'{"inputs": [' + b"9" * 400 + b", NaN]}", ONE, "is not of expected type: float"),
         (b'{"inputs": [1]}', specs(s=tf.string), "is not of expected type: string"),
         (b'{"inputs": [1]}', specs(c=tf.complex64), "Conversion of JSON Value: 1 to type: complex64"),
         (b'{"inputs": ' + b"[" * 40 + b"1" + b"]" * 40 + b"}", ONE, "a tensor has at most 32 dimensions"),
@@ -112,6 +115,40 @@ def test_what_is_wrong_is_said(body: bytes, known: dict[str, TensorInfo], words:
     assert words in caught.value.message
     assert caught.value.http == 400
     assert len(caught.value.message) < 1000
+
+
+def long_and_short(longest: int, count: int) -> bytes:
+    return b'"' + b"a" * longest + b'"' + b', "a"' * count
+
+
+BODIES = {
+    "strings for numbers": b'{"instances": [' + long_and_short(60_000, 12_000) + b"]}",
+    "strings in rows": b'{"instances": [[' + long_and_short(60_000, 12_000) + b"]]}",
+    "strings by name": b'{"inputs": {"x": [' + long_and_short(60_000, 12_000) + b"]}}",
+    "empty lists": b'{"instances": [' + b"[]," * 40_000 + b"[]]}",
+    "empty lists and one": b'{"instances": [' + b"[]," * 40_000 + b"[1]]}",
+    "lists of one": b'{"instances": [' + b"[1]," * 30_000 + b"[[]]]}",
+    "empty objects": b'{"instances": [' + b"{}," * 40_000 + b"{}]}",
+    "digits": b'{"instances": [' + b"1," * 60_000 + b'"a"]}',
+    "not a number": b'{"instances": [NaN' + b",1" * 60_000 + b"]}",
+    "nothing": b'{"instances": [' + b"null," * 24_000 + b"null]}",
+    "deep": b'{"instances": [' + (b"[" * 30 + b"]" * 30 + b",") * 2_000 + b"[]]}",
+    "base64 of nothing": b'{"instances": [' + b'{"b64":""},' * 10_000 + b'{"b64":""}]}',
+}
+
+
+@pytest.mark.parametrize("known", [ONE, specs(x=tf.uint8), specs(x=tf.string), specs(x=tf.bool)], ids=str)
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_memory_is_bounded_by_the_body(body: bytes, known: dict[str, TensorInfo]) -> None:
+    """120 kB of strings took 3 GB. A list is 64 bytes in Python and three in JSON, and twice where it is flattened."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ServingError):
+            read_inputs(parse(body), known)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 48 * len(body)
 
 
 def test_a_signature_name_is_a_string() -> None:

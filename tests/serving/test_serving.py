@@ -39,8 +39,6 @@ from resnet_keras.serving.config_files import read_batching, read_models, read_m
 from resnet_keras.serving.options import ServerOptions, in_tyro_form
 from resnet_keras.serving.process import free_ports
 from resnet_keras.serving.server import Server
-from resnet_keras.serving.status import ServingError
-from resnet_keras.serving.tensors import to_array, to_proto
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +354,8 @@ def test_reload_of_the_configuration(models: Path) -> None:
         assert address.post("/v1/models/a:predict", ONE).json() == {"predictions": [2.5]}
         assert address.post("/v1/models/b:predict", ONE).json() == {"predictions": [3.5]}
         states = {row["version"]: row["state"] for row in address.get("/v1/models/a").json()["model_version_status"]}
-        assert states == {"1": "AVAILABLE", "2": "END"}
+        assert states["1"] == "AVAILABLE"
+        assert states["2"] in ("UNLOADING", "END")
         label = 'version_labels { key: "x" value: 8 }'
         wrong = [
             (f"model_config_list {{ {config('a')} {config('a')} }}", "Illegal to list model a multiple times"),
@@ -476,37 +475,6 @@ def test_settings_are_read(tmp_path: Path, models: Path) -> None:
 def test_flags_in_tensorflow_servings_form() -> None:
     words = ["--enable_batching=true", "--enable_model_warmup=false", "--port=8500", "--model_name=true"]
     assert in_tyro_form(words) == ["--enable_batching", "--no-enable_model_warmup", "--port=8500", "--model_name=true"]
-
-
-@pytest.mark.parametrize(
-    ("proto", "words"),
-    [
-        ("dtype: DT_FLOAT tensor_shape { unknown_rank: true }", "shape is unknown"),
-        ("dtype: DT_FLOAT tensor_shape { dim { size: -1 } }", "cannot have the shape"),
-        ("dtype: DT_FLOAT tensor_shape { dim { size: 1000000 } dim { size: 1000000 } } float_val: 1", "larger than"),
-        ("dtype: DT_FLOAT tensor_shape { dim { size: 2 } } tensor_content: '12345'", "5 bytes is no float32"),
-        ("dtype: DT_STRING tensor_shape { dim { size: 1 } } tensor_content: 'a'", "is no object"),
-        ("dtype: DT_UINT8 tensor_shape { dim { size: 1 } } int_val: 300", "out of the range of uint8"),
-        ("dtype: DT_RESOURCE", "tensors of type resource are not accepted"),
-        ("tensor_shape { dim { size: 1 } }", "tensors of type 0 are not accepted"),
-        ("dtype: DT_FLOAT " + "tensor_shape { " + "dim { size: 1 } " * 300 + "}", "cannot have the shape"),
-    ],
-)
-def test_tensors_that_are_none(proto: str, words: str) -> None:
-    with pytest.raises(ServingError, match=words):
-        to_array(text_format.Parse(proto, tensor_pb2.TensorProto()), "x")
-
-
-NUMBERS = ["float32", "float64", "float16", "bfloat16", "int32", "int8", "uint8", "int64", "uint32", "uint64", "bool"]
-
-
-@pytest.mark.parametrize("name", NUMBERS)
-def test_tensors_go_there_and_back(name: str) -> None:
-    dtype = tf.as_dtype(name)
-    array = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype.as_numpy_dtype)
-    for proto in (to_proto(array, dtype), tf.make_tensor_proto(array)):
-        np.testing.assert_array_equal(to_array(proto, "x"), array)
-    np.testing.assert_array_equal(tf.make_ndarray(to_proto(array, dtype)), array)
 
 
 def test_too_many_requests_are_refused(tmp_path: Path) -> None:

@@ -410,7 +410,7 @@ def test_a_slow_body_is_not_waited_for(tmp_path: Path) -> None:
     with running(model_name="m", model_base_path=str(tmp_path / "m"), rest_api_timeout_in_ms=500) as server:
         host, port = server.rest.split(":")
         with socket.create_connection((host, int(port)), 30) as connection:
-            connection.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+            connection.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
             assert connection.recv(100).startswith(b"HTTP/1.1 504")
         assert rest(server, "m")() == (200, 1, 2.5)
 
