@@ -28,6 +28,7 @@ import tyro
 
 from resnet_keras.serving import rest_json
 from resnet_keras.serving.client import Connection, Grpc, Rest, ServerClient
+from resnet_keras.serving.json_reader import parse
 from resnet_keras.serving.loaded import TensorInfo
 from resnet_keras.serving.manager import freeze_gc
 from resnet_keras.serving.process import ServerProcess, server_process
@@ -163,7 +164,7 @@ def parsing() -> None:
     times, arrays = [], {}
     for _ in range(15):
         started = time.perf_counter()
-        arrays = rest_json.read_inputs(rest_json.parse(body), specs)
+        arrays = rest_json.read_inputs(parse(body), specs)
         times.append(time.perf_counter() - started)
     assert np.array_equal(arrays["x"], floats)
     print(f"JSON of 224x224x3 floats ({len(body):,} bytes) to an array: {statistics.median(times) * 1e3:.1f} ms")

@@ -44,10 +44,38 @@ def half_plus(two: float, folder: Path, *, steps: int = 0) -> Path:
     return folder
 
 
+def half_plus_two_of_serving(folder: Path) -> Path:
+    """The model of TensorFlow Serving's tests, with its signatures (saved_model_half_plus_two.py)."""
+    v1 = tf.compat.v1
+    methods = v1.saved_model.signature_constants
+    with tf.Graph().as_default(), v1.Session() as session:
+        serialized = v1.placeholder(tf.string, [None], "tf_example")
+        features = {name: tf.io.FixedLenFeature([1], tf.float32, [0.0]) for name in ("x", "x2")}
+        parsed: Any = tf.io.parse_example(serialized, features)
+        x: Any = tf.identity(parsed["x"], "x")
+        y, y2, y3 = x * 0.5 + 2.0, x * 0.5 + 3.0, parsed["x2"] * 0.5 + 3.0
+        kinds = {
+            "serving_default": ({"x": x}, {"y": y}, methods.PREDICT_METHOD_NAME),
+            "regress_x_to_y": ({"inputs": serialized}, {"outputs": y}, methods.REGRESS_METHOD_NAME),
+            "regress_x_to_y2": ({"inputs": serialized}, {"outputs": y2}, methods.REGRESS_METHOD_NAME),
+            "regress_x2_to_y3": ({"inputs": parsed["x2"]}, {"outputs": y3}, methods.REGRESS_METHOD_NAME),
+            "classify_x_to_y": ({"inputs": serialized}, {"scores": y}, methods.CLASSIFY_METHOD_NAME),
+        }
+        signatures = {name: _signature(*parts) for name, parts in kinds.items()}
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], signatures)
+        builder.save()
+    return folder
+
+
 def _predict(inputs: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor]) -> object:
+    return _signature(inputs, outputs, tf.compat.v1.saved_model.signature_constants.PREDICT_METHOD_NAME)
+
+
+def _signature(inputs: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor], method: str) -> object:
     v1 = tf.compat.v1.saved_model
     infos = [{name: v1.build_tensor_info(t) for name, t in some.items()} for some in (inputs, outputs)]
-    return v1.build_signature_def(*infos, v1.signature_constants.PREDICT_METHOD_NAME)
+    return v1.build_signature_def(*infos, method)
 
 
 @contextlib.contextmanager

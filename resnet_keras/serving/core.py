@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, input_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from resnet_keras.serving import examples
 from resnet_keras.serving.batching import Batcher
 from resnet_keras.serving.config_files import Batching
 from resnet_keras.serving.loaded import LoadedVersion, OutputArrays
@@ -21,9 +22,6 @@ from resnet_keras.serving.status import Code, ServingError, internal_errors, inv
 from resnet_keras.serving.versions import ModelSpec
 
 SIGNATURES = "signature_def"
-CALLS_WITHOUT_EXAMPLES = (
-    "this server answers Predict; Classify, Regress and MultiInference need a signature that takes tf.Example"
-)
 
 
 @dataclass
@@ -106,12 +104,41 @@ class Core:
         with self.manager.version(spec) as version:
             inputs = read_inputs(version)
             names = version.check(signature, inputs, output_filter)
-            run = self._batcher.run if self._batcher else LoadedVersion.run
-            started = time.perf_counter()
-            outputs = run(version, signature, inputs, names)
-            self.metrics.run(version.name, (time.perf_counter() - started) * 1e6)
+            outputs = self._run(version, signature, inputs, names)
             dtypes = {name: version.outputs_of(signature)[name].dtype for name in outputs}
             return Predicted(version.name, version.version, signature, outputs, dtypes)
+
+    def infer(
+        self, spec: ModelSpec, tasks: Sequence[tuple[str, examples.Kind]], given: input_pb2.Input
+    ) -> list[examples.Inferred]:
+        """Classify or regress examples, by one signature or several.
+
+        Args:
+            spec: the model and its version.
+            tasks: signature and kind of each result.
+            given: the examples.
+
+        Raises:
+            ServingError: no such version or signature, or one of another kind.
+        """
+        with self.manager.version(spec) as version:
+            names = [examples.outputs_of(version, signature, kind) for signature, kind in tasks]
+            inputs, found = {"inputs": examples.serialized(given)}, []
+            for (signature, kind), outputs in zip(tasks, names, strict=True):
+                version.check(signature, inputs, outputs)
+                arrays = self._run(version, signature, inputs, outputs)
+                result = examples.result_of(kind, arrays, len(inputs["inputs"]))
+                found.append(examples.Inferred(version.name, version.version, signature, result))
+            return found
+
+    def _run(
+        self, version: LoadedVersion, signature: str, inputs: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> OutputArrays:
+        run = self._batcher.run if self._batcher else LoadedVersion.run
+        started = time.perf_counter()
+        outputs = run(version, signature, inputs, names)
+        self.metrics.run(version.name, (time.perf_counter() - started) * 1e6)
+        return outputs
 
     def status(self, spec: ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
         """The states of a model's versions."""

@@ -124,10 +124,15 @@ class LoadedVersion:
             fetches = [self._outputs[signature][name].tensor for name in key[2]]
             feeds = [self._inputs[signature][name].tensor for name in key[1]]
             self._callables[key] = self._session.make_callable(fetches, feeds)
+        specs = self._inputs[signature]
+        columns = {name for name in key[1] if specs[name].is_column(inputs[name].shape)}
         with tensorflow_errors():
-            values = self._callables[key](*(inputs[name] for name in key[1]))
-        # Of a string of no dimensions, bytes come.
-        arrays = (np.array(value, object) if isinstance(value, bytes) else value for value in values)
+            feeds = (inputs[name][:, None] if name in columns else inputs[name] for name in key[1])
+            values = self._callables[key](*feeds)
+        # Of a string of no dimensions, bytes come; of a vector that stands for a column, a vector is expected.
+        arrays = [np.array(value, object) if isinstance(value, bytes) else value for value in values]
+        if columns:
+            arrays = [array[:, 0] if array.shape[1:] == (1,) else array for array in arrays]
         return dict(zip(key[2], arrays, strict=True))
 
     def read_inputs(

@@ -58,6 +58,8 @@ class Manager:
             or options.tensorflow_session_parallelism,
         )
         self._models: dict[str, Model] = {}
+        self._gone: dict[str, Model] = {}
+        """Models that were removed, for their states."""
         self._lock = threading.RLock()
         self._configuring = threading.Lock()
         self._stop = threading.Event()
@@ -99,6 +101,11 @@ class Manager:
             ServingError: a configuration that is not allowed (nothing has changed then), a model none of whose
                 versions can be loaded, or a label of a version that is not there.
         """
+        if config.WhichOneof("config") != "model_config_list":
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
         entries = self._apply(config)
         with self._lock:
             models = [self._models[entry.name] for entry in entries if entry.name in self._models]
@@ -106,11 +113,6 @@ class Manager:
             raise fault
 
     def _apply(self, config: model_server_config_pb2.ModelServerConfig) -> list[model_server_config_pb2.ModelConfig]:
-        if config.WhichOneof("config") != "model_config_list":
-            raise invalid(
-                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
-                "Only ModelConfigList is currently supported"
-            )
         entries = list(config.model_config_list.config)
         _check(entries)
         with self._configuring:
@@ -123,7 +125,10 @@ class Manager:
                         self._models[entry.name].config = entry
                 gone = [name for name in self._models if name not in {entry.name for entry in entries}]
                 for name in gone:
-                    self._begin(self._retire, self._models.pop(name))
+                    self._gone[name] = self._models.pop(name)
+                    self._begin(self._retire, self._gone[name])
+                while len(self._gone) > MOST_ENDED:
+                    del self._gone[next(iter(self._gone))]
             self.look()
             if self._watching:
                 for name in new:
@@ -285,10 +290,13 @@ class Manager:
         return model.labels[spec.label]
 
     def states(self, spec: ModelSpec) -> dict[int, VersionState]:
-        """The versions of a model, newest first, or one of them. Raises `ServingError` where there is none."""
+        """The versions of a model, newest first, or one of them. Raises `ServingError` where there is none.
+
+        Also of a model that was removed; and of a label that is not there, as in TensorFlow Serving, all versions.
+        """
         with self._lock:
-            model = self._models.get(spec.name)
-            number = self._number(model, spec)
+            model = self._models.get(spec.name) or self._gone.get(spec.name)
+            number = spec.version if spec.label is None or model is None else model.labels.get(spec.label)
             states = model.versions if model else {}
             if number is not None:
                 if number not in states:
@@ -334,6 +342,10 @@ def _check(entries: list[model_server_config_pb2.ModelConfig]) -> None:
             raise invalid("a model of the configuration has no name")
         if not entry.base_path:
             raise invalid(f"model {entry.name} has no base_path")
+        if entry.model_platform and entry.model_type:  # pyright: ignore[reportAttributeAccessIssue]
+            raise invalid(
+                f"Illegal setting both ModelServerConfig::model_type(deprecated) and model_platform of {entry.name}"
+            )
         if entry.model_platform not in ("", PLATFORM):
             raise invalid(f"Model {entry.name} requests unsupported platform {entry.model_platform}")
 

@@ -17,8 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from resnet_keras.serving import rest_json
-from resnet_keras.serving.core import CALLS_WITHOUT_EXAMPLES, Core
+from resnet_keras.serving import examples, rest_json
+from resnet_keras.serving.core import Core
+from resnet_keras.serving.json_reader import parse
 from resnet_keras.serving.loaded import DEFAULT_SIGNATURE, LoadedVersion
 from resnet_keras.serving.origins import OwnPages
 from resnet_keras.serving.page import page
@@ -93,8 +94,6 @@ class RestApi:
             response, signatures = self._core.metadata(spec)
             model_spec, signature_def = _text(response.model_spec), _text(signatures)
             return _json_text(f'{{"model_spec": {model_spec}, "metadata": {{"signature_def": {signature_def}}}}}')
-        if method != "predict":
-            raise ServingError(Code.UNIMPLEMENTED, CALLS_WITHOUT_EXAMPLES)
         body = await self._body(request, end)
         # A place is taken when a request is whole: a client that sends a byte and waits has none.
         try:
@@ -109,20 +108,24 @@ class RestApi:
             if not future.cancelled():
                 future.exception()  # is looked at, though no one may wait for it any more
 
-        answer = asyncio.get_running_loop().run_in_executor(self._pool, partial(self._predict, spec, body, end))
+        answer = asyncio.get_running_loop().run_in_executor(self._pool, partial(self._run, spec, method, body, end))
         answer.add_done_callback(ended)
         done, _ = await asyncio.wait([answer], timeout=end - time.perf_counter())
         if not done:
             raise too_late()
         return answer.result()
 
-    def _predict(self, spec: ModelSpec, body: bytes, end: float) -> Response:
+    def _run(self, spec: ModelSpec, method: str, body: bytes, end: float) -> Response:
         if time.perf_counter() > end:  # the client waits no longer
             raise too_late()
         one = self._one_large if len(body) > LARGE else contextlib.nullcontext()
         with one:
-            request = rest_json.parse(body)
-        signature, rows = rest_json.signature_name(request, DEFAULT_SIGNATURE), rest_json.in_rows(request)
+            request = parse(body)
+        signature = rest_json.signature_name(request, DEFAULT_SIGNATURE)
+        if method != "predict":
+            kind: examples.Kind = "classification" if method == "classify" else "regression"
+            (inferred,) = self._core.infer(spec, [(signature, kind)], examples.input_from_json(request))
+            return _versioned(rest_json.write_results(examples.results_of(inferred.result)), inferred.version)
 
         def read_inputs(version: LoadedVersion) -> dict[str, np.ndarray]:
             if signature not in version.signatures:
@@ -132,10 +135,9 @@ class RestApi:
             request.clear()
             return inputs
 
+        rows = rest_json.in_rows(request)
         predicted = self._core.predict(spec, signature, read_inputs, rest_json.output_filter(request))
-        response = _json_text(rest_json.write_outputs(predicted.outputs, rows))
-        response.headers[VERSION_HEADER] = str(predicted.version)
-        return response
+        return _versioned(rest_json.write_outputs(predicted.outputs, rows), predicted.version)
 
     async def _body(self, request: Request, end: float) -> bytes:
         """The body of a request, for which it has room; who gets it gives the room back."""
@@ -199,6 +201,12 @@ def _preflight(request: Request) -> Response:
     if re.match("https?://", request.headers.get("origin", "")):
         return Response(media_type="application/json")
     return _refusal(ServingError(Code.FAILED_PRECONDITION, "Origin header is missing in CORS preflight"))
+
+
+def _versioned(body: bytes, version: int) -> Response:
+    response = _json_text(body)
+    response.headers[VERSION_HEADER] = str(version)
+    return response
 
 
 def _refusal(error: ServingError) -> Response:

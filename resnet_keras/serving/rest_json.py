@@ -1,7 +1,6 @@
-"""The JSON of TensorFlow Serving's REST API to arrays and back (json_tensor.cc)."""
+"""The values of TensorFlow Serving's REST API to arrays and back (json_tensor.cc)."""
 
 import base64
-import binascii
 import functools
 import itertools
 import json
@@ -13,41 +12,17 @@ import numpy as np
 import orjson
 import tensorflow as tf
 
+from resnet_keras.serving.json_reader import from_base64, is_base64, json_type, shown
 from resnet_keras.serving.loaded import OutputArrays
 from resnet_keras.serving.status import ServingError, invalid
 from resnet_keras.serving.tensors import DEEPEST, TensorInfo
-
-SHOWN = 256
-"""Characters of a value that an error message shows."""
-
-
-def parse(body: bytes) -> dict[str, Any]:
-    """The object of a request. NaN and Infinity are numbers, as in TensorFlow Serving."""
-    if not body:
-        raise invalid("JSON Parse error: The document is empty")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        value = _with_infinities(body, error)
-    if not isinstance(value, dict):
-        raise invalid(f"JSON Value: {_shown(value)} Is not object")
-    return value
-
-
-def _with_infinities(body: bytes, error: orjson.JSONDecodeError) -> Any:
-    if b"NaN" in body or b"Inf" in body:
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            pass
-    raise invalid(f"JSON Parse error: Invalid value. {error.msg} at offset: {error.pos}")
 
 
 def signature_name(request: Mapping[str, Any], default: str) -> str:
     name = request.get("signature_name", default)
     if not isinstance(name, str):
         raise invalid(
-            f"JSON Value: {_shown(request)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {shown(request)} not formatted correctly. 'signature_name' key must be a string value."
         )
     return name or default
 
@@ -67,9 +42,11 @@ def in_rows(request: Mapping[str, Any]) -> bool:
 
 def read_inputs(request: Mapping[str, Any], specs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     """The inputs of a request as arrays of the dtypes in `specs`. Raises `ServingError` (INVALID_ARGUMENT)."""
+    if not specs:
+        raise invalid("Failed to get input map for signature: it has no inputs")
     if "instances" in request and "inputs" in request:
         raise invalid(
-            f"JSON Value: {_shown(request)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys "
+            f"JSON Value: {shown(request)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys "
             "to exist "
         )
     if "instances" in request:
@@ -80,7 +57,7 @@ def read_inputs(request: Mapping[str, Any], specs: Mapping[str, TensorInfo]) -> 
 
 
 def _columns(value: Any, specs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
-    if not isinstance(value, dict) or _is_base64(value):
+    if not isinstance(value, dict) or is_base64(value):
         if len(specs) > 1:
             raise invalid(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
@@ -97,17 +74,17 @@ def _columns(value: Any, specs: Mapping[str, TensorInfo]) -> dict[str, np.ndarra
 def _rows(request: Mapping[str, Any], specs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     rows = request["instances"]
     if not isinstance(rows, list):
-        raise invalid(f"JSON Value: {_shown(request)} Expecting 'instances' to be an list/array")
+        raise invalid(f"JSON Value: {shown(request)} Expecting 'instances' to be an list/array")
     if not rows:
-        raise invalid(f"JSON Value: {_shown(request)} No values in 'instances' array")
-    named = isinstance(rows[0], dict) and not _is_base64(rows[0])
+        raise invalid(f"JSON Value: {shown(request)} No values in 'instances' array")
+    named = isinstance(rows[0], dict) and not is_base64(rows[0])
     if not isinstance(rows[0], dict) and len(specs) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
     for number, row in enumerate(rows):
-        if named != (isinstance(row, dict) and not _is_base64(row)):
+        if named != (isinstance(row, dict) and not is_base64(row)):
             expected, got = ("object", "list") if named else ("value/list", "object")
             raise invalid(f"Expecting {expected} but got {got} at item {number} of input list")
         if named and set(row) != set(specs):
@@ -115,7 +92,7 @@ def _rows(request: Mapping[str, Any], specs: Mapping[str, TensorInfo]) -> dict[s
                 if name not in specs:
                     raise _in_row(number, name, invalid(f"JSON object: does not have named input: {name}"))
             raise invalid(
-                f"Failed to process element: {number} of 'instances' list. JSON object: {_shown(row)} keys must be "
+                f"Failed to process element: {number} of 'instances' list. JSON object: {shown(row)} keys must be "
                 f"equal to: {','.join(sorted(specs))}"
             )
     if named:
@@ -210,7 +187,7 @@ def _flatten(value: Any, shape: list[int], level: int, dtype: tf.DType, flat: li
     if not isinstance(value, list):
         if level != len(shape):
             raise invalid(
-                f"JSON Value: {_shown(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+                f"JSON Value: {shown(value)} found at incorrect level: {level + 1} in the JSON DOM. "
                 f"Expected at level: {len(shape)}"
             )
         flat.append(_single(value, dtype))
@@ -228,9 +205,9 @@ def _flatten(value: Any, shape: list[int], level: int, dtype: tf.DType, flat: li
 def _single(value: Any, dtype: tf.DType) -> Any:
     if dtype == tf.string:
         if isinstance(value, dict):
-            return _from_base64(value)
+            return from_base64(value)
         good = isinstance(value, str)
-        value = value.encode("utf-8", "surrogatepass") if good else value
+        value = value.encode("utf-8", "surrogateescape") if good else value
     elif dtype == tf.bool:
         good = isinstance(value, bool)
     elif dtype.is_integer:
@@ -243,9 +220,9 @@ def _single(value: Any, dtype: tf.DType) -> Any:
         except OverflowError:  # a whole number beyond all floats
             good = False
     else:
-        raise invalid(f"Conversion of JSON Value: {_shown(value)} to type: {dtype.name} is not supported")
+        raise invalid(f"Conversion of JSON Value: {shown(value)} to type: {dtype.name} is not supported")
     if not good:
-        raise invalid(f"JSON Value: {_shown(value)} Type: {_type(value)} is not of expected type: {_name(dtype)}")
+        raise invalid(f"JSON Value: {shown(value)} Type: {json_type(value)} is not of expected type: {_name(dtype)}")
     return value
 
 
@@ -253,20 +230,6 @@ def _single(value: Any, dtype: tf.DType) -> Any:
 def _range(dtype: tf.DType) -> tuple[int, int]:
     """TensorFlow takes a tenth of a millisecond to say it."""
     return int(dtype.min), int(dtype.max)
-
-
-def _is_base64(value: dict[str, Any]) -> bool:
-    return len(value) == 1 and isinstance(value.get("b64"), str)
-
-
-def _from_base64(value: dict[str, Any]) -> bytes:
-    if not _is_base64(value):
-        raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
-    text = "".join(value["b64"].split()).rstrip("=")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid("Unable to base64 decode") from None
 
 
 def write_outputs(outputs: OutputArrays, rows: bool) -> bytes:
@@ -287,6 +250,11 @@ def write_outputs(outputs: OutputArrays, rows: bool) -> bytes:
     return _dump({"predictions": [{name: value[i] for name, value in values.items()} for i in range(count)]})
 
 
+def write_results(results: list[Any]) -> bytes:
+    """The body of an answer to Classify or Regress."""
+    return _dump({"results": results})
+
+
 def write_error(message: str) -> bytes:
     """The body of a refusal."""
     return json.dumps({"error": message}).encode()
@@ -294,6 +262,8 @@ def write_error(message: str) -> bytes:
 
 def _encodable(array: np.ndarray, name: str) -> Any:
     """An array as orjson takes it: numbers in numpy, where it writes the fewest digits that give a float32 back."""
+    if array.dtype.kind == "c":
+        raise invalid(f"Unexpected tensor type: {array.dtype}, which JSON has no value for; name: {name}")
     if array.dtype == object:
         return _strings(array.tolist(), name.endswith("_bytes"))
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -334,27 +304,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
-
-def _shown(value: Any, depth: int = 4) -> str:
-    """The start of a value's JSON."""
-    if isinstance(value, list | dict) and not depth:
-        return "..."
-    if isinstance(value, list):
-        text = f"[{', '.join(_shown(inner, depth - 1) for inner in value[:8])}{', ...' if len(value) > 8 else ''}]"
-    elif isinstance(value, dict):
-        some = itertools.islice(value.items(), 8)
-        parts = [f"{json.dumps(key[:SHOWN])}: {_shown(inner, depth - 1)}" for key, inner in some]
-        text = f"{{{', '.join(parts)}{', ...' if len(value) > 8 else ''}}}"
-    else:
-        text = json.dumps(value[:SHOWN] if isinstance(value, str) else value)
-    return text[:SHOWN]
-
-
-def _type(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "Null", True: "True", False: "False"}[value]
-    return {str: "String", list: "Array", dict: "Object"}.get(type(value), "Number")
 
 
 def _name(dtype: tf.DType) -> str:

@@ -9,8 +9,10 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_management_pb2,
     model_pb2,
     model_service_pb2,
@@ -18,10 +20,12 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
 from resnet_keras.errors import UsageError
-from resnet_keras.serving.core import CALLS_WITHOUT_EXAMPLES, Core
+from resnet_keras.serving import examples
+from resnet_keras.serving.core import Core
 from resnet_keras.serving.interceptors import ReadInHandler, Streams
 from resnet_keras.serving.loaded import DEFAULT_SIGNATURE
 from resnet_keras.serving.status import Code, ServingError, internal_errors, invalid
@@ -106,7 +110,7 @@ def answered(call: Callable[..., Message]) -> Callable[[Any, Any, grpc.ServicerC
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata."""
+    """Predict, Classify, Regress, MultiInference and GetModelMetadata."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -137,10 +141,46 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             return self._core.metadata(spec_of(request), request.metadata_field)[0]
 
     @answered
-    def Classify(self, request: Any) -> Message:  # noqa: N802
-        raise ServingError(Code.UNIMPLEMENTED, CALLS_WITHOUT_EXAMPLES)
+    def Classify(  # noqa: N802
+        self, request: classification_pb2.ClassificationRequest
+    ) -> classification_pb2.ClassificationResponse:
+        with self._core.counted("GRPC", request.model_spec.name, "Classify"):
+            inferred = self._infer(request, "classification")
+            response = classification_pb2.ClassificationResponse(result=inferred.result)
+            _say_which(response.model_spec, inferred)
+            return response
 
-    Regress = MultiInference = Classify
+    @answered
+    def Regress(self, request: regression_pb2.RegressionRequest) -> regression_pb2.RegressionResponse:  # noqa: N802
+        with self._core.counted("GRPC", request.model_spec.name, "Regress"):
+            inferred = self._infer(request, "regression")
+            response = regression_pb2.RegressionResponse(result=inferred.result)
+            _say_which(response.model_spec, inferred)
+            return response
+
+    def _infer(self, request: Any, kind: examples.Kind) -> examples.Inferred:
+        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        return self._core.infer(spec_of(request), [(signature, kind)], request.input)[0]
+
+    @answered
+    def MultiInference(  # noqa: N802
+        self, request: inference_pb2.MultiInferenceRequest
+    ) -> inference_pb2.MultiInferenceResponse:
+        if not request.tasks:
+            raise invalid("Inference request must have at least one task")
+        with self._core.counted("GRPC", request.tasks[0].model_spec.name, "MultiInference"):
+            tasks, response = examples.tasks_of(request.tasks), inference_pb2.MultiInferenceResponse()
+            inferred = self._core.infer(spec_of(request.tasks[0]), tasks, request.input)
+            for one, (_, kind) in zip(inferred, tasks, strict=True):
+                result = response.results.add()
+                _say_which(result.model_spec, one)
+                getattr(result, f"{kind}_result").CopyFrom(one.result)
+            return response
+
+
+def _say_which(spec: model_pb2.ModelSpec, inferred: examples.Inferred) -> None:
+    spec.name, spec.signature_name = inferred.model, inferred.signature
+    spec.version.value = inferred.version
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -164,6 +204,10 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
                 Code.PERMISSION_DENIED,
                 "ReloadConfig loads any folder for whoever reaches this port; --allow_reload_config=true admits it",
             )
+        for entry in request.config.model_config_list.config:
+            if entry.base_path and not entry.base_path.startswith("/") and "://" not in entry.base_path:
+                words = "to have an absolute path or URI; got base_path()="
+                raise invalid(f"Expected model {entry.name} {words}{entry.base_path}")
         self._core.manager.configure(request.config)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()

@@ -43,9 +43,12 @@ class TensorInfo:
     shape: tf.TensorShape
 
     def takes(self, shape: Sequence[int]) -> bool:
-        """Whether a tensor may have this shape; a vector may stand for a column, as in TensorFlow Serving's tests."""
-        column = self.shape.rank == 2 and self.shape[1] == 1 and len(shape) == 1
-        return self.shape.is_compatible_with([*shape, 1] if column else shape)
+        """Whether a tensor may have this shape."""
+        return self.shape.is_compatible_with([*shape, 1] if self.is_column(shape) else shape)
+
+    def is_column(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of this shape is a vector that stands for a column, as in TensorFlow Serving's tests."""
+        return self.shape.rank == 2 and self.shape[1] == 1 and len(shape) == 1
 
 
 def to_array(proto: tensor_pb2.TensorProto, name: str, wanted: TensorInfo, most: int) -> np.ndarray:
