@@ -24,7 +24,7 @@ RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, 48)
 # Raw pixels that say their class.
 IMAGES = (RNG.integers(0, 100, (48, 16, 16, 3)) + 60 * LABELS[:, None, None, None]).astype("float32")
-SHORT = {"blocks": (1, 1, 1), "widths": (8, 8, 16), "stem_width": 8, "shortcut": "B"}
+SHORT = {"blocks": (1, 1, 1), "widths": (16, 16, 32), "stem_width": 16, "shortcut": "B"}
 LOSS = keras.losses.SparseCategoricalCrossentropy
 
 
