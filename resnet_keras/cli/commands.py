@@ -267,6 +267,31 @@ class Rollback:
             print(f"{self.name}: version {gone} is served no more, version {served} is")
 
 
+@dataclass(frozen=True)
+class Verify:
+    """Compare servables with the SHA-256 that their manifests have."""
+
+    folder: Annotated[str, Positional, arg(metavar="FOLDER")]
+    """A version folder, or a model's folder of them."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+    def run(self) -> None:
+        from resnet_keras.export.integrity import check_files
+        from resnet_keras.export.versions import versions_in
+
+        base = Path(self.folder).expanduser()
+        folders = [base] if (base / "saved_model.pb").exists() else [base / str(v) for v in versions_in(base)]
+        if not folders:
+            raise UsageError(f"there is no servable in {base}; give a version folder or the folder of a model")
+        found = {str(folder): check_files(folder) for folder in folders}
+        if self.json:
+            _print_json({"files": found})
+            return
+        for folder, files in found.items():
+            print(f"{folder}: " + (f"{files} files as they were exported" if files else "no manifest to compare with"))
+
+
 class Serve(ServerOptions):
     """Serve models over TensorFlow Serving's API: gRPC, REST and a page to try them on."""
 

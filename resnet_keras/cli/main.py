@@ -25,6 +25,7 @@ from resnet_keras.cli.commands import (
     Rollback,
     Serve,
     Train,
+    Verify,
 )
 from resnet_keras.cli.flags import fill
 from resnet_keras.cli.tune import Tune, with_run_dir
@@ -49,6 +50,7 @@ Command = (
     | Explain
     | Export
     | Rollback
+    | Verify
     | Serve
     | Client
     | Degradation
@@ -64,6 +66,7 @@ COMMANDS: dict[str, type[Command]] = {
     "explain": Explain,
     "export": Export,
     "rollback": Rollback,
+    "verify": Verify,
     "serve": Serve,
     "client": Client,
     "degradation": Degradation,
@@ -80,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command is not None:
             if isinstance(command, Tune | Serve):
                 command.check()
-            if not isinstance(command, Models | Client):
+            if not isinstance(command, Models | Client | Verify):
                 _import_tensorflow()
             command.run()
     except UsageError as error:

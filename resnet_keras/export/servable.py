@@ -1,6 +1,5 @@
 """`export_servable`: a model to the next version folder, checked before it is seen, whole or not at all."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from resnet_keras.data.format import ImageFormat, from_pixels, image_format
 from resnet_keras.errors import UsageError, require, unknown
 from resnet_keras.export.calibration import Calibrated, calibrate, open_calibration
+from resnet_keras.export.integrity import MANIFEST, digests_of, read_manifest
 from resnet_keras.export.lowering import in_float32, lower
 from resnet_keras.export.networks import BATCH, FloatNetwork, Network
 from resnet_keras.export.quantized import available
@@ -28,7 +28,6 @@ from resnet_keras.models.preprocessing import card_layer
 from resnet_keras.models.saved import classifier
 from resnet_keras.version import __version__
 
-MANIFEST = Path("assets.extra", "manifest.json")
 LABELS = Path("assets", "labels.txt")
 FORMAT_VERSION = 1
 """Of the manifest; one without it is of version 1."""
@@ -194,6 +193,7 @@ def _check(export: _Export, folder: Path) -> dict[str, float]:
 def _manifest(export: _Export, differences: dict[str, float], folder: Path) -> dict[str, Any]:
     layer, shape = card_layer(export.model), export.shape
     card = layer.card if layer else shape.card
+    files = digests_of(folder)
     return {
         "format_version": FORMAT_VERSION,
         "name": export.name,
@@ -204,7 +204,8 @@ def _manifest(export: _Export, differences: dict[str, float], folder: Path) -> d
         "check": differences,
         **({"int8": export.calibrated.facts} if export.calibrated else {}),
         "versions": {"resnet_keras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
-        "sha256": hashlib.sha256((folder / "saved_model.pb").read_bytes()).hexdigest(),
+        "sha256": files["saved_model.pb"],
+        "files": files,
     }
 
 
@@ -212,9 +213,9 @@ def manifest_of(version: Path) -> dict[str, Any]:
     """The manifest of a version folder.
 
     Raises:
-        UsageError: it has a later format than this version of the package reads.
+        UsageError: it cannot be read, or has a later format than this version of the package reads.
     """
-    manifest = json.loads((version / MANIFEST).read_text("utf-8"))
+    manifest = read_manifest(version / MANIFEST)
     found = manifest.setdefault("format_version", FORMAT_VERSION)
     if found not in range(1, FORMAT_VERSION + 1):
         raise UsageError(

@@ -16,6 +16,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_serving.config import model_server_config_pb2
 
+from resnet_keras.errors import UsageError
+from resnet_keras.export.integrity import check_files
 from resnet_keras.serving.loaded import LoadedVersion
 from resnet_keras.serving.metrics import Metrics
 from resnet_keras.serving.options import ServerOptions
@@ -205,6 +207,8 @@ class Manager:
                 state = model.versions[number] = VersionState(LOADING)
         name, started = model.config.name, time.monotonic()
         try:
+            if self._options.verify_files:
+                check_files(folder)
             loaded = LoadedVersion(name, number, folder, self._session_config)
             try:
                 self._warm_up(loaded)
@@ -212,7 +216,8 @@ class Manager:
                 loaded.close()
                 raise
         except Exception as error:
-            known = error if isinstance(error, ServingError) else ServingError(Code.INTERNAL, str(error))
+            code = Code.DATA_LOSS if isinstance(error, UsageError) else Code.INTERNAL
+            known = error if isinstance(error, ServingError) else ServingError(code, str(error))
             retry_at = time.monotonic() + max(0, self._options.load_retry_interval_micros) / 1e6
             model.failures[folder] = Failure(known, identity, failure.count + 1 if failure else 1, retry_at)
             with self._lock:

@@ -66,6 +66,8 @@ class ServerOptions:
     """The largest request; not a flag of TensorFlow Serving."""
     max_waiting_requests: int = 256
     """Requests that may run or wait; more are refused as UNAVAILABLE. Not a flag of TensorFlow Serving."""
+    verify_files: bool = True
+    """Load no version whose files differ from its manifest's SHA-256. Not a flag of TensorFlow Serving."""
     allowed_origins: tuple[str, ...] = ()
     """Origins, https://page.example, whose pages may send requests besides the server's own; * for all."""
     allow_reload_config: Literal["loopback", "true", "false"] = "loopback"

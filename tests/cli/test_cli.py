@@ -107,6 +107,7 @@ COMMON_FLAGS = {
     "explain": {"output", "json"},
     "export": {"output", "data-dir", "json"},
     "rollback": {"json"},
+    "verify": {"json"},
     "serve": {"quiet"},
     "client": {"json"},
     "degradation": {"run-dir", "data-dir", "seed", "quiet", "json"},

@@ -190,3 +190,21 @@ def test_states_and_series_do_not_grow_with_versions(tmp_path: Path, monkeypatch
         waited_for(lambda: len(metrics.page()) < 2 * first)
     finally:
         manager.close()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_damaged_version_is_not_served(
+    managed: Callable[..., Manager], servable: Path, tmp_path: Path, verify: bool
+) -> None:
+    """Of a flipped bit in the labels TensorFlow sees nothing."""
+    for version in ("1", "2"):
+        shutil.copytree(servable, tmp_path / "digits" / version)
+    labels = tmp_path / "digits" / "2" / "assets" / "labels.txt"
+    labels.write_text(labels.read_text().replace("7", "5"))
+    manager = managed(entry("digits", tmp_path / "digits", "model_version_policy { all {} }"), verify_files=verify)
+    with manager.version(ModelSpec("digits", 2 if not verify else None)) as version:
+        assert version.version == 2 - verify
+    if verify:
+        error = manager.states(ModelSpec("digits", 2))[2].error
+        assert error is not None
+        assert (error.code, "labels.txt is not as it was exported" in error.message) == (Code.DATA_LOSS, True)
