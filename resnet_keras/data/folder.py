@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data.images import decode
-from resnet_keras.data.splits import FileSplit, Source
+from resnet_keras.data.splits import FileSplit, Source, chosen_below, name_shares
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.startup import standard_error_held
 
@@ -20,7 +20,7 @@ MOST_NAMED = 10
 
 
 def open_folder(path: Path) -> Source:
-    """Open a folder of images. Where it has no splits, a stratified fifth, always the same, is the test split.
+    """Open a folder of images. Where it has no splits, a fifth of each class, always the same, is the test split.
 
     Raises `UsageError` for fewer than two classes, an empty class, and files that are no images, naming them.
     """
@@ -33,7 +33,7 @@ def open_folder(path: Path) -> Source:
         if min(np.bincount(targets)) < 2:
             rare = labels[int(np.argmin(np.bincount(targets)))]
             raise UsageError(f"class {path / rare} has one image; a class needs two, one of them to test with")
-        tested = _test_places(targets)
+        tested = _test_places(paths, targets)
         chosen = (np.setdiff1d(np.arange(len(paths)), tested), tested)
         splits = [FileSplit(tuple(paths[i] for i in part), targets[part]) for part in chosen]
         return _source(path, labels, *splits)
@@ -50,12 +50,15 @@ def open_folder(path: Path) -> Source:
     return _source(path, labels, FileSplit(tuple(paths), targets), FileSplit(tuple(test_paths), places[test_targets]))
 
 
-def _test_places(targets: np.ndarray) -> np.ndarray:
-    """A fifth of each class, and at least one image; always the same ones."""
-    rng, places = np.random.default_rng(0), []
+def _test_places(paths: list[str], targets: np.ndarray) -> np.ndarray:
+    """About a fifth of each class, and at least one image; whatever other images there are, the same ones.
+
+    By a hash of each file's name, so that one image more moves no other from training to test.
+    """
+    shares, places = name_shares(paths, "test"), []
     for target in range(targets.max() + 1):
-        own = rng.permutation(np.flatnonzero(targets == target))
-        places.append(own[: max(1, round(TEST_SHARE * len(own)))])
+        own = np.flatnonzero(targets == target)
+        places.append(own[chosen_below(shares[own], TEST_SHARE)])
     return np.sort(np.concatenate(places))
 
 

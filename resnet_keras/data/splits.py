@@ -1,8 +1,10 @@
 """What a source is: class names and two splits of labelled images, each in memory, in files or in records."""
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -111,7 +113,8 @@ class Source:
 def hold_out(source: Source, share: float) -> Source:
     """A source whose test split is a share of its training images, which do not train; its own test split is gone.
 
-    The same images for every seed, so that configs can be compared; of records, whole files.
+    The same images for every seed, so that configs can be compared; of records, whole files; of files, by a hash of
+    each one's name, so that one more moves no other.
 
     Raises:
         UsageError: there are too few images, or files of them.
@@ -124,9 +127,29 @@ def hold_out(source: Source, share: float) -> Source:
     if held >= total:
         what = "record files" if isinstance(split, RecordSplit) else "training images"
         raise UsageError(f"validation {share:g} of {total} {what} of {source.name} leaves none to train on")
-    order = np.random.default_rng(0).permutation(total)
-    kept, tested = (_part(split, np.sort(chosen)) for chosen in (order[held:], order[:held]))
+    if isinstance(split, FileSplit):
+        tested_places = np.flatnonzero(chosen_below(name_shares(split.paths, "validation"), share))
+    else:
+        tested_places = np.sort(np.random.default_rng(0).permutation(total)[:held])
+    kept_places = np.setdiff1d(np.arange(total), tested_places)
+    kept, tested = (_part(split, places) for places in (kept_places, tested_places))
     return dataclasses.replace(source, name=f"{source.name} ({share:g} of it held out)", train=kept, test=tested)
+
+
+def name_shares(paths: Sequence[str], purpose: str) -> np.ndarray:
+    """A number from 0 to 1 of each file, by its name and its folder's; another for each purpose."""
+    names = ("/".join((purpose, *Path(path).parts[-2:])).encode("utf-8", "surrogateescape") for path in paths)
+    return np.array([int.from_bytes(hashlib.sha256(name).digest()[:8], "big") / 2**64 for name in names])
+
+
+def chosen_below(shares: np.ndarray, share: float) -> np.ndarray:
+    """Which of the numbers are below a share: at least one, and of several not all."""
+    chosen = shares < share
+    if not chosen.any():
+        chosen[shares.argmin()] = True
+    if chosen.all() and len(chosen) > 1:
+        chosen[shares.argmax()] = False
+    return chosen
 
 
 def _part(split: ArraySplit | FileSplit | RecordSplit, chosen: np.ndarray) -> Split:

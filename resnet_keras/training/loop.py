@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.errors import UsageError
 from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.training.callbacks import RunCallback, plain_attributes, restore_states, states_of, watches_batches
 from resnet_keras.training.checkpoints import newest_checkpoint, save_checkpoint
@@ -117,6 +118,7 @@ class Loop:
                 path.rename(path.with_suffix(".damaged"))  # or it would be kept as the newest
         if checkpoint is None:
             return False
+        self._check_data(checkpoint.notes.get("data"))
         self.state.load(checkpoint.arrays)
         self.state.write_totals(checkpoint.notes["totals"], mine=self.writes)
         self.record.rows = checkpoint.notes["rows"]
@@ -124,6 +126,20 @@ class Loop:
         self.record.stopped = checkpoint.notes.get("stopped", False)
         self._kept, self._kept_arrays = checkpoint.notes.get("callbacks", []), checkpoint.arrays
         return True
+
+    def _check_data(self, before: dict[str, Any] | None) -> None:
+        now = self.setup.data
+        if before is None:
+            self.say("whether the data are as they were is not known: the checkpoint is of version 0.1")
+        elif before != now:
+            counts = " and ".join(
+                f"{one['training']:,} training and {one['test']:,} test images {when}"
+                for one, when in ((before, "then"), (now, "now"))
+            )
+            raise UsageError(
+                f"the data of {self.folder} are not as they were when it stopped ({counts}); put them back, or give "
+                "another --run-dir to train anew"
+            )
 
     def save(self) -> None:
         """Write a checkpoint. All hosts call it."""
@@ -137,6 +153,7 @@ class Loop:
                 "epoch_seconds": time.perf_counter() - self._epoch_started,
                 "stopped": self.record.stopped,
                 "callbacks": kept,
+                "data": self.setup.data,
             }
             arrays = self.state.arrays() | kept_arrays
             save_checkpoint(self.folder, int(arrays["step"]), arrays, notes, self.config.keep_checkpoints)

@@ -1,6 +1,7 @@
 """The setup of a run: its data, its network, and the step that trains it."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import tensorflow as tf
 from resnet_keras.config.train import GIVEN, TrainConfig
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.given import source_of as given_source
+from resnet_keras.data.identity import identity_of
 from resnet_keras.data.pipeline import check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import DatasetSplit, Source, channel_statistics, hold_out
@@ -132,6 +134,11 @@ class TrainingSetup:
             return self.network
         both = keras.layers.Concatenate(dtype="float32")([self.network.output, self.trained.output])
         return keras.Model(self.network.input, both, name=self.network.name)
+
+    @functools.cached_property
+    def data(self) -> dict[str, Any]:
+        """What says whether the data have changed."""
+        return identity_of(self.source)
 
     def shape_in(self, phase: Phase) -> ImageFormat:
         """The training images of a phase."""

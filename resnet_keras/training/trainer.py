@@ -204,7 +204,8 @@ def _run(
 
 
 def environment(setup: TrainingSetup) -> dict[str, str]:
-    """Where a figure was measured: devices, versions."""
+    """Where a figure was measured: devices, versions, data."""
+    data = setup.data
     return {
         "devices": describe(setup.strategy),
         "xla": "on" if setup.step.xla else "off",
@@ -212,6 +213,7 @@ def environment(setup: TrainingSetup) -> dict[str, str]:
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
+        "data": f"{data['training']} training and {data['test']} test images, digest {data['digest']}",
     }
 
 

@@ -375,3 +375,30 @@ def test_on_the_main_thread_it_handles_signals_and_puts_back_what_was_there(tiny
     run(dataclasses.replace(tiny, epochs=1, run_dir=str(tmp_path / "run")), callbacks=[seen])
     assert all(isinstance(handler, StopSignals) for handler in seen.handlers)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_data_that_changed_meanwhile_are_not_gone_on_with(tiny: TrainConfig, tmp_path: Path) -> None:
+    """Of a folder, with an image more."""
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(8):
+            image = rng.integers(0, 256, (8, 8, 3), "uint8")
+            keras.utils.save_img(tmp_path / "images" / label / f"{i}.png", image, scale=False)
+    data = {"data": str(tmp_path / "images"), "image_size": 8, "batch_size": 4, "run_dir": str(tmp_path / "run")}
+    config = dataclasses.replace(tiny, epochs=2, checkpoint_steps=1, **data)
+
+    def dies(batch: int, logs: Any) -> None:
+        if batch == 1:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        run(config, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=dies)])
+    more = tmp_path / "images" / "a" / "more.png"
+    more.write_bytes((tmp_path / "images" / "a" / "0.png").read_bytes())
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"not as they were when it stopped \(.* then and .* now\); put them back"):
+        run(config)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    more.unlink()
+    assert len(run(config).metrics["environment"]["data"]) > 16
