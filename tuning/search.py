@@ -20,6 +20,7 @@ from keras_tuner.src import config as keras_tuner_config
 from keras_tuner.src import protos
 from keras_tuner.src.distribute import oracle_chief
 
+from resnet_keras.config.run_folder import LOCK
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError, reason, unknown
@@ -71,7 +72,7 @@ def check_folder(folder: Path, settings: SearchConfig) -> bool:
     """Whether a folder holds this very search, to be resumed. Raises `UsageError` where it holds another one."""
     path, now = folder / SETTINGS, json.loads(_settings_text(settings))
     if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(child.name != LOCK for child in folder.iterdir())):
             raise UsageError(f"{folder} is there and holds no search; give another --run-dir")
         return False
     try:

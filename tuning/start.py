@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from resnet_keras.config.run_folder import run_folder
+
 from .costs import Bounds
 from .results import Results
 from .runs import OutOfTime
@@ -64,20 +66,21 @@ def run_search(
         if role == "worker":
             search.search()
             return None
-        claim_folder(path, settings)
-        log(f"{'resuming the search in' if resumes else 'searching in'} {path}")
-        results = Results(search, retrain)
-        try:
-            results.run_baseline()
-            search.last_moment = partial(results.last_moment, deadline)
-            search.set_deadline()
-            if role == "chief":
-                search.serve(address)
-            else:
-                search.search()
-        except OutOfTime:
-            log("the time is up")
-        except KeyboardInterrupt:
-            results.write()
-            raise
-        return results.finish()
+        with run_folder(path, "searches"):
+            claim_folder(path, settings)
+            log(f"{'resuming the search in' if resumes else 'searching in'} {path}")
+            results = Results(search, retrain)
+            try:
+                results.run_baseline()
+                search.last_moment = partial(results.last_moment, deadline)
+                search.set_deadline()
+                if role == "chief":
+                    search.serve(address)
+                else:
+                    search.search()
+            except OutOfTime:
+                log("the time is up")
+            except KeyboardInterrupt:
+                results.write()
+                raise
+            return results.finish()

@@ -116,6 +116,8 @@ class Tune:
             print(json_text(summary))
         else:
             print("\n".join(f"{name.replace('_', ' '):22} {value}" for name, value in summary.items()))
+        if summary["failed"] == summary["trials"] > 0:
+            raise UsageError(f"all {summary['trials']} trials failed, the report says why: {summary['report']}")
 
 
 def with_run_dir(words: Sequence[str]) -> list[str]:

@@ -44,8 +44,11 @@ def check_run_folder(folder: Path, config: TrainConfig) -> bool:
 
 
 @contextlib.contextmanager
-def run_folder(folder: Path) -> Iterator[None]:
-    """Make a run folder and lock it for this process. Raises `UsageError` if that is not possible."""
+def run_folder(folder: Path, does: str = "trains") -> Iterator[None]:
+    """Make a run folder, or what another process than one that trains fills, and lock it for this process.
+
+    Raises `UsageError` if that is not possible.
+    """
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
@@ -59,7 +62,7 @@ def run_folder(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which ends with the process, however it ends
         except OSError as error:
-            raise UsageError(f"another process trains in {folder}; wait for it, or give another --run-dir") from error
+            raise UsageError(f"another process {does} in {folder}; wait for it, or give another --run-dir") from error
         yield
 
 

@@ -397,6 +397,8 @@ def test_a_search_is_killed_and_resumed(
     while not second.exists() or len(second.read_text().splitlines()) < 2:
         assert search.running, search.finish()
         time.sleep(0.02)
+    assert main(["tune", *words]) == 2  # two in one folder failed each other's trials
+    assert f"another process searches in {output}; wait for it" in capsys.readouterr().err
     search.send(signal.SIGKILL)
     assert search.finish()[0] == -signal.SIGKILL
     time.sleep(0.5)
@@ -434,6 +436,12 @@ def test_failing_trials_do_not_end_a_search(
     failures = [path.read_text() for path in folder.glob("trial_*/failure.txt")]
     assert len(failures) == found["failed"] > 0
     assert all("no number" in text or "more than max_parameters" in text for text in failures), failures
+    words[words.index("9000")] = "9"
+    words[words.index(str(folder))] = f"{folder}-of-nothing"
+    assert main(["tune", *words, "--trials", "2"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["failed"] == 2
+    assert "all 2 trials failed, the report says why" in said.err
 
 
 def test_a_training_that_fails_says_why(tmp_path: Path, data_dir: str, in_process: None) -> None:
