@@ -12,6 +12,7 @@ from resnet_keras.config.run_folder import MODEL
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import atomic_write
 from resnet_keras.models import around, blocks, preprocessing  # noqa: F401  (register the classes that a .keras file names)
+from resnet_keras.models.archives import check_archive
 from resnet_keras.models.model import Model
 from resnet_keras.models.registry import OFFER, packaged
 
@@ -58,6 +59,7 @@ def load_model(source: str | Path) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is damaged, or not a .keras file: it is no zip archive")
     try:
+        check_archive(path)
         model = keras.saving.load_model(path, compile=False)
     except UsageError as error:
         raise UsageError(f"{path} cannot be loaded: {error}") from error

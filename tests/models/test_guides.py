@@ -67,7 +67,7 @@ def test_features_with_pooling_feed_a_classifier() -> None:
     backbone = ResNet(include_top=False, pooling="avg")
     before = values(backbone)
     features = backbone.predict(IMAGES, verbose=0)
-    assert features.shape == (48, 16)
+    assert features.shape == (48, 32)
     maps = ResNet(include_top=False)
     maps.set_weights(backbone.get_weights())
     np.testing.assert_allclose(features, maps.predict(IMAGES, verbose=0).mean((1, 2)), rtol=1e-5)
@@ -133,7 +133,7 @@ def test_features_of_a_layer_in_the_middle() -> None:
     backbone = ResNet(classes=3)
     extractor = keras.Model(inputs=backbone.input, outputs=backbone.get_layer("stage2_block1").output)
     features = extractor.predict(IMAGES, verbose=0)
-    assert features.shape == (48, 8, 8, 8)
+    assert features.shape == (48, 8, 8, 16)
     np.testing.assert_allclose(features, rk.feature_pyramid(backbone)(IMAGES)["stage2"], rtol=1e-4, atol=1e-5)
 
     every = keras.Model(backbone.input, [layer.output for layer in backbone.layers])

@@ -20,14 +20,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from serving_models import Address, half_plus, predict_request, running
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
     model_management_pb2,
     predict_pb2,
     prediction_service_pb2_grpc,
-    regression_pb2,
 )
 
 from resnet_keras.cli.client_command import histogram, quantile
@@ -147,8 +144,8 @@ ONE = {"instances": [1]}
         ("GET", "/v1/models/x", None, 404, "Could not find any versions of model x"),
         ("GET", f"{HALF}/versions/9", None, 404, "Could not find version 9 of model half_plus_two"),
         ("GET", "/v1/models/x/metadata", None, 404, "Servable not found for request: Latest(x)"),
-        ("POST", f"{HALF}:classify", {"examples": [{}]}, 501, "this server answers Predict"),
-        ("POST", f"{HALF}:regress", {"examples": [{}]}, 501, "this server answers Predict"),
+        ("POST", f"{HALF}:classify", {"examples": [{}]}, 400, "Expected classification signature method"),
+        ("POST", f"{HALF}:regress", {"examples": [{}]}, 400, "Expected regression signature method"),
         ("POST", f"{HALF}:predict", b"", 400, "JSON Parse error: The document is empty"),
         ("POST", f"{HALF}:predict", b"{", 400, "JSON Parse error"),
         ("POST", f"{HALF}:predict", {"signature_name": "x", "instances": [1]}, 400, '"x" not found in signature def'),
@@ -248,18 +245,6 @@ def test_grpc_refusals(served: Address, request_: predict_pb2.PredictRequest, co
     error: Any = caught.value
     assert error.code().name == code
     assert words in error.details()
-
-
-def test_calls_that_need_examples_are_refused_in_words(served: Address) -> None:
-    calls = [
-        (served.prediction.Classify, classification_pb2.ClassificationRequest()),
-        (served.prediction.Regress, regression_pb2.RegressionRequest()),
-        (served.prediction.MultiInference, inference_pb2.MultiInferenceRequest()),
-    ]
-    for call, request in calls:
-        with pytest.raises(grpc.RpcError, match="this server answers Predict") as caught:
-            call(request, timeout=60)
-        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 
 def test_grpc_metadata_and_status(served: Address) -> None:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from resnet_keras.errors import UsageError, reason
+from resnet_keras.models.archives import check_archive, check_hdf5
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.layers import leaves
 from resnet_keras.models.preprocessing import card_layer
@@ -149,6 +150,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
+    check_archive(path)
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
@@ -181,6 +183,7 @@ def import_extra(module: str, package: str, purpose: str = "") -> Any:
 def _read_h5(path: Path) -> Mapping[str, Any]:
     """Keras 2's layout, which keras.applications' files have: a group a layer, in it the arrays' names in order."""
     with h5py.File(path, "r") as file:
+        check_hdf5(file, path.stat().st_size, str(path))
         root: Any = file.get("model_weights", file)
         if "layer_names" not in root.attrs:
             raise UsageError(
