@@ -44,6 +44,17 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, "utf-8")
 
 
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """The JSON object of a file. Raises `UsageError`, which names the file and says how to `mend` it, for another."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read: {reason(error)}; {mend}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} holds a {type(value).__name__}, not an object; {mend}")
+    return value
+
+
 def json_text(value: Any) -> str:
     """JSON, in which a number that is none (NaN, infinity) is null."""
 

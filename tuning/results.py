@@ -13,7 +13,7 @@ import keras_tuner
 from resnet_keras.config.recipes import RECIPES, recipe
 from resnet_keras.config.run_folder import HISTORY
 from resnet_keras.config.train import TrainConfig, config_from_json
-from resnet_keras.files import json_text, write_text
+from resnet_keras.files import json_text, read_json, write_text
 from resnet_keras.training.record import read_table
 
 from .oracles import Status
@@ -85,7 +85,7 @@ class Results:
 
     def _outcome(self, folder: Path) -> Outcome | None:
         path = folder / OUTCOME
-        return Outcome(**json.loads(path.read_text("utf-8"))) if path.exists() else None
+        return Outcome(**read_json(path, "remove it, and the run is done again")) if path.exists() else None
 
     def _score_text(self, outcome: Outcome) -> str:
         return f"{self.search.settings.objective} {self._figure(outcome):.4f}"

@@ -1,7 +1,6 @@
 """Training a config in a process of its own: a crash, or too much memory, ends that process alone."""
 
 import ctypes
-import json
 import os
 import signal
 import subprocess
@@ -9,11 +8,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from resnet_keras.config.run_folder import METRICS
 from resnet_keras.config.train import TrainConfig
-from resnet_keras.files import write_text
+from resnet_keras.files import read_json, write_text
 
 CONFIG = "config.json"
 LOG = "log.txt"
@@ -62,7 +60,7 @@ def run(config: TrainConfig, folder: Path, deadline: float | None = None) -> Out
         code = _wait(process, deadline)
     if code:
         raise RunError(_why(code, folder / LOG))
-    metrics: dict[str, Any] = json.loads((run_dir / METRICS).read_text("utf-8"))
+    metrics = read_json(run_dir / METRICS, "remove its folder, and the trial runs again")
     return Outcome(metrics["accuracy"], metrics["loss"], time.monotonic() - started)
 
 

@@ -23,8 +23,8 @@ from keras_tuner.src.distribute import oracle_chief
 from resnet_keras.config.run_folder import LOCK
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.splits import Source
-from resnet_keras.errors import UsageError, reason, unknown
-from resnet_keras.files import write_text
+from resnet_keras.errors import UsageError, unknown
+from resnet_keras.files import read_json, write_text
 from resnet_keras.training.setup import source_of
 
 from .costs import Bounds, Cost, count, latency_of, refusal
@@ -75,10 +75,7 @@ def check_folder(folder: Path, settings: SearchConfig) -> bool:
         if folder.exists() and (not folder.is_dir() or any(child.name != LOCK for child in folder.iterdir())):
             raise UsageError(f"{folder} is there and holds no search; give another --run-dir")
         return False
-    try:
-        before = dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read: {reason(error)}; give another --run-dir") from error
+    before = read_json(path, "give another --run-dir")
     changed = [name for name in now if now[name] != before.get(name)]
     if changed:
         changes = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in changed)
@@ -132,6 +129,8 @@ class Search(base_tuner.BaseTuner):
         oracle = make_oracle(settings.tuner, objective, max_trials=trials, epochs=self.epochs, seed=settings.seed)
         oracle.verbose, oracle.deadline = 0, deadline
         self.full_oracle = oracle
+        for path in [*self.folder.glob("oracle.json"), *self.folder.glob("trial_*/trial.json")]:
+            read_json(path, "remove its folder for a trial, or give another --run-dir")
         with contextlib.redirect_stdout(None):  # KerasTuner prints that it reloads
             super().__init__(oracle, _Drawing(self), str(self.folder.parent), self.folder.name)
 

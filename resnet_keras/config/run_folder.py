@@ -69,4 +69,4 @@ def run_folder(folder: Path, does: str = "trains") -> Iterator[None]:
 def run_config(folder: str | Path) -> TrainConfig | None:
     """The config of a run folder; None for any other folder."""
     path = Path(folder) / CONFIG
-    return config_from_json(path.read_text("utf-8"), str(path)) if path.is_file() else None
+    return config_from_json(path.read_text("utf-8", errors="replace"), str(path)) if path.is_file() else None

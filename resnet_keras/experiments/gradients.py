@@ -4,7 +4,6 @@ He et al. 2016, section 2, equations 4 and 5.
 """
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import gradient_norms
 from resnet_keras.experiments.experiment_config import ExperimentConfig, Net, from_identity, plain, residual
 from resnet_keras.experiments.finding import Finding, Plot
-from resnet_keras.experiments.grid import train_all, training_images
-from resnet_keras.files import json_text, write_text
+from resnet_keras.experiments.grid import AGAIN, train_all, training_images
+from resnet_keras.files import json_text, read_json, write_text
 from resnet_keras.reports.plots import COLOURS
 from resnet_keras.training.callbacks import RunCallback
 from resnet_keras.training.record import Record
@@ -45,7 +44,7 @@ def gradients(settings: ExperimentConfig, source: Source, folder: Path) -> Findi
     once = dataclasses.replace(settings, seeds=1)
     along = []
     for net, run in zip(trained, train_all(trained, once, source, folder, [Along]), strict=True):
-        kept = json.loads((run.folder / KEPT).read_text("utf-8"))
+        kept = read_json(run.folder / KEPT, AGAIN)
         along += [row for step, norms in kept.items() for row in _rows(net, run.seed, int(step), norms)]
     plots = (
         _plot("gradients-start", "Gradient behind each block at initialisation, by depth", rows, "depth"),
@@ -80,7 +79,7 @@ class Along(RunCallback):
         self._measure()
 
     def _measure(self) -> None:
-        kept = json.loads(self._path.read_text("utf-8")) if self._path.is_file() else {}
+        kept = read_json(self._path, AGAIN) if self._path.is_file() else {}
         kept[str(self.record.step)] = gradient_norms(self.setup.network, *self._batch)
         write_text(self._path, json_text(kept) + "\n")
 

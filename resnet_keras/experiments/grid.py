@@ -1,7 +1,6 @@
 """Nets times seeds, each trained into a run folder of its own, so that a stopped experiment can be resumed."""
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,9 @@ from resnet_keras.config.train import flat
 from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.data.pipeline import evaluation_batches, steps_per_epoch
 from resnet_keras.data.splits import Source
-from resnet_keras.errors import UsageError, reason
+from resnet_keras.errors import UsageError
 from resnet_keras.experiments.experiment_config import ExperimentConfig, Net
-from resnet_keras.files import json_text, write_text, writing_to
+from resnet_keras.files import json_text, read_json, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
 from resnet_keras.models.saved import load_model
@@ -28,6 +27,7 @@ from resnet_keras.training.record import EpochRow, read_table
 from resnet_keras.training.reporters import all_reporters
 
 MARK, MEASURED = "experiment.json", "measured.json"
+AGAIN = "remove its folder, and the net is trained again"
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,7 @@ def open_folder(settings: ExperimentConfig, name: str) -> Path:
         if folder.exists() and any(folder.iterdir()):
             if not mark.is_file():
                 raise UsageError(f"{folder} is not empty; give another --run-dir")
-            try:
-                before = dict(json.loads(mark.read_text("utf-8")))
-            except (ValueError, TypeError) as error:
-                raise UsageError(f"{mark} cannot be read: {reason(error)}; give another --run-dir") from error
+            before = read_json(mark, "give another --run-dir")
             if changed := [field for field in now if before.get(field) != now[field]]:
                 changes = ", ".join(f"{field} {before.get(field)!r}, now {now[field]!r}" for field in changed)
                 raise UsageError(f"{folder} holds an experiment with {changes}; give another --run-dir")
@@ -106,7 +103,8 @@ def _protocol(settings: ExperimentConfig) -> dict[str, Any]:
 
 def protocol_of(settings: ExperimentConfig, folder: Path) -> dict[str, Any]:
     """How the nets in an experiment's folder were trained, and where."""
-    environment = next((json.loads(path.read_text("utf-8"))["environment"] for path in folder.glob(f"*/{METRICS}")), {})
+    found = (read_json(path, AGAIN).get("environment", {}) for path in folder.glob(f"*/{METRICS}"))
+    environment = next(found, {})
     return {**_protocol(settings), **environment}
 
 
@@ -147,8 +145,8 @@ def _train(
     if not path.is_file():
         measured = _measure(result.model, source, config.batch_size)
         write_text(path, json_text(measured) + "\n")
-    measured = json.loads(path.read_text("utf-8"))
-    metrics = json.loads((run / METRICS).read_text("utf-8"))
+    measured = read_json(path, AGAIN)
+    metrics = read_json(run / METRICS, AGAIN)
     return Trained(
         kind=net.kind,
         depth=net.depth,

@@ -4,11 +4,11 @@ A SavedModel has none of its own: one of six damages, a bit or a page, loads and
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.errors import UsageError, reason
+from resnet_keras.errors import UsageError
+from resnet_keras.files import read_json
 
 MANIFEST = Path("assets.extra", "manifest.json")
 
@@ -47,13 +47,7 @@ def check_files(folder: Path) -> int | None:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """A manifest as it stands. Raises `UsageError` where it cannot be read."""
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {reason(error)}; export the model again") from error
-    if not isinstance(manifest, dict):
-        raise UsageError(f"{path} is no manifest; export the model again")
-    return manifest
+    return read_json(path, "export the model again")
 
 
 def _digest(path: Path) -> str:

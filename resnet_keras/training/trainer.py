@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import platform
 import sys
 import time
@@ -19,7 +18,7 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.splits import DatasetSplit
 from resnet_keras.errors import HostLost, UsageError, reason
-from resnet_keras.files import json_text, write_text, writing_to
+from resnet_keras.files import json_text, read_json, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
 from resnet_keras.models.preprocessing import card_layer, model_card
@@ -126,7 +125,7 @@ def run(
     folder = Path(config.run_dir).expanduser() if config.run_dir else new_folder_name(config.name)
     say = _say if not quiet and host == 0 else _say_nothing
     resumes = check_run_folder(folder, config)
-    if resumes and (done := _finished(folder)):
+    if resumes and (done := _finished(folder, say)):
         say(f"{folder} is finished; remove it, or give another --run-dir, to train anew")
         return done
     setup = make_setup(dataclasses.replace(config, run_dir=str(folder)), strategy, given)
@@ -217,11 +216,17 @@ def environment(setup: TrainingSetup) -> dict[str, str]:
     }
 
 
-def _finished(folder: Path) -> TrainResult | None:
-    """The result of a finished run; None if it is not finished."""
+def _finished(folder: Path, say: Callable[[str], None]) -> TrainResult | None:
+    """The result of a finished run; None if it is not finished, or does not say so any more."""
     path = folder / METRICS
-    metrics = json.loads(path.read_text("utf-8")) if path.is_file() else {"interrupted": True}
-    return None if metrics["interrupted"] else TrainResult(load_model(folder), metrics, folder)
+    if not path.is_file():
+        return None
+    try:
+        metrics = read_json(path, "the run resumes from its last checkpoint")
+    except UsageError as error:
+        say(str(error))
+        return None
+    return None if metrics.get("interrupted", True) else TrainResult(load_model(folder), metrics, folder)
 
 
 def _say(line: str) -> None:

@@ -402,3 +402,23 @@ def test_data_that_changed_meanwhile_are_not_gone_on_with(tiny: TrainConfig, tmp
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     more.unlink()
     assert len(run(config).metrics["environment"]["data"]) > 16
+
+
+@pytest.mark.parametrize("text", ["", '{"interrupted": fal', "[]", "\0\0"])
+def test_a_torn_file_is_named_and_the_run_goes_on(
+    tiny: TrainConfig, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(tiny, epochs=1, run_dir=str(tmp_path / "run"))
+    first = run(config)
+    (tmp_path / "run" / "metrics.json").write_text(text)
+    capsys.readouterr()
+    again = run(config, quiet=False)
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'run' / 'metrics.json'} " in said
+    assert "the run resumes from its last checkpoint" in said
+    assert again.metrics["accuracy"] == first.metrics["accuracy"]
+    (tmp_path / "run" / "config.json").write_text(text)
+    assert main(["train", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "config.json" in said
+    assert "Traceback" not in said

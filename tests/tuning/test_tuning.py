@@ -436,6 +436,12 @@ def test_failing_trials_do_not_end_a_search(
     failures = [path.read_text() for path in folder.glob("trial_*/failure.txt")]
     assert len(failures) == found["failed"] > 0
     assert all("no number" in text or "more than max_parameters" in text for text in failures), failures
+    for torn in (folder / "trial_0" / "trial.json", folder / "oracle.json"):
+        before = torn.read_text()
+        torn.write_text(before[: len(before) // 2])
+        assert main(["tune", *words, "--trials", "6"]) == 2
+        assert f"{torn} cannot be read" in " ".join(capsys.readouterr().err.split())
+        torn.write_text(before)
     words[words.index("9000")] = "9"
     words[words.index(str(folder))] = f"{folder}-of-nothing"
     assert main(["tune", *words, "--trials", "2"]) == 2
