@@ -87,6 +87,11 @@ def _scan(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     targets: list[int] = []
     for target, folder in enumerate(folders):
         files = sorted(file for file in folder.iterdir() if _is_image_file(file))
+        for file in files:
+            try:
+                str(file).encode()
+            except UnicodeEncodeError as error:
+                raise UsageError(f"{str(file)!r} has a name that is not UTF-8; rename it") from error
         if not files:
             kinds = ", ".join(sorted(EXTENSIONS))
             raise UsageError(f"class {folder} is empty: it has no {kinds} file; add images or remove the folder")

@@ -470,6 +470,12 @@ def test_bad_folders(image_folder: Path) -> None:
     refused("green has one image; a class needs two")
 
 
+def test_a_file_whose_name_is_not_utf_8(image_folder: Path) -> None:
+    (image_folder / "red" / os.fsdecode(b"\xff.jpg")).write_bytes((image_folder / "red" / "0.jpg").read_bytes())
+    with pytest.raises(UsageError, match="has a name that is not UTF-8; rename it"):
+        open_source(str(image_folder))
+
+
 @pytest.mark.parametrize("name", [b"a\nb", b"a\xff"])
 def test_a_class_whose_name_is_no_line_of_text(image_folder: Path, name: bytes) -> None:
     (image_folder / os.fsdecode(name)).mkdir()

@@ -303,6 +303,16 @@ def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
         pass
 
 
+def test_a_base_path_that_is_missing_ends_the_start(tmp_path: Path) -> None:
+    """It listened, and answered 404 for ever."""
+    path = tmp_path / "models.config"
+    path.write_text(f'model_config_list {{ config {{ name: "m" base_path: "{tmp_path}/missing" }} }}')
+    command = [sys.executable, "-m", "resnet_keras", "serve", "--model_config_file", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert f"cannot serve Could not find base path {tmp_path}/missing for servable m" in done.stderr
+
+
 def test_a_damaged_configuration_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "bad.config").write_text("improperly formatted file")
     command = [sys.executable, "-m", "resnet_keras", "serve", "--model_config_file", str(tmp_path / "bad.config")]
