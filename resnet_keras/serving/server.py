@@ -52,7 +52,7 @@ class Server:
         try:
             self.core = _core(options, config, batching, path)
             if failures := self.core.manager.failures():
-                raise UsageError(f"cannot serve {'; '.join(failures)}")
+                raise UsageError(f"cannot serve: {'; '.join(failures)}")
             if options.port:
                 self._rpc = RpcServer(self.core, f"{options.host}:{options.port}", credentials)
             if self._socket:

@@ -91,3 +91,30 @@ def test_archives_that_would_become_gigabytes(tmp_path: Path) -> None:
 def _members(folder: Path) -> list[zipfile.ZipInfo]:
     with zipfile.ZipFile(folder / "model.keras") as archive:
         return archive.infolist()
+
+
+@pytest.mark.interop
+def test_pth_files_are_tensors_and_nothing_else(tmp_path: Path) -> None:
+    """With torch itself: whole, torn, with code in it, and one that would become gigabytes."""
+    torch: Any = pytest.importorskip("torch", reason="torch is not installed")
+    tensors = {"conv.weight": torch.ones(2, 2), "epoch": 3}
+    torch.save({"state_dict": tensors}, tmp_path / "good.pth")
+    np.testing.assert_array_equal(read_weights(tmp_path / "good.pth").tensors["conv.weight"], np.ones((2, 2)))
+    data = (tmp_path / "good.pth").read_bytes()
+    ran = tmp_path / "ran"
+
+    class Code:
+        def __reduce__(self) -> Any:
+            return open, (str(ran), "w")
+
+    torch.save({"conv.weight": Code()}, tmp_path / "code.pth")
+    for cut in (0, 10, len(data) // 2, len(data) - 1):
+        (tmp_path / f"torn{cut}.pth").write_bytes(data[:cut])
+    with zipfile.ZipFile(tmp_path / "trap.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("trap/data/0", bytes(2**28))
+    for path in sorted(tmp_path.glob("*.pth")):
+        if path.name != "good.pth":
+            with pytest.raises(UsageError, match=path.name) as error:
+                read_weights(path)
+            assert str(error.value)
+    assert not ran.exists()

@@ -297,7 +297,7 @@ def test_reloads(base: Path, other: Path, tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "bad" / "00000123").mkdir(parents=True)
     with (
-        pytest.raises(UsageError, match="cannot serve m version 123"),
+        pytest.raises(UsageError, match="cannot serve: m version 123"),
         running(model_name="m", model_base_path=str(tmp_path / "bad")),
     ):
         pass
@@ -310,7 +310,7 @@ def test_a_base_path_that_is_missing_ends_the_start(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "resnet_keras", "serve", "--model_config_file", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2
-    assert f"cannot serve Could not find base path {tmp_path}/missing for servable m" in done.stderr
+    assert f"cannot serve: Could not find base path {tmp_path}/missing for servable m" in done.stderr
 
 
 def test_a_damaged_configuration_ends_the_start(tmp_path: Path) -> None:

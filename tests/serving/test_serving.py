@@ -403,12 +403,12 @@ def test_wrong_flags(flags: dict[str, Any], words: str) -> None:
 
 def test_a_model_that_cannot_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "m" / "1").mkdir(parents=True)
-    with pytest.raises(UsageError, match="cannot serve m version 1: Could not find SavedModel"):
+    with pytest.raises(UsageError, match="cannot serve: m version 1: Could not find SavedModel"):
         Server(
             ServerOptions(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m"))
         )
     (tmp_path / "m" / "1" / "saved_model.pb").write_bytes(b"junk")
-    with pytest.raises(UsageError, match="cannot serve m version 1"):
+    with pytest.raises(UsageError, match="cannot serve: m version 1"):
         Server(
             ServerOptions(port=0, rest_api_port=free_ports()[0], model_name="m", model_base_path=str(tmp_path / "m"))
         )

@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,6 +158,8 @@ def _read_npz(path: Path) -> Mapping[str, Any]:
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
     torch = import_extra("torch", "torch", f" to read {path}; or convert it to .safetensors where there is one")
+    if zipfile.is_zipfile(path):
+        check_archive(path)
     try:
         with warnings.catch_warnings(action="ignore"):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
