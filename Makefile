@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-guides test-interop test-backends mutations coverage check bench bench-export docs-figures clean
+.PHONY: demo test test-slow test-guides test-interop test-backends mutations attack coverage check bench bench-export docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -25,6 +25,10 @@ test-guides: $(INSTALLED)
 # Faults put into the code one by one, each of which a test must find.
 mutations: $(INSTALLED)
 	$(BIN)/python tests/mutations/run.py
+
+# Twenty minutes, on loopback; prints what was asked and what went wrong.
+attack: $(INSTALLED)
+	$(BIN)/python tests/attack/run.py
 
 coverage: $(INSTALLED)
 	$(BIN)/python -m coverage erase

@@ -104,6 +104,7 @@ class Core:
         with self.manager.version(spec) as version:
             inputs = read_inputs(version)
             names = version.check(signature, inputs, output_filter)
+            self._check_strings(inputs)
             outputs = self._run(version, signature, inputs, names)
             dtypes = {name: version.outputs_of(signature)[name].dtype for name in outputs}
             return Predicted(version.name, version.version, signature, outputs, dtypes)
@@ -124,12 +125,22 @@ class Core:
         with self.manager.version(spec) as version:
             names = [examples.outputs_of(version, signature, kind) for signature, kind in tasks]
             inputs, found = {"inputs": examples.serialized(given)}, []
+            self._check_strings(inputs)
             for (signature, kind), outputs in zip(tasks, names, strict=True):
                 version.check(signature, inputs, outputs)
                 arrays = self._run(version, signature, inputs, outputs)
                 result = examples.result_of(kind, arrays, len(inputs["inputs"]))
                 found.append(examples.Inferred(version.name, version.version, signature, result))
             return found
+
+    def _check_strings(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """An encoded image of no bytes costs as much of the network as any: a megabyte of them would take an hour."""
+        count, most = (
+            sum(array.size for array in inputs.values() if array.dtype == object),
+            self.options.max_request_strings,
+        )
+        if count > most:
+            raise invalid(f"{count:,} strings are more than max_request_strings, {most:,}; send them in parts")
 
     def _run(
         self, version: LoadedVersion, signature: str, inputs: Mapping[str, np.ndarray], names: Sequence[str]

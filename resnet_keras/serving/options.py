@@ -66,6 +66,9 @@ class ServerOptions:
     """The largest request; not a flag of TensorFlow Serving."""
     max_waiting_requests: int = 256
     """Requests that may run or wait; more are refused as UNAVAILABLE. Not a flag of TensorFlow Serving."""
+    max_request_strings: int = 1024
+    """Strings in a request: encoded images, each of which may be of a few bytes and become one of the network's size.
+    Not a flag of TensorFlow Serving."""
     verify_files: bool = True
     """Load no version whose files differ from its manifest's SHA-256. Not a flag of TensorFlow Serving."""
     allowed_origins: tuple[str, ...] = ()
@@ -83,7 +86,7 @@ class ServerOptions:
             raise UsageError("port and rest_api_port are both 0; nothing would be served")
         if self.port == self.rest_api_port:
             raise UsageError(f"port and rest_api_port are both {self.port}; give each its own")
-        whole = ("max_request_bytes", "max_waiting_requests", "rest_api_timeout_in_ms")
+        whole = ("max_request_bytes", "max_request_strings", "max_waiting_requests", "rest_api_timeout_in_ms")
         for name in (*whole, "num_request_iterations_for_warmup"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         threads = (

@@ -13,7 +13,7 @@ import requests
 from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from serving_models import Address, half_plus, running
+from serving_models import Address, half_plus, half_plus_two_of_serving, running
 from tensorflow_serving.apis import model_management_pb2
 
 from resnet_keras.serving import connections, interceptors
@@ -153,6 +153,22 @@ def test_bytes_under_way_are_bounded_for_both(address: Address) -> None:
     assert address.post(PATH, ONE).status_code == 200
     assert address.predict("a", X).outputs["y"].float_val[:] == [3.5]
     assert room._free == 4 * ServerOptions().max_request_bytes
+
+
+def test_strings_of_a_request_are_bounded(tmp_path: Path) -> None:
+    """A megabyte of images of no bytes kept a ResNet-8 busy for eight seconds."""
+    half_plus_two_of_serving(tmp_path / "m" / "1")
+    half_plus(2, tmp_path / "b" / "1")
+    with running(model_name="b", model_base_path=str(tmp_path / "b"), max_request_strings=10) as address:
+        for count, status in ((10, 200), (11, 400)):
+            body = {"signature_name": "bytes", "instances": ["a"] * count}
+            assert address.post("/v1/models/b:predict", body).status_code == status
+        with pytest.raises(grpc.RpcError, match="11 strings are more than max_request_strings, 10; send them in parts"):
+            address.predict("b", {"text": [b"a"] * 11}, signature="bytes")
+    with running(model_name="m", model_base_path=str(tmp_path / "m"), max_request_strings=10) as address:
+        for count, status in ((10, 200), (11, 400)):
+            body = {"signature_name": "regress_x_to_y", "examples": [{"x": 1.0}] * count}
+            assert address.post("/v1/models/m:regress", body).status_code == status
 
 
 def test_two_lengths_of_a_body_end_the_connection(address: Address) -> None:
