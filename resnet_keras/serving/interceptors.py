@@ -21,12 +21,16 @@ class ReadInHandler(grpc.ServerInterceptor):
     gRPC parses them earlier. For one that cannot be parsed, a thread of the pool then waits as long as the connection
     lasts, and eight such messages block the server (grpcio 1.85, `_server.py`).
 
+    A thread also waits for its message, which a client may send slowly or never. So there are as many threads as
+    requests, and this bounds those that run.
+
     Args:
         room: what the messages under way take of the server's memory.
+        most: requests that run at a time.
     """
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, room: Room, most: int) -> None:
+        self._room, self._running = room, threading.BoundedSemaphore(most)
 
     def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler: Any = continuation(handler_call_details)
@@ -53,7 +57,8 @@ class ReadInHandler(grpc.ServerInterceptor):
             except ServingError as error:
                 context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
             try:
-                return handler.unary_unary(read(data, context), context)
+                with self._running:
+                    return handler.unary_unary(read(data, context), context)
             finally:
                 self._room.give(len(data))
 

@@ -1,12 +1,12 @@
 """TensorFlow Serving's gRPC services, and the standard health and reflection services."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -33,6 +33,8 @@ from resnet_keras.serving.tensors import to_proto
 from resnet_keras.serving.versions import ModelSpec
 
 LONGEST_MESSAGE = 1024
+IDLE_SECONDS, AGE_SECONDS = 300, 1800
+"""Of a connection without a request, and of any; a client connects anew by itself, without losing a request."""
 CODES = {Code(code.value[0]): code for code in grpc.StatusCode}
 
 
@@ -49,22 +51,24 @@ class RpcServer:
         options = core.options
         self._streams = Streams()
         self._server = grpc.server(
-            ThreadPoolExecutor(options.workers(options.grpc_max_threads), "grpc"),
+            ThreadPoolExecutor(options.max_waiting_requests, "grpc"),
             options=[
                 ("grpc.max_receive_message_length", options.max_request_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # else two servers share a port silently
+                ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
+                ("grpc.max_connection_age_ms", AGE_SECONDS * 1000),
+                ("grpc.max_connection_age_grace_ms", 60_000),
             ],
-            interceptors=[self._streams, ReadInHandler(core.room)],
+            interceptors=[self._streams, ReadInHandler(core.room, options.workers(options.grpc_max_threads))],
             maximum_concurrent_rpcs=options.max_waiting_requests,
         )
-        self._health = health.HealthServicer()
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(core), self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = [module.DESCRIPTOR.services_by_name[name].full_name for module, name in SERVICES]
         reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], self._server)
-        self._services = ["", *services[:2]]
+        self._health = Health(["", *services[:2]])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
             if credentials is None:
                 self._server.add_insecure_port(address)
@@ -75,12 +79,10 @@ class RpcServer:
 
     def start(self) -> None:
         self._server.start()
-        for service in self._services:
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, seconds: float) -> None:
         """Refuse new requests; returns once those that run are answered, or after so many seconds."""
-        self._health.enter_graceful_shutdown()
+        self._health.serving = False
         self._streams.close()
         self._server.stop(seconds).wait()
 
@@ -212,6 +214,36 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()
         return response
+
+
+class Health(health_pb2_grpc.HealthServicer):
+    """gRPC's health checks. A watch ends when the server stops.
+
+    grpc-health-checking's own (1.85) waits for a watcher to be sent to while it holds the lock that the end of another
+    watch needs, on the thread that sends: a client that leaves in that moment stops the server's stop for good.
+    """
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._services, self.serving = set(services), True
+
+    def Check(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        if request.service not in self._services:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service[:100]}")
+        return self._status(request)
+
+    def Watch(  # noqa: N802  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, send: Callable[[Any], None]
+    ) -> None:
+        """It holds no thread: the stream stays open when this returns."""
+        send(self._status(request))
+
+    Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
+
+    def _status(self, request: health_pb2.HealthCheckRequest) -> Any:
+        states = health_pb2.HealthCheckResponse
+        if request.service not in self._services:
+            return states(status=states.SERVICE_UNKNOWN)
+        return states(status=states.SERVING if self.serving else states.NOT_SERVING)
 
 
 def spec_of(request: Any) -> ModelSpec:

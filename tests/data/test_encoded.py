@@ -43,6 +43,13 @@ def test_animated_webp_has_an_extended_header() -> None:
     assert [int(side) for side in header(file.getvalue())] == [20, 300]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(KINDS), st.integers(1, 400), st.integers(1, 400))
+def test_any_size_in_a_header_is_pillows(kind: Any, height: int, width: int) -> None:
+    image = encoded(kind[0], height, width, **kind[1])
+    assert [int(side) for side in header(image)] == [height, width] == [*Image.open(io.BytesIO(image)).size][::-1]
+
+
 def test_bmp_whose_rows_run_from_the_top() -> None:
     image = bytearray(encoded("BMP", 4, 3))
     image[22:26] = (-4).to_bytes(4, "little", signed=True)

@@ -85,6 +85,24 @@ def test_streams_hold_up_no_request_and_no_stop(base: Path, monkeypatch: pytest.
     assert time.monotonic() - stopped < 30  # where it was DRAIN_SECONDS, 60
 
 
+@pytest.mark.parametrize("address", [{"grpc_max_threads": 2}], indirect=True)
+def test_messages_that_do_not_come_hold_up_no_request(address: Address) -> None:
+    """A thread waits for each, and there were eight."""
+    ended = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        ended.wait(60)
+        yield b""
+
+    call = address.channel.stream_unary("/tensorflow.serving.PredictionService/Predict")
+    waiting = [call.future(never(), timeout=60) for _ in range(6)]
+    assert address.predict("a", X).outputs["y"].float_val[:] == [3.5]
+    assert not any(one.done() for one in waiting)
+    for one in waiting:
+        one.cancel()
+    ended.set()
+
+
 @pytest.mark.parametrize("address", [{"max_waiting_requests": 2, "rest_api_timeout_in_ms": 20_000}], indirect=True)
 def test_half_a_body_takes_no_place(address: Address) -> None:
     slow = [connected(address, head() + b"{") for _ in range(6)]

@@ -214,3 +214,29 @@ def test_answers() -> None:
 def test_answers_that_are_no_rows(outputs: dict[str, np.ndarray], words: str) -> None:
     with pytest.raises(ServingError, match=words):
         write_outputs(outputs, True)
+
+
+documents = st.dictionaries(
+    st.text(max_size=5),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=6),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+        max_leaves=10,
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(documents, st.booleans(), st.sampled_from(["", " ", "X", "{", "\n\n"]))
+def test_documents_are_read_as_pythons_own_reader_has_them(document: Any, ascii_only: bool, behind: str) -> None:
+    """By orjson, or by the patient way where there are numbers that are not finite, or text behind."""
+    text = json.dumps(document, ensure_ascii=ascii_only)
+    np.testing.assert_equal(parse(f" {text}{behind}".encode()), json.loads(text))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60) | st.text(alphabet='{}[]":,0123456789.eE+-NaInfity tru\\', max_size=40).map(str.encode))
+def test_no_bytes_make_the_reader_fail_otherwise_than_by_a_refusal(body: bytes) -> None:
+    with contextlib.suppress(ServingError):
+        assert isinstance(parse(body), dict)
