@@ -75,7 +75,7 @@ def test_features_with_pooling_feed_a_classifier() -> None:
     largest.set_weights(backbone.get_weights())
     np.testing.assert_allclose(largest(IMAGES), np.max(maps(IMAGES), (1, 2)), rtol=1e-5)
 
-    classifier = keras.Sequential([keras.Input((16,)), keras.layers.Dense(3)])
+    classifier = keras.Sequential([keras.Input((32,)), keras.layers.Dense(3)])
     classifier.compile(keras.optimizers.Adam(0.01), LOSS(from_logits=True))
     losses = classifier.fit(features, LABELS, epochs=3, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
