@@ -33,6 +33,12 @@ def config_of(*entries: str) -> model_server_config_pb2.ModelServerConfig:
     return text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the garbage collections after each load, which go through all that the tests have in memory."""
+    monkeypatch.setattr(manager_module, "freeze_gc", lambda: None)
+
+
 @pytest.fixture
 def managed() -> Iterator[Callable[..., Manager]]:
     made: list[Manager] = []

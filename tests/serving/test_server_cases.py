@@ -318,3 +318,27 @@ def test_a_damaged_configuration_ends_the_start(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "resnet_keras", "serve", "--model_config_file", str(tmp_path / "bad.config")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, "cannot read the model configuration" in done.stderr) == (2, True)
+
+
+def test_signatures_that_are_not_quite_right(tmp_path: Path) -> None:
+    """An output that is a reference variable; a shape that is not the graph's, as in saved_model_half_plus_three."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 1], "x")
+        with v1.variable_scope("", use_resource=False):
+            three = v1.get_variable("three", initializer=3.0)
+        session.run(v1.global_variables_initializer())
+        infos = [v1.saved_model.build_tensor_info(tensor) for tensor in (x, x * 0.5 + three, three)]
+        assert infos[2].dtype == tf.float32._as_ref.as_datatype_enum  # type: ignore[attr-defined]
+        infos[0].tensor_shape.Clear()
+        outputs = {"y": infos[1], "three": infos[2]}
+        method = v1.saved_model.signature_constants.PREDICT_METHOD_NAME
+        signature = v1.saved_model.build_signature_def({"x": infos[0]}, outputs, method)
+        builder = v1.saved_model.Builder(str(tmp_path / "m" / "1"))
+        builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], {"serving_default": signature})
+        builder.save()
+    with running(model_name="m", model_base_path=str(tmp_path / "m")) as address:
+        outputs = address.predict("m", {"x": [[2.0], [4.0]]}).outputs
+        assert (outputs["y"].float_val[:], outputs["three"].float_val[:]) == ([4.0, 5.0], [3.0])
+        answer = address.post("/v1/models/m:predict", {"inputs": [[2.0]]}).json()
+        assert answer == {"outputs": {"y": [[4.0]], "three": 3.0}}
