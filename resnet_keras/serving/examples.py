@@ -128,10 +128,20 @@ def _fill(example: Any, value: Any) -> None:
     if not isinstance(value, dict):
         raise invalid(f"Example must be JSON object but got JSON {json_type(value)}")
     for name, content in value.items():
+        if not name.isascii() and not _is_text(name):
+            raise invalid(f"Feature name {shown(name)} is not UTF-8")
         feature = example.features.feature[name]
         feature.SetInParent()
         for element in content if isinstance(content, list) else [content]:
             _add(feature, name, element)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # of bytes that are not UTF-8, or half of a surrogate pair
+        return False
+    return True
 
 
 FEATURES = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}

@@ -288,6 +288,13 @@ def test_examples_that_are_read(body: str, expected: str, call: Any) -> None:
     assert request == text_format.Parse(f"input {{ {expected} }}", call())
 
 
+@pytest.mark.parametrize("body", [b'{"examples": [{"b\xff4": "a"}]}', b'{"examples": [{"\\ud800": 1}]}'])
+def test_names_of_features_are_utf_8(body: bytes) -> None:
+    """Found by the attack: a 500."""
+    with pytest.raises(ServingError, match="Feature name .* is not UTF-8|JSON Parse error"):
+        examples.input_from_json(parse(body))
+
+
 @pytest.mark.parametrize(("body", "words"), NO_EXAMPLES)
 def test_examples_that_are_refused(body: str, words: str) -> None:
     def read() -> None:
