@@ -49,7 +49,8 @@ def _read_patiently(body: bytes, error: orjson.JSONDecodeError | None) -> Any:
         raise invalid(f"JSON Parse error: {words}{offset}") from None
 
 
-NOT_FINITE = re.compile(r'"(?:[^"\\]|\\.)*"|-?NaN|-?Inf(?:inity)?', re.S)
+NOT_FINITE = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|-?NaN|-?Inf(?:inity)?', re.S)
+"""Strings are passed over, one without an end up to the end: else each quote in it would be begun from again."""
 KEYS = (b'"instances"', b'"inputs"', b'"examples"', b'"context"', b'"signature_name"')
 
 

@@ -149,6 +149,7 @@ def nasty(encoded: Callable[..., bytes]) -> list[Nasty]:
         Nasty("NaN and numbers", "rest", body(b"[NaN" + b",1" * 500_000 + b"]")),
         Nasty("deep", "rest", body(b"[" * 500_000)),
         Nasty("1,000 deep, many times", "rest", body(b"[" + (b"[" * 900 + b"]" * 900 + b",") * 500 + b"1]")),
+        Nasty("a string without an end", "rest", b'{"instances": ["' + b'\\"' * 500_000),
         Nasty("keys", "rest", b"{" + b",".join(b'"%d":1' % i for i in range(100_000)) + b"}"),
         Nasty("a number of a million digits", "rest", body(b"[" + b"9" * 1_000_000 + b"]")),
         Nasty(

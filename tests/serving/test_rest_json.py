@@ -134,6 +134,9 @@ BODIES = {
     "not a number": b'{"instances": [NaN' + b",1" * 60_000 + b"]}",
     "nothing": b'{"instances": [' + b"null," * 24_000 + b"null]}",
     "deep": b'{"instances": [' + (b"[" * 30 + b"]" * 30 + b",") * 2_000 + b"[]]}",
+    "a string without an end": b'{"instances": ["' + b'\\"' * 200_000,
+    "quotes": b'{"instances": [' + b'"' * 400_001,
+    "backslashes": b'{"instances": ["' + b"\\" * 400_001,
     "base64 of nothing": b'{"instances": [' + b'{"b64":""},' * 10_000 + b'{"b64":""}]}',
 }
 
