@@ -183,12 +183,15 @@ class Manager:
             self._label(model)
 
     def _label(self, model: Model) -> None:
-        """A label goes to its version when that is there, and stays where it was until then."""
+        """A label goes to its version when that is there, and stays where it was until then.
+
+        The flag is for new labels: one that is in force is not taken from a version that answers.
+        """
         any_version = self._options.allow_version_labels_for_unavailable_models
         with self._lock:
-            available = set(model.available)
+            available, before = set(model.available), model.labels
             labels = {
-                label: version if version in available or any_version else model.labels.get(label)
+                label: version if version in available or (any_version and label not in before) else before.get(label)
                 for label, version in model.config.version_labels.items()
             }
             model.labels = {label: version for label, version in labels.items() if version is not None}

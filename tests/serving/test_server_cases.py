@@ -294,6 +294,44 @@ def test_reloads(base: Path, other: Path, tmp_path: Path) -> None:
         assert address.predict("m", {"x": [[2.0]]}).outputs["y"].float_val[:] == [3.0]
 
 
+@pytest.mark.parametrize("any_version", [False, True])
+def test_labels(tmp_path: Path, any_version: bool) -> None:
+    """Of two versions; to one that is not there only as a new label, and only with the flag."""
+    half_plus(2, tmp_path / "m" / "00000123")
+    half_plus(3, tmp_path / "m" / "00000124")
+
+    def config(**labels: int) -> str:
+        named = " ".join(f'version_labels {{ key: "{label}" value: {version} }}' for label, version in labels.items())
+        return f'config {{ name: "m" base_path: "{tmp_path}/m" model_version_policy {{ all {{}} }} {named} }}'
+
+    def answer(**spec: Any) -> float:
+        return address.predict("m", {"x": [2.0]}, **spec).outputs["y"].float_val[0]
+
+    (tmp_path / "models.config").write_text(f"model_config_list {{ {config()} }}")
+    options = {"allow_version_labels_for_unavailable_models": any_version}
+    with running(model_config_file=str(tmp_path / "models.config"), **options) as address:
+        assert (answer(), answer(version=123)) == (4, 3)
+        reload(address, config(A=123, B=124))
+        assert (answer(label="A"), answer(label="B")) == (3, 4)
+        with pytest.raises(grpc.RpcError, match="Unrecognized servable version label"):
+            answer(label="nonexistent label")
+        with pytest.raises(grpc.RpcError, match="not currently available for inference"):
+            reload(address, config(A=9, B=124))
+        assert answer(label="A") == 3
+        if any_version:
+            reload(address, config(A=123, **{"nice try": 9}))
+        else:
+            with pytest.raises(grpc.RpcError, match="not currently available for inference"):
+                reload(address, config(A=123, **{"nice try": 9}))
+        with pytest.raises(grpc.RpcError):
+            answer(label="nice try")
+        other = f'config {{ name: "n" base_path: "{tmp_path}/m" }}'
+        reload(address, other)  # one comes, one goes
+        assert address.predict("n", {"x": [2.0]}).outputs["y"].float_val[:] == [4.0]
+        with pytest.raises(grpc.RpcError, match="Servable not found"):
+            answer()
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "bad" / "00000123").mkdir(parents=True)
     with (
