@@ -111,7 +111,7 @@ def speeds(arguments: Arguments, folder: Path) -> None:
                 count = batch * times
                 print(
                     f"batch {batch:3d}  {dtype:9} {count / mine:7.1f}/s   {name:22} {count / theirs:7.1f}/s"
-                    f"   ratio {ratio:5.2f}",
+                    f"   ratio {ratio}",
                     flush=True,
                 )
 

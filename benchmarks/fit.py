@@ -51,7 +51,7 @@ def main(arguments: Arguments) -> None:
     print(
         f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {arguments.network}, batches of {batch}, "
         f"{arguments.replicas} replica(s): ours {count / mine:.1f} images/s, Keras {count / theirs:.1f} images/s, "
-        f"ratio {ratio:.2f}, of {arguments.pairs} pairs, {time.strftime('%Y-%m-%d')}"
+        f"ratio {ratio} of {arguments.pairs} pairs, {time.strftime('%Y-%m-%d')}"
     )
 
 

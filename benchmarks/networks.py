@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from benchmarks.pairs import paired_ratio
+from benchmarks.pairs import Ratio, paired_ratio
 
 
 @dataclass
@@ -55,9 +55,9 @@ def training_step(model: keras.Model, batch: int, shape: tuple[int, ...]) -> Any
     return lambda: model.train_on_batch(images, labels)
 
 
-def report(task: str, images: int, measured: tuple[float, float, float]) -> None:
+def report(task: str, images: int, measured: tuple[float, float, Ratio]) -> None:
     ours, peer, ratio = measured
-    print(f"{task:14}  {images / ours:16.1f}  {images / peer:18.1f}  {ratio:5.2f}", flush=True)
+    print(f"{task:14}  {images / ours:16.1f}  {images / peer:18.1f}  {ratio}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,29 @@
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Ratio(NamedTuple):
+    """Of the pairs: peer / ours. Above 1, ours is the faster."""
+
+    median: float
+    low: float
+    """The lower quartile."""
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
 def paired_ratio(
     ours: Callable[[], object], peer: Callable[[], object], pairs: int, pause: float = 0.0
-) -> tuple[float, float, float]:
-    """Median seconds of each, and the median of peer / ours by pair: above 1, ours is the faster.
+) -> tuple[float, float, Ratio]:
+    """Median seconds of each, and their ratio by pair, with its quartiles.
 
     Args:
         ours, peer: what is timed.
-        pairs: timings of each.
+        pairs: timings of each, two at least.
         pause: seconds before each timing.
     """
     seconds: list[tuple[float, float]] = []
@@ -27,4 +40,5 @@ def paired_ratio(
             row.append(time.perf_counter() - started)
         seconds.append((row[0], row[1]))
     ours_median, peer_median = (statistics.median(column) for column in zip(*seconds, strict=True))
-    return ours_median, peer_median, statistics.median(peer / own for own, peer in seconds)
+    low, median, high = statistics.quantiles((peer / own for own, peer in seconds), n=4)
+    return ours_median, peer_median, Ratio(median, low, high)

@@ -41,7 +41,7 @@ def main(arguments: Arguments) -> None:
         own, other = our_steps(arguments, images, labels), keras_steps(arguments, images, labels)
         ours, peer, ratio = paired_ratio(own, other, arguments.pairs)
         count = arguments.batch * arguments.steps
-        print(f"{policy:15} ours {count / ours:6.0f}/s  Keras {count / peer:6.0f}/s  ratio {ratio:4.2f}", flush=True)
+        print(f"{policy:15} ours {count / ours:6.0f}/s  Keras {count / peer:6.0f}/s  ratio {ratio}", flush=True)
 
 
 def our_steps(arguments: Arguments, images: np.ndarray, labels: np.ndarray) -> Any:
