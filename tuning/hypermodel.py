@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 import keras_tuner
-from keras_tuner.errors import FailedTrialError
+from keras_tuner.errors import FailedTrialError, FatalTypeError
 
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
@@ -61,11 +61,12 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         self,
         hp: keras_tuner.HyperParameters,
         model: keras.Model,
-        *_: Any,
+        *data: Any,
         epochs: int | None = None,
+        initial_epoch: int = 0,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: Any = 0,
-        **__: Any,
+        **options: Any,
     ) -> keras.callbacks.History:
         """Train `model` as the config says.
 
@@ -75,7 +76,9 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         Args:
             hp: of the trial.
             model: as `build` made it.
+            *data, **options: none; `search` passes on what it is given.
             epochs: the config's when None.
+            initial_epoch: of Hyperband's later rounds, which begin anew all the same.
             callbacks: called at the beginning, after each epoch and at the end.
             verbose: 0 for silence.
 
@@ -83,8 +86,12 @@ class ResNetHyperModel(keras_tuner.HyperModel):
             loss, accuracy, val_loss and val_accuracy by epoch.
 
         Raises:
+            FatalTypeError: data or other options of `keras.Model.fit`, which the config has; it ends the search.
             FailedTrialError: training was refused or diverged; a tuner continues with the next trial.
         """
+        if data or options:
+            words = ", ".join([*(["x"] if data else []), *(["y"] if data[1:] else []), *options])
+            raise FatalTypeError(f"search() takes no {words}: the data, and how they are used, are the config's")
         config = self.config(hp)
         if epochs is not None:
             config = dataclasses.replace(config, epochs=epochs, train_sizes=config.train_sizes[:epochs])

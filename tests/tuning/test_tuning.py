@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from forked import Command, Server
+from keras_tuner.errors import FatalTypeError
 
 from resnet_keras.cli.main import main
 from resnet_keras.cli.tune import seconds_of, tuning_module
@@ -498,6 +499,12 @@ def test_hyper_model_in_a_script_of_ones_own(
     accuracy = float((scores.argmax(-1) == source.test.targets).mean())  # type: ignore[union-attr]
     assert accuracy == pytest.approx(best.score, abs=0.01)
     assert best.score > 0.2
+    again = keras_tuner.Hyperband(
+        hypermodel, objective=objective, max_epochs=2, directory=str(tmp_path), project_name="data"
+    )
+    x, y = source.test.images, source.test.targets  # type: ignore[union-attr]
+    with pytest.raises(FatalTypeError, match=r"search\(\) takes no x, y, validation_split: the data, and how"):
+        again.search(x, y, validation_split=0.2)  # which trained on digits, whatever they were
 
 
 def test_a_stopped_search_says_how_to_resume_it(
