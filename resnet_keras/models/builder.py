@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from resnet_keras.models.preprocessing import Preprocessing, card_layer
 from resnet_keras.models.registry import hub_name, names_of
 from resnet_keras.models.spec import DenseNetSpec, ResNetSpec, VGGSpec
 from resnet_keras.models.weights.loading import load_weights
+
+UNCROPPED_BELOW = 64
+"""Pixels of the sides of images that are tested whole."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +108,19 @@ def make_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions,
             f"so give it {least}x{least} or more{small}"
         )
     inputs: Any = tensor if tensor is not None else keras.Input(shape, name="image")
-    return inputs, _preprocessing(options.include_preprocessing, inputs.shape[-1])(inputs)
+    return inputs, _preprocessing(options.include_preprocessing, inputs.shape[1:])(inputs)
 
 
-def _preprocessing(requested: bool | ModelCard, channels: int) -> Preprocessing:
+def _preprocessing(requested: bool | ModelCard, shape: Sequence[int | None]) -> Preprocessing:
+    sides = [side for side in shape[:2] if side]
+    # Small images, as CIFAR's, are tested as they are; ImageNet's are cropped.
+    default = ModelCard(crop=1.0) if sides and max(sides) < UNCROPPED_BELOW else ModelCard()
     if requested is False:
-        return Preprocessing(normalise=False, name="card")
-    card = ModelCard() if requested is True else requested
-    if not card.fits(channels):
+        return Preprocessing(default, normalise=False, name="card")
+    card = default if requested is True else requested
+    if not card.fits(shape[-1] or 0):
         raise UsageError(
-            f"the preprocessing has {len(card.mean)} means for {channels} channels; "
+            f"the preprocessing has {len(card.mean)} means for {shape[-1]} channels; "
             "give include_preprocessing=ModelCard(mean=..., std=...)"
         )
     return Preprocessing(card, name="preprocessing")

@@ -489,3 +489,17 @@ def test_without_its_converter_onnx_says_what_to_install(
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(UsageError, match=r"tf2onnx.convert is not installed; pip install 'resnet-keras\[onnx\]'"):
         export_file(trained, tmp_path / "net.onnx", "onnx")
+
+
+def test_a_small_net_without_a_card_answers_a_file_as_its_pixels(tmp_path: Path) -> None:
+    """The file was cropped as ImageNet's images are, and the answers were 0.18 apart."""
+    keras.utils.set_random_seed(0)
+    model = rk.build_cifar_resnet(8, blocks=(1,), widths=(8,), stem_width=8)
+    randomise(model)
+    folder = rk.export_servable(model, tmp_path / "cifar")
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), "uint8")
+    encoded = tf.io.encode_png(image).numpy()
+    requests = {"serving_default": {"image": image[None]}, "image_bytes": {"image_bytes": np.array([encoded], object)}}
+    answers = [answer["probabilities"] for answer in run_servable(folder, requests).values()]
+    assert answers[0].std() > 0.01
+    np.testing.assert_allclose(*answers, atol=1e-6)
