@@ -16,9 +16,9 @@ class StopSignals:
 
     def __call__(self, number: int, frame: Any) -> None:
         self.number = number
-        if self._raises or self.requested:
+        again, self.requested = self.requested, True  # kept: Python drops what is raised in a finaliser or a collection
+        if self._raises or again:
             raise KeyboardInterrupt
-        self.requested = True
 
     @contextlib.contextmanager
     def at_once(self, alone: bool) -> Iterator[None]:

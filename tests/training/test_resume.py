@@ -422,3 +422,13 @@ def test_a_torn_file_is_named_and_the_run_goes_on(
     said = capsys.readouterr().err
     assert "config.json" in said
     assert "Traceback" not in said
+
+
+def test_a_signal_that_is_dropped_stops_the_run_all_the_same() -> None:
+    """Python ignores an exception in a finaliser; a run went on for its thousand epochs."""
+    signals = StopSignals()
+    with signals.at_once(alone=True), pytest.raises(KeyboardInterrupt):
+        signals(signal.SIGINT, None)
+    assert signals.requested
+    with pytest.raises(KeyboardInterrupt), signals.at_once(alone=True):
+        raise AssertionError("was entered")
