@@ -500,6 +500,6 @@ def test_a_small_net_without_a_card_answers_a_file_as_its_pixels(tmp_path: Path)
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), "uint8")
     encoded = tf.io.encode_png(image).numpy()
     requests = {"serving_default": {"image": image[None]}, "image_bytes": {"image_bytes": np.array([encoded], object)}}
-    answers = [answer["probabilities"] for answer in run_servable(folder, requests).values()]
-    assert answers[0].std() > 0.01
-    np.testing.assert_allclose(*answers, atol=1e-6)
+    pixels, file = (answer["probabilities"] for answer in run_servable(folder, requests).values())
+    assert pixels.std() > 0.01
+    np.testing.assert_allclose(file, pixels, atol=1e-6)
