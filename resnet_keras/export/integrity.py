@@ -1,6 +1,6 @@
 """Whether a version folder is as it was exported: the SHA-256 of each file, which its manifest has.
 
-A SavedModel has none of its own: one of six damages, a bit or a page, loads and answers wrongly.
+A SavedModel has none of its own: one with a bit or a page damaged can load, and answer wrongly.
 """
 
 import hashlib

@@ -134,11 +134,9 @@ class Core:
             return found
 
     def _check_strings(self, inputs: Mapping[str, np.ndarray]) -> None:
-        """An encoded image of no bytes costs as much of the network as any: a megabyte of them would take an hour."""
-        count, most = (
-            sum(array.size for array in inputs.values() if array.dtype == object),
-            self.options.max_request_strings,
-        )
+        """An encoded image of no bytes costs the network as much as any, and a megabyte has 90,000 of them."""
+        count = sum(array.size for array in inputs.values() if array.dtype == object)
+        most = self.options.max_request_strings
         if count > most:
             raise invalid(f"{count:,} strings are more than max_request_strings, {most:,}; send them in parts")
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, input_pb2, regression_pb2
 
 from resnet_keras.serving.json_reader import from_base64, is_base64, json_type, shown
-from resnet_keras.serving.loaded import LoadedVersion, OutputArrays
+from resnet_keras.serving.loaded import DEFAULT_SIGNATURE, LoadedVersion, OutputArrays
 from resnet_keras.serving.status import Code, ServingError, invalid
 
 Kind = Literal["classification", "regression"]
@@ -128,7 +128,7 @@ def _fill(example: Any, value: Any) -> None:
     if not isinstance(value, dict):
         raise invalid(f"Example must be JSON object but got JSON {json_type(value)}")
     for name, content in value.items():
-        if not name.isascii() and not _is_text(name):
+        if not _is_text(name):
             raise invalid(f"Feature name {shown(name)} is not UTF-8")
         feature = example.features.feature[name]
         feature.SetInParent()
@@ -185,7 +185,7 @@ def tasks_of(tasks: Sequence[Any]) -> list[tuple[str, Kind]]:
     """Signature and kind of each task of MultiInference. Raises `ServingError` for tasks that cannot go together."""
     found: list[tuple[str, Kind]] = []
     for task in tasks:
-        signature = task.model_spec.signature_name or "serving_default"
+        signature = task.model_spec.signature_name or DEFAULT_SIGNATURE
         if not task.model_spec.name:
             raise invalid("Found ModelSpec with an empty model name.")
         if task.model_spec.name != tasks[0].model_spec.name:

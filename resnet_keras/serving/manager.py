@@ -197,14 +197,14 @@ class Manager:
             model.labels = {label: version for label, version in labels.items() if version is not None}
 
     def _load(self, model: Model, number: int, folder: Path) -> None:
+        if model.serves(number, folder):  # nearly always: each look would ask the disk in vain
+            return
         identity, failure = identity_of(folder), model.failures.get(folder)
         if failure and failure.identity != identity:
             failure = None  # it was replaced: as if never tried
         if failure and (failure.count > self._options.max_num_load_retries or time.monotonic() < failure.retry_at):
             return
         with self._lock:
-            if model.serves(number, folder):
-                return
             state = model.versions.get(number)
             if state is None or state.state not in (AVAILABLE, UNLOADING):
                 state = model.versions[number] = VersionState(LOADING)

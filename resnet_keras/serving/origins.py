@@ -1,4 +1,4 @@
-"""Which pages a browser may send requests from: the server's own, unless it is told of others.
+"""Which pages a browser may send requests from: the server's own, and those that --allowed_origins names.
 
 Any page that is open on a computer can post to its 127.0.0.1, and by a name of its own that is made to lead there (DNS
 rebinding) it can read the answer too. Clients that are no browsers send no Origin, and are not concerned.

@@ -219,8 +219,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 class Health(health_pb2_grpc.HealthServicer):
     """gRPC's health checks. A watch ends when the server stops.
 
-    grpc-health-checking's own (1.85) waits for a watcher to be sent to while it holds the lock that the end of another
-    watch needs, on the thread that sends: a client that leaves in that moment stops the server's stop for good.
+    grpc-health-checking's own (1.85) waits, when it sends to a client that watches, with the lock that the end of
+    another watch needs, on the thread that sends: a client that leaves in that moment stops the server's stop for good.
     """
 
     def __init__(self, services: Sequence[str]) -> None:

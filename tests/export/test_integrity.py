@@ -1,4 +1,4 @@
-"""A damaged servable is not served: TensorFlow loads one of six damages and answers wrongly."""
+"""A damaged servable is not served, though TensorFlow may load it and answer wrongly."""
 
 import json
 import random
