@@ -83,7 +83,7 @@ def read_run(folder: Path) -> Run:
     if run.metrics["interrupted"]:
         raise UsageError(f"{folder} was interrupted; finish it, or leave it out")
     if run.config.validation:
-        raise UsageError(f"{folder} was tested on training images that were held out; leave it out")
+        raise UsageError(f"{folder} was not trained on all training images: some validated it; leave it out")
     return run
 
 

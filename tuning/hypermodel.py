@@ -28,11 +28,11 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         tuner.search()
 
     The data are the config's, so `search` needs none. Objectives are loss, accuracy, val_loss and val_accuracy; the
-    last two are of training images that are held out.
+    last two are of validation images, a share of the training images.
 
     Args:
         space: from hyperparameters to a config.
-        validation: share of the training images that is held out.
+        validation: the share of the training images that validates.
         directory: of the run folders; a temporary one, which is removed, when None.
         changes: fields of the config that are the same in every trial, such as data_dir.
     """
@@ -42,7 +42,7 @@ class ResNetHyperModel(keras_tuner.HyperModel):
     ) -> None:
         super().__init__()
         self.space, self.directory = space, directory
-        self.changes = {**changes, "validation": validation, "run_dir": None}
+        self.changes = {**changes, "validation": validation, "final_test": False, "run_dir": None}
 
     def config(self, hp: keras_tuner.HyperParameters) -> TrainConfig:
         """The config of some hyperparameters."""

@@ -40,7 +40,7 @@ class TrialRow:
     figures: dict[str, float]
     failure: str | None
     curve: list[tuple[int, float]]
-    """Epoch and held-out accuracy."""
+    """Epoch and validation accuracy."""
 
 
 def write_report(

@@ -49,7 +49,7 @@ class Results:
             return
         plain = recipe(base.name)
         sizes = plain.train_sizes[: base.epochs]
-        fixed = {"epochs": base.epochs, "validation": base.validation, "train_sizes": sizes}
+        fixed = {"epochs": base.epochs, "validation": base.validation, "final_test": False, "train_sizes": sizes}
         config = dataclasses.replace(plain, **{**self.search.settings.changes, **fixed})
         what = f"training the recipe {base.name}, to compare with"
         outcome = self._once(config, self.folder / "baseline", self.search.deadline, what=what)
@@ -123,7 +123,7 @@ class Results:
         """The config of a trial as a recipe: trained in full, tested on the test split."""
         config = config_from_json((self.search.trial_folder(row.trial_id) / CONFIG).read_text("utf-8"))
         name = config.name if config.name.endswith("-tuned") else f"{config.name}-tuned"
-        full = {"epochs": self.search.epochs, "validation": 0.0, "run_dir": None, "name": name}
+        full = {"epochs": self.search.epochs, "validation": 0.0, "final_test": True, "run_dir": None, "name": name}
         return dataclasses.replace(config, **full)
 
     def write(self) -> dict[str, Any]:
@@ -157,10 +157,10 @@ class Results:
         if score is None or (found is None and best.figures["epochs"] != self.search.epochs):
             return f"not comparable: no trial had all {self.search.epochs} epochs"
         gain = score - own if OBJECTIVES[self.search.settings.objective] == "max" else own - score
-        images = len(self.search.source.test)
+        images = len(self.search.source.measured)
         if gain > 0:
-            return f"beats the recipe by {gain:.4f} on {images} held-out images"
-        return f"does not beat the recipe: {gain:.4f} on {images} held-out images"
+            return f"beats the recipe by {gain:.4f} on {images} validation images"
+        return f"does not beat the recipe: {gain:.4f} on {images} validation images"
 
     def _confirmed(self, best: TrialRow) -> Outcome | None:
         """The best config trained as long as the recipe, where its trial was shorter and that is done."""
@@ -170,7 +170,7 @@ class Results:
         return self._outcome(self.folder / "confirmed")
 
     def _longer(self, best: TrialRow) -> TrainConfig:
-        return dataclasses.replace(self.best_config(best), validation=self.search.settings.validation)
+        return dataclasses.replace(self.best_config(best), validation=self.search.settings.validation, final_test=False)
 
     def _figure(self, outcome: Outcome) -> float:
         return outcome.accuracy if self.search.settings.objective == "val_accuracy" else outcome.loss
@@ -198,7 +198,7 @@ def _holds(path: Path, config: TrainConfig) -> bool:
 
 
 def _curve(run_folder: Path) -> list[tuple[int, float]]:
-    """Epoch and held-out accuracy."""
+    """Epoch and validation accuracy."""
     if not (run_folder / HISTORY).exists():
         return []
     return [(int(row["epoch"]), row["val_accuracy"]) for row in read_table(run_folder) if row["val_accuracy"]]

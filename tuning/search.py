@@ -135,10 +135,11 @@ class Search(base_tuner.BaseTuner):
             super().__init__(oracle, _Drawing(self), str(self.folder.parent), self.folder.name)
 
     def config(self, hp: keras_tuner.HyperParameters) -> TrainConfig:
-        """The config of some hyperparameters, with a share of the training images for a test split."""
+        """The config of some hyperparameters, measured on a share of the training images alone."""
         config = draw(self.space, hp)
         epochs = hp.values.get("tuner/epochs") or self.settings.epochs or config.epochs
-        fixed: dict[str, Any] = {"epochs": int(epochs), "validation": self.settings.validation, "run_dir": None}
+        fixed: dict[str, Any] = {"epochs": int(epochs), "run_dir": None}
+        fixed |= {"validation": self.settings.validation, "final_test": False, "patience": 0}
         fixed["train_sizes"] = config.train_sizes[: fixed["epochs"]]
         return dataclasses.replace(config, **{**self.settings.changes, **fixed})
 

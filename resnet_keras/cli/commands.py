@@ -70,9 +70,8 @@ class Train:
         if self.json:
             _print_json({"run_dir": str(result.run_dir), **result.metrics})
             return
-        split = "validation" if self.config.validation else "test"
         print(
-            f"{split} accuracy {result.metrics['accuracy']:.4f}, loss {result.metrics['loss']:.4f}; "
+            f"{result.metrics['split']} accuracy {result.metrics['accuracy']:.4f}, loss {result.metrics['loss']:.4f}; "
             f"model and report in {result.run_dir}"
         )
 

@@ -190,9 +190,16 @@ class TrainConfig:
     data_service: str | None = None
     """Address of a tf.data service dispatcher, such as grpc://host:5000, whose workers prepare the batches. They come
     in the order in which they are ready, so the run does not repeat to the last bit."""
-    validation: float = 0.0
-    """Fraction of the training images held out for validation, and measured in place of the test split: to choose
-    between configs without the test split. 0 for none."""
+    validation: float | None = None
+    """Fraction of the training images held out for validation: they are measured after each epoch, the epoch that is
+    best on them is the run's result, and the test split is measured once, at its end. When left out a tenth for a
+    folder, unless it has val/ beside test/, and none for other data. 0 for none: the last epoch is the result, and the
+    test split is measured after each epoch, to be seen and for nothing else."""
+    patience: int = 0
+    """Epochs without a better one on the validation images after which the run ends; 0 for never."""
+    final_test: bool = True
+    """Measure the test split at the end. Without, the result is the last epoch, measured on the validation images: to
+    choose between configs without a look at the test split, as a search does."""
     image_size: int | None = None
     """Size of the network's input in pixels; that of the images when left out and all have one size."""
     train_sizes: tuple[int, ...] = ()
@@ -269,7 +276,10 @@ class TrainConfig:
         require(all(size >= 1 for size in self.train_sizes), "train_sizes", "at least 1", self.train_sizes)
         sizes = len(self.train_sizes)
         require(sizes <= self.epochs, "train_sizes", f"at most one an epoch, of which there are {self.epochs}", sizes)
-        require(0 <= self.validation < 1, "validation", "at least 0 and below 1", self.validation)
+        require(0 <= (self.validation or 0) < 1, "validation", "at least 0 and below 1", self.validation)
+        require(self.patience >= 0, "patience", "at least 0", self.patience)
+        require(not self.patience or self.validation != 0, "patience", "0 without validation images", self.patience)
+        require(self.final_test or self.validation != 0, "final_test", "on without validation images", "off")
         require(0 < self.eval_crop <= 1, "eval_crop", "above 0 and at most 1", self.eval_crop)
         for name in ("label_smoothing", "target_threshold", "ema"):
             require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1", getattr(self, name))
@@ -335,6 +345,8 @@ def config_from_json(text: str, where: str = "the config") -> TrainConfig:
                 f"{where} has format_version {version}, and resnet-keras {__version__} reads up to {FORMAT_VERSION}; "
                 f"it needs a later version: pip install --upgrade resnet-keras"
             )
+        if "final_test" not in values and "test_every" in values and values.get("validation"):
+            values["final_test"] = False  # what validation meant in 0.1, which wrote every field
     return _from_dict(TrainConfig, values, where)
 
 

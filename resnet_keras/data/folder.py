@@ -7,20 +7,24 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data.images import decode
-from resnet_keras.data.splits import FileSplit, Source, chosen_below, name_shares
+from resnet_keras.data.splits import FileSplit, Source, places_below
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.startup import standard_error_held
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"}
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "val", "valid", "validation")
+"""In this order: what follows test/ is the validation split where both are there."""
 TEST_SHARE = 0.2
 MOST_NAMED = 10
 """Files that cannot be used, in one message."""
 
 
 def open_folder(path: Path) -> Source:
-    """Open a folder of images. Where it has no splits, a fifth of each class, always the same, is the test split.
+    """Open a folder of images: `class/file`, or `split/class/file` with the splits train, test and, if it likes, val.
+
+    Where it has no splits, a fifth of each class, always the same, is the test split. Of test/ and val/ each is the
+    test split where the other is absent.
 
     Raises `UsageError` for fewer than two classes, an empty class, and files that are no images, naming them.
     """
@@ -33,37 +37,24 @@ def open_folder(path: Path) -> Source:
         if min(np.bincount(targets)) < 2:
             rare = labels[int(np.argmin(np.bincount(targets)))]
             raise UsageError(f"class {path / rare} has one image; a class needs two, one of them to test with")
-        tested = _test_places(paths, targets)
+        tested = places_below(paths, targets, "test", TEST_SHARE)
         chosen = (np.setdiff1d(np.arange(len(paths)), tested), tested)
         splits = [FileSplit(tuple(paths[i] for i in part), targets[part]) for part in chosen]
-        return _source(path, labels, *splits)
-    test = next((child for name in TEST_NAMES for child in children if child.name == name), None)
-    if test is None:
+        return Source(str(path), tuple(labels), 3, None, *splits)
+    tests = [child for name in TEST_NAMES for child in children if child.name == name][:2]
+    if not tests:
         raise UsageError(f"{path} has {train.name}/ but no test/ or val/ beside it")
     labels, paths, targets = _scan(train)
-    test_labels, test_paths, test_targets = _scan(test)
-    strange = sorted(set(test_labels) - set(labels))
-    if strange:
-        raise UsageError(f"class {test / strange[0]} is not in {train}")
-    _check_readable([*paths, *test_paths])
-    places = np.array([labels.index(label) for label in test_labels])
-    return _source(path, labels, FileSplit(tuple(paths), targets), FileSplit(tuple(test_paths), places[test_targets]))
-
-
-def _test_places(paths: list[str], targets: np.ndarray) -> np.ndarray:
-    """About a fifth of each class, and at least one image; whatever other images there are, the same ones.
-
-    By a hash of each file's name, so that one image more moves no other from training to test.
-    """
-    shares, places = name_shares(paths, "test"), []
-    for target in range(targets.max() + 1):
-        own = np.flatnonzero(targets == target)
-        places.append(own[chosen_below(shares[own], TEST_SHARE)])
-    return np.sort(np.concatenate(places))
-
-
-def _source(path: Path, labels: list[str], train: FileSplit, test: FileSplit) -> Source:
-    return Source(name=str(path), labels=tuple(labels), channels=3, image_size=None, train=train, test=test)
+    others = []
+    for test in tests:
+        test_labels, test_paths, test_targets = _scan(test)
+        strange = sorted(set(test_labels) - set(labels))
+        if strange:
+            raise UsageError(f"class {test / strange[0]} is not in {train}")
+        places = np.array([labels.index(label) for label in test_labels])
+        others.append(FileSplit(tuple(test_paths), places[test_targets]))
+    _check_readable([*paths, *(path for split in others for path in split.paths)])
+    return Source(str(path), tuple(labels), 3, None, FileSplit(tuple(paths), targets), *others)
 
 
 def _subfolders(path: Path) -> list[Path]:

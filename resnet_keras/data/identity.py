@@ -17,9 +17,14 @@ def identity_of(source: Source) -> dict[str, Any]:
     `tf.data`, of the number of images alone, since nobody knows what it will give.
     """
     digest = hashlib.sha256("\n".join(source.labels).encode("utf-8", "surrogateescape"))
-    for split in (source.train, source.test):
+    counts = {"training": len(source.train), "test": len(source.test)}
+    splits = [source.train, source.test]
+    if source.validation:
+        counts["validation"] = len(source.validation)
+        splits.append(source.validation)
+    for split in splits:
         _add(digest, split)
-    return {"training": len(source.train), "test": len(source.test), "digest": digest.hexdigest()[:16]}
+    return {**counts, "digest": digest.hexdigest()[:16]}
 
 
 def _add(digest: Any, split: Split) -> None:

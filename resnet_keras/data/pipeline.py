@@ -322,16 +322,19 @@ def _records(split: RecordSplit, order: Order, places: np.ndarray, change: Chang
     )
 
 
-def evaluation_batches(source: Source, shape: ImageFormat, batch_size: int) -> tf.data.Dataset:
-    """Every image of the test split once, in order; the last batch may be smaller."""
-    split, classes = in_memory(source.test, shape), len(source.labels)
-    if isinstance(source.test, DatasetSplit):
-        own, one_hot = source.test.in_batches(batch_size), source.test.one_hot
+def evaluation_batches(
+    source: Source, shape: ImageFormat, batch_size: int, chosen: Split | None = None
+) -> tf.data.Dataset:
+    """Every image of a split once, in order; the last batch may be smaller. The test split where none is chosen."""
+    chosen = source.test if chosen is None else chosen
+    split, classes = in_memory(chosen, shape), len(source.labels)
+    if isinstance(chosen, DatasetSplit):
+        own, one_hot = chosen.in_batches(batch_size), chosen.one_hot
         return own.map(as_it_is(lambda images, labels: (images, one_hot(labels, classes)))).prefetch(tf.data.AUTOTUNE)
     if split is not None:
         dataset = tf.data.Dataset.from_tensor_slices((split.images, split.targets))
     else:
-        split = source.test
+        split = chosen
         if isinstance(split, RecordSplit):
             examples = tf.data.TFRecordDataset(list(split.files)).map(as_it_is(split.parse), tf.data.AUTOTUNE)
         else:

@@ -108,13 +108,24 @@ class Source:
     """(height, width) where all images have the same, else None."""
     train: Split
     test: Split
+    validation: Split | None = None
+    """What chooses between epochs and configs; None where nothing does."""
+
+    @property
+    def measured(self) -> Split:
+        """What is measured after each epoch: the validation split where there is one, else the test split."""
+        return self.validation or self.test
+
+    @property
+    def measured_name(self) -> str:
+        return "validation" if self.validation else "test"
 
 
 def hold_out(source: Source, share: float) -> Source:
-    """A source whose test split is a share of its training images, which do not train; its own test split is gone.
+    """A source whose validation split is a share of its training images, which do not train.
 
-    The same images for every seed, so that configs can be compared; of records, whole files; of files, by a hash of
-    each one's name, so that one more moves no other.
+    The same images for every seed, so that configs can be compared; of records, whole files; of files, of each class by
+    a hash of each one's name, so that one more moves no other.
 
     Raises:
         UsageError: there are too few images, or files of them.
@@ -128,12 +139,14 @@ def hold_out(source: Source, share: float) -> Source:
         what = "record files" if isinstance(split, RecordSplit) else "training images"
         raise UsageError(f"validation {share:g} of {total} {what} of {source.name} leaves none to train on")
     if isinstance(split, FileSplit):
-        tested_places = np.flatnonzero(chosen_below(name_shares(split.paths, "validation"), share))
+        held_places = places_below(split.paths, split.targets, "validation", share)
     else:
-        tested_places = np.sort(np.random.default_rng(0).permutation(total)[:held])
-    kept_places = np.setdiff1d(np.arange(total), tested_places)
-    kept, tested = (_part(split, places) for places in (kept_places, tested_places))
-    return dataclasses.replace(source, name=f"{source.name} ({share:g} of it held out)", train=kept, test=tested)
+        held_places = np.sort(np.random.default_rng(0).permutation(total)[:held])
+    if not len(held_places):
+        raise UsageError(f"validation: no class of {source.name} has two training images, one of them to hold out")
+    kept_places = np.setdiff1d(np.arange(total), held_places)
+    kept, validation = (_part(split, places) for places in (kept_places, held_places))
+    return dataclasses.replace(source, train=kept, validation=validation)
 
 
 def name_shares(paths: Sequence[str], purpose: str) -> np.ndarray:
@@ -142,14 +155,20 @@ def name_shares(paths: Sequence[str], purpose: str) -> np.ndarray:
     return np.array([int.from_bytes(hashlib.sha256(name).digest()[:8], "big") / 2**64 for name in names])
 
 
-def chosen_below(shares: np.ndarray, share: float) -> np.ndarray:
-    """Which of the numbers are below a share: at least one, and of several not all."""
-    chosen = shares < share
-    if not chosen.any():
-        chosen[shares.argmin()] = True
-    if chosen.all() and len(chosen) > 1:
-        chosen[shares.argmax()] = False
-    return chosen
+def places_below(paths: Sequence[str], targets: np.ndarray, purpose: str, share: float) -> np.ndarray:
+    """About a share of the files of each class, in order: at least one where there are two, and never all.
+
+    Whatever other files there are, the same ones: by a hash of each file's name.
+    """
+    shares, places = name_shares(paths, purpose), []
+    for target in np.unique(targets):
+        own = np.flatnonzero(targets == target)
+        if len(own) > 1:
+            chosen = shares[own] < share
+            chosen[shares[own].argmin()] = True
+            chosen[shares[own].argmax()] = False
+            places.append(own[chosen])
+    return np.sort(np.concatenate(places)) if places else np.array([], "int64")
 
 
 def _part(split: ArraySplit | FileSplit | RecordSplit, chosen: np.ndarray) -> Split:

@@ -41,7 +41,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
 def _lines(axes: Axes, epochs: list[int], rows: list[dict[str, Any]], name: str, title: str, scale: float = 1) -> None:
     axes.plot(epochs, [row[name] * scale for row in rows], color=TRAIN_COLOUR, marker=".", ls="--", label="training")
     tested = [(row["epoch"], row[f"val_{name}"] * scale) for row in rows if row[f"val_{name}"] is not None]
-    axes.plot(*zip(*tested, strict=True), color=TEST_COLOUR, marker=".", label="test")
+    axes.plot(*zip(*tested, strict=True), color=TEST_COLOUR, marker=".", label=rows[-1].get("split", "test"))
     axes.set(title=title, xlabel="Epoch")
     axes.legend()
 

@@ -20,15 +20,16 @@ def write_report(
         (folder / "curves.png").write_bytes(curves.png)
     drawn = len(result.labels) <= LARGEST_CONFUSION
     end = " Interrupted before its end." if metrics["interrupted"] else ""
+    best = f", of which number {metrics['best_epoch']} was the best" if "best_epoch" in metrics else ""
     write_page(
         folder / REPORT,
         "run.html",
         title=f"{config.name}: {config.model} on {config.data}",
-        summary=f"{'Held-out' if config.validation else 'Test'} accuracy {result.accuracy:.2%}, top 5 "
-        f"{result.top5_accuracy:.2%}, loss {result.loss:.4f}, on {result.examples:,} "
-        f"{'training ' if config.validation else ''}images of {config.data}, after {metrics['epochs']} epochs.{end}",
+        summary=f"{metrics['split'].capitalize()} accuracy {result.accuracy:.2%}, top 5 {result.top5_accuracy:.2%}, "
+        f"loss {result.loss:.4f}, on {result.examples:,} {metrics['split']} images of {config.data}, after "
+        f"{metrics['epochs']} epochs{best}.{end}",
         curves=curves,
-        split="held-out images" if config.validation else "test split",
+        split=f"{metrics['split']} split",
         confusion=image_of(draw_confusion(result), "Confusion matrix") if drawn else None,
         classes={"head": ["Class", "Images", "Recall", "Precision"], "rows": list(map(_class_row, result.per_class))},
         configuration=flat(config),

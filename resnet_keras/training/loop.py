@@ -10,14 +10,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.config.run_folder import BEST
 from resnet_keras.errors import UsageError
 from resnet_keras.inference.evaluate import Evaluation
+from resnet_keras.models.saved import save_model
 from resnet_keras.training.callbacks import RunCallback, plain_attributes, restore_states, states_of, watches_batches
 from resnet_keras.training.checkpoints import newest_checkpoint, save_checkpoint
 from resnet_keras.training.devices import host_of
 from resnet_keras.training.phases import Phase, phases_of, set_trainable, view_of_size
 from resnet_keras.training.profiler import Profiler
-from resnet_keras.training.record import EpochRow, Record
+from resnet_keras.training.record import EpochRow, Record, best_epoch
 from resnet_keras.training.rollback import BadLoss, RollBack
 from resnet_keras.training.setup import TrainingSetup
 from resnet_keras.training.signals import stop_signals
@@ -40,7 +42,7 @@ class Loop:
     Args:
         setup: the run.
         record: its table and figures, and the run folder.
-        measure: measures the network on the test split.
+        measure: measures the network after an epoch.
         callbacks: called as the run goes, as Keras calls them.
         say: prints a line.
     """
@@ -214,19 +216,29 @@ class Loop:
             self.callbacks.on_test_begin()
             test = self.measure() if epoch % self.config.test_every == 0 or epoch == self.config.epochs else None
             if test and not math.isfinite(test.loss):
-                raise self._bad_loss.diverged(f"the test loss is no number after epoch {epoch}")
+                split = self.setup.source.measured_name
+                raise self._bad_loss.diverged(f"the {split} loss is no number after epoch {epoch}")
             self.record.row, self.record.evaluation = self._row(epoch, test), test
             row = self.record.row
-            logs = {k: v for k, v in row.items() if v is not None and k not in ("epoch", "seconds")}
+            logs = {k: v for k, v in row.items() if v is not None and k not in ("epoch", "seconds", "split")}
+            self._keep_best()
             self.callbacks.on_test_end(logs)
             self.callbacks.on_epoch_end(epoch - 1, logs)
         self.record.rows.append(self.record.row)
-        self.record.stopped = bool(self.network.stop_training)
+        patience, best = self.config.patience, best_epoch(self.record.rows)
+        self.record.stopped = bool(self.network.stop_training or (patience and epoch - (best or epoch) >= patience))
         if self.writes:
             self.record.write_table()
         self.state.write_totals(np.zeros(3))
         self._epoch_started = time.perf_counter()
         self.save()
+
+    def _keep_best(self) -> None:
+        """Write the network of the epoch that ends where it is the best so far on validation images."""
+        row = self.record.row
+        chosen = self.setup.source.validation and self.config.final_test
+        if chosen and self.writes and best_epoch([*self.record.rows, row]) == row["epoch"]:
+            save_model(self.network, self.folder / BEST)
 
     def _row(self, epoch: int, test: Evaluation | None) -> EpochRow:
         loss, correct, count = self.state.read_totals()
@@ -238,6 +250,7 @@ class Loop:
             "val_accuracy": test and test.accuracy,
             "learning_rate": self.state.learning_rate,
             "seconds": time.perf_counter() - self._epoch_started,
+            "split": self.setup.source.measured_name,
             **{f"val_{name}": value for name, value in (test.given if test else {}).items()},
         }
 

@@ -39,8 +39,8 @@ class Progress(RunCallback):
         )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        row, test = self.record.row, self.record.evaluation
-        measured = f"test loss {test.loss:.4f}  test accuracy {test.accuracy:.4f}  " if test else ""
+        row, found, split = self.record.row, self.record.evaluation, self.setup.source.measured_name
+        measured = f"{split} loss {found.loss:.4f}  {split} accuracy {found.accuracy:.4f}  " if found else ""
         print(
             f"{self.start}{self._place(int(row['epoch']))}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"{measured}{row['seconds']:.1f} s, "

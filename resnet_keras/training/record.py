@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,21 @@ from resnet_keras.config.run_folder import HISTORY
 from resnet_keras.files import write_text
 from resnet_keras.inference.evaluate import Evaluation
 
-COLUMNS: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+COLUMNS: tuple[str, ...] = (
+    "epoch",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "seconds",
+    "split",
+)
 EpochRow = dict[str, Any]
-"""Column to number; None in the columns of the test where an epoch was not tested.
+"""Column to number; None in those of `val_` where an epoch was not measured.
 
-Metrics of the user's own come last, and are left out there.
+`split` says on which images `val_` is: validation, or test where a run has no validation images. Metrics of the user's
+own come last, and are left out where an epoch was not measured.
 """
 
 
@@ -27,7 +38,10 @@ class Record:
     row: EpochRow = field(default_factory=dict)
     """Of the epoch that ends, before it is one of `rows`."""
     evaluation: Evaluation | None = None
-    """Of the epoch that ended last, None if it was not tested; at the end, of the run."""
+    """Of the epoch that ended last, None if it was not measured; at the end, of the run: on the test split, unless the
+    config does without."""
+    validation: Evaluation | None = None
+    """Of the run, at its end, on its validation images."""
     step: int = 0
     """Steps done."""
     stopped: bool = False
@@ -45,6 +59,20 @@ class Record:
 
 
 def read_table(folder: Path) -> list[EpochRow]:
-    """The table of a run folder."""
+    """The table of a run folder. One of 0.1 has no `split`."""
     with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
-        return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _value(name: str, text: str) -> float | str | None:
+    return text if name == "split" else float(text) if text else None
+
+
+def best_epoch(rows: Sequence[EpochRow]) -> int | None:
+    """The number of the epoch with the best `val_accuracy`, and of several with the least `val_loss`, and the first.
+
+    None where no epoch was measured.
+    """
+    measured = [row for row in rows if row["val_accuracy"] is not None]
+    best = max(measured, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
+    return None if best is None else int(best["epoch"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from resnet_keras.config.train import GIVEN, TrainConfig
@@ -15,7 +16,7 @@ from resnet_keras.data.given import source_of as given_source
 from resnet_keras.data.identity import identity_of
 from resnet_keras.data.pipeline import check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
-from resnet_keras.data.splits import DatasetSplit, Source, channel_statistics, hold_out
+from resnet_keras.data.splits import DatasetSplit, FileSplit, Source, Split, channel_statistics, hold_out
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.models.around import classifier_around
 from resnet_keras.models.builder import dtype_policy
@@ -33,6 +34,9 @@ from resnet_keras.training.input import balanced_weights, check_batch, steps_of
 from resnet_keras.training.phases import Phase, phases_of, set_trainable
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step
+
+VALIDATION_SHARE = 0.1
+"""Of the training images of a user's own."""
 
 
 def _check_model_options(config: TrainConfig) -> None:
@@ -56,7 +60,7 @@ def _starting_weights(config: TrainConfig) -> Weights | None:
 
 
 def source_of(config: TrainConfig, data: Any = None, classes: int | None = None) -> Source:
-    """The data of a config; with `validation`, held-out training images take the place of the test split.
+    """The data of a config, with the validation split that it calls for.
 
     `data` is what was given in its place, for so many classes.
     """
@@ -67,7 +71,23 @@ def source_of(config: TrainConfig, data: Any = None, classes: int | None = None)
     else:
         source = given_source(data, classes)
         check_augmentable(config, source)
-    return hold_out(source, config.validation) if config.validation else source
+    return _validated(source, config)
+
+
+def _holds_out_by_default(split: Split) -> bool:
+    return isinstance(split, FileSplit) and max(np.bincount(split.targets)) > 1
+
+
+def _validated(source: Source, config: TrainConfig) -> Source:
+    """A source with the validation split of a config: the source's own, or held out of the training images."""
+    if config.validation == 0:
+        return dataclasses.replace(source, validation=None)
+    if source.validation is None and (config.validation or _holds_out_by_default(source.train)):
+        source = hold_out(source, config.validation or VALIDATION_SHARE)
+    if source.validation is None and (config.patience or not config.final_test):
+        field = "patience" if config.patience else "final_test"
+        raise UsageError(f"{field} needs validation images, and {source.name} has none; give --validation 0.1")
+    return source
 
 
 def image_format_for(

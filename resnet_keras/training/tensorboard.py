@@ -22,7 +22,7 @@ NORM_IMAGES = 256
 
 
 class TensorBoardLog(RunCallback):
-    """Writes `tensorboard/train` and `tensorboard/validation` into a run folder."""
+    """Writes `tensorboard/train` and, of what is measured, `tensorboard/validation` or `test` into a run folder."""
 
     def __init__(self, setup: TrainingSetup, record: Record) -> None:
         super().__init__(setup, record)
@@ -32,7 +32,8 @@ class TensorBoardLog(RunCallback):
     def on_train_begin(self, logs: Any = None) -> None:
         step = self.record.step
         self.writers = {
-            part: tf.summary.create_file_writer(str(self.folder / part)) for part in ("train", "validation")
+            part: tf.summary.create_file_writer(str(self.folder / part))
+            for part in ("train", self.setup.source.measured_name)
         }
         self.batch = self._some_batch(step)
         with self.writers["train"].as_default(step):
@@ -59,7 +60,7 @@ class TensorBoardLog(RunCallback):
                 tf.summary.scalar(f"weight_norm/{name}", weight)
                 tf.summary.scalar(f"gradient_norm/{name}", gradient)
         if test:
-            with self.writers["validation"].as_default(epoch):
+            with self.writers[self.setup.source.measured_name].as_default(epoch):
                 tf.summary.scalar("epoch_loss", test.loss)
                 tf.summary.scalar("epoch_accuracy", test.accuracy)
                 if len(test.labels) <= LARGEST_CONFUSION:

@@ -13,10 +13,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resnet_keras.config.run_folder import CONFIG, METRICS, MODEL, check_run_folder, new_folder_name, run_folder
+from resnet_keras.config.run_folder import BEST, CONFIG, METRICS, MODEL, check_run_folder, new_folder_name, run_folder
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import evaluation_batches
-from resnet_keras.data.splits import DatasetSplit
+from resnet_keras.data.splits import DatasetSplit, Source
 from resnet_keras.errors import HostLost, UsageError, reason
 from resnet_keras.files import json_text, read_json, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
@@ -28,7 +28,7 @@ from resnet_keras.training.callbacks import MakeCallback
 from resnet_keras.training.devices import describe, host_of, make_strategy
 from resnet_keras.training.given import Given
 from resnet_keras.training.loop import Interrupted, Loop
-from resnet_keras.training.record import Record
+from resnet_keras.training.record import Record, best_epoch
 from resnet_keras.training.reporters import all_reporters
 from resnet_keras.training.setup import TrainingSetup, make_setup
 
@@ -43,8 +43,9 @@ class TrainResult:
     model: keras.Model
     """From raw pixels, 0 to 255, to probabilities."""
     metrics: dict[str, Any]
-    """`loss`, `accuracy`, `top5_accuracy` and `examples` on the test split (with `validation`: on the held-out images);
-    `epochs`, `interrupted`, `seconds` and `environment`."""
+    """`loss`, `accuracy`, `top5_accuracy` and `examples` on the `split` that it names: test, or validation without
+    `final_test`; `epochs`, `interrupted`, `seconds` and `environment`. With validation images `best_epoch`, whose
+    network the result is, and its figures on them as `validation`."""
     run_dir: Path
 
 
@@ -78,7 +79,8 @@ def train(
             checkpoints. With several replicas, and where it is built already, the run takes a new one of its config.
         loss: of Keras, in place of the config's, on the model's own outputs; labels are one-hot, or numbers for a
             sparse loss. `val_loss` is by it too.
-        metrics: of Keras, measured on the test images after each epoch: `val_NAME` in the table and for callbacks.
+        metrics: of Keras, measured after each epoch on the validation images, or on the test images where there are
+            none: `val_NAME` in the table and for callbacks.
         callbacks: of Keras, called as `fit` calls them, on all hosts. Checkpoints keep their attributes that are
             numbers, texts, lists, dicts or lists of arrays, so that a resumed run has them as they were.
             `model.stop_training` ends the run after the epoch.
@@ -155,7 +157,8 @@ def _run(
 ) -> TrainResult:
     config, state, network, folder = setup.config, setup.state, setup.network, record.folder
     host, hosts = host_of(setup.strategy)
-    test_batches = evaluation_batches(setup.source, setup.shape, config.batch_size)
+    source = setup.source
+    measured_batches = evaluation_batches(source, setup.shape, config.batch_size, source.measured)
     evaluator = Evaluator(
         setup.measured,
         setup.source.labels,
@@ -164,7 +167,7 @@ def _run(
         host=(host, hosts),
         judge=setup.judge,
     )
-    loop = Loop(setup, record, lambda: evaluator(test_batches), callbacks, say)
+    loop = Loop(setup, record, lambda: evaluator(measured_batches), callbacks, say)
     say(_opening(setup))
     if resumes and loop.restore():
         say(f"resuming after step {int(state.value_of(state.step)):,} of {setup.total_steps:,}")
@@ -174,10 +177,11 @@ def _run(
         try:
             loop.run()
             state.finish()
+            chosen = _take_best(setup, record)
             if config.precise_bn:
                 recompute_batch_stats(setup)
             loop.callbacks.on_train_end({})
-            if config.precise_bn or loop.given:  # who may have put other weights there
+            if chosen or config.precise_bn or loop.given:  # who may have put other weights there
                 record.evaluation = None
         except Interrupted as stop:
             interrupted, record.evaluation = True, None
@@ -185,21 +189,38 @@ def _run(
                 raise KeyboardInterrupt(_how_to_resume(folder)) from None
             say(f"\ninterrupted: saving {folder}")
             state.finish()
-    record.evaluation = record.evaluation or evaluator(test_batches)
+            _take_best(setup, record)
+    record.evaluation = record.evaluation or evaluator(measured_batches)
+    tested = source.validation is None or config.final_test
+    if source.validation and tested:
+        record.validation = record.evaluation
+        record.evaluation = evaluator(evaluation_batches(source, setup.shape, config.batch_size))
     record.metrics = {
         **record.evaluation.metrics,
+        "split": "test" if tested else "validation",
+        **({"validation": record.validation.metrics} if record.validation else {}),
+        **({"best_epoch": best_epoch(record.rows)} if record.validation and record.rows else {}),
         "epochs": len(record.rows),
         "interrupted": interrupted,
         "seconds": time.perf_counter() - started,
         "environment": environment(setup),
     }
     if host == 0:
-        _finish(network, config, record)
+        _finish(network, record)
         for callback in loop.own:
             callback.on_results()
     if interrupted:
         raise KeyboardInterrupt(_how_to_resume(folder))
     return TrainResult(network, record.metrics, folder)
+
+
+def _take_best(setup: TrainingSetup, record: Record) -> bool:
+    """Give the network the weights of the epoch that was best on validation images. Returns whether there was one."""
+    if setup.source.validation is None or not setup.config.final_test or best_epoch(record.rows) is None:
+        return False
+    with with_optimizer(setup.network, None):  # whose state a file of weights would bring, too
+        setup.network.load_weights(record.folder / BEST)
+    return True
 
 
 def environment(setup: TrainingSetup) -> dict[str, str]:
@@ -212,7 +233,7 @@ def environment(setup: TrainingSetup) -> dict[str, str]:
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
-        "data": f"{data['training']} training and {data['test']} test images, digest {data['digest']}",
+        "data": f"{_counts(setup.source)} images, digest {data['digest']}",
     }
 
 
@@ -248,7 +269,7 @@ def _opening(setup: TrainingSetup) -> str:
     around = any(isinstance(layer, keras.Model) for layer in setup.network.layers)
     return (
         f"{setup.network.name}: {cost.trainable_parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds a "
-        f"image\n{source.name}: {len(source.train):,} training and {len(source.test):,} test images, "
+        f"image\n{source.name}: {_counts(source)} images, "
         f"{len(source.labels)} classes\n"
         f"{config.epochs} epochs in batches of {config.batch_size}; {describe(setup.strategy)}, {config.precision}, "
         f"XLA {'on' if setup.step.xla else 'off'}; run folder {config.run_dir}"
@@ -258,11 +279,16 @@ def _opening(setup: TrainingSetup) -> str:
     )
 
 
-def _finish(network: keras.Model, config: TrainConfig, record: Record) -> None:
+def _counts(source: Source) -> str:
+    held = f", {len(source.validation):,} validation" if source.validation else ""
+    return f"{len(source.train):,} training{held} and {len(source.test):,} test"
+
+
+def _finish(network: keras.Model, record: Record) -> None:
     layer = card_layer(network)
     assert layer is not None
     assert record.evaluation is not None
-    if not config.validation:  # a card's figures are of a test split
+    if record.metrics["split"] == "test":
         layer.card = dataclasses.replace(layer.card, metrics=record.evaluation.metrics)
     save_model(network, record.folder / MODEL)
     write_text(record.folder / METRICS, json_text(record.metrics) + "\n")

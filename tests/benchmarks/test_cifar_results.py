@@ -67,7 +67,7 @@ def test_epochs_that_one_run_did_not_test_are_left_out(tmp_path: Path) -> None:
         ("tensorflow", {"seed": 1, "batch_size": 64, "zero_init_gamma": True}, "differ in batch_size, zero_init_gamma"),
         ("torch", {"precision": "mixed_bfloat16"}, "differ in precision"),
         ("torch", {"name": "other", "data": "digits"}, "runs on cifar10 and digits"),
-        ("tensorflow", {"validation": 0.1}, "held out"),
+        ("tensorflow", {"validation": 0.1}, "was not trained on all training images"),
     ],
 )
 def test_what_does_not_stand_beside_it_is_refused(

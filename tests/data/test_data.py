@@ -242,7 +242,7 @@ def test_an_image_more_moves_no_other(image_folder: Path) -> None:
     def names() -> list[set[str]]:
         source = open_source(str(image_folder))
         held = hold_out(source, 0.2)
-        splits: list[Any] = [source.train, source.test, held.train, held.test]
+        splits: list[Any] = [source.train, source.test, held.train, held.validation]
         return [{"/".join(Path(path).parts[-2:]) for path in split.paths} for split in splits]
 
     before, identity = names(), identity_of(open_source(str(image_folder)))
@@ -312,6 +312,16 @@ def test_a_split_folder_keeps_its_splits(image_folder: Path) -> None:
     assert (len(source.train), len(source.test)) == (8, 4)
     assert isinstance(source.test, FileSplit)
     assert all("/val/" in path for path in source.test.paths)
+    (image_folder.parent / "splits" / "test").mkdir()
+    for label in ("blue", "red"):
+        (image_folder.parent / "splits" / "val" / label).joinpath("5.jpg").unlink()
+        (image_folder / label).rename(image_folder.parent / "splits" / "test" / label)
+    source = open_source(str(image_folder.parent / "splits"))
+    assert isinstance(source.test, FileSplit)
+    assert isinstance(source.validation, FileSplit)
+    assert (len(source.train), len(source.validation), len(source.test)) == (8, 2, 12)
+    assert all("/val/" in path for path in source.validation.paths)
+    assert all("/test/" in path for path in source.test.paths)
 
 
 @pytest.mark.parametrize(
@@ -521,10 +531,11 @@ def test_images_are_held_out_of_every_kind_of_split(image_folder: Path, tmp_path
     for source, share in ((digits, 0.2), (folder, 0.25), (streamed, 0.3)):
         held = hold_out(source, share)
         again = hold_out(source, share)
-        assert len(held.train) + len(held.test) == len(source.train)
-        assert len(held.test) > 0
-        assert "held out" in held.name
-        for one, other in ((held.train, again.train), (held.test, again.test)):
+        assert held.validation
+        assert len(held.train) + len(held.validation) == len(source.train)
+        assert held.measured is held.validation
+        assert held.test is source.test
+        for one, other in ((held.train, again.train), (held.validation, again.validation)):
             if isinstance(one, ArraySplit):
                 assert isinstance(other, ArraySplit)
                 np.testing.assert_array_equal(one.images, other.images)
@@ -533,7 +544,8 @@ def test_images_are_held_out_of_every_kind_of_split(image_folder: Path, tmp_path
                 assert one.paths == other.paths
     held = hold_out(folder, 0.25)
     assert isinstance(held.train, FileSplit)
-    assert isinstance(held.test, FileSplit)
-    assert not set(held.train.paths) & set(held.test.paths)
+    assert isinstance(held.validation, FileSplit)
+    assert not set(held.train.paths) & set(held.validation.paths)
+    assert set(held.validation.targets) == {0, 1}  # of each class
     with pytest.raises(UsageError, match="validation 0.9 of 3 record files of records leaves none"):
         hold_out(streamed, 0.9)

@@ -183,7 +183,7 @@ def test_tensorboard_shows_the_run(tiny: TrainConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(tiny, epochs=1, run_dir=str(tmp_path / "run"), profile="2:4")
     run(config, reporters=[TensorBoardLog])
     tags, plugins = {}, set()
-    for part in ("train", "validation"):
+    for part in ("train", "test"):
         events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / part))
         events.Reload()
         tags[part] = set(events.Tags()["tensors"])
@@ -191,7 +191,7 @@ def test_tensorboard_shows_the_run(tiny: TrainConfig, tmp_path: Path) -> None:
     stages = {"stem", "stage1", "stage2", "stage3", "logits"}
     assert {f"{kind}_norm/{stage}" for kind in ("weight", "gradient") for stage in stages} <= tags["train"]
     assert {"learning_rate", "running_loss", "batch as the network sees it"} <= tags["train"]
-    assert {"epoch_loss", "epoch_accuracy", "confusion"} <= tags["validation"]
+    assert {"epoch_loss", "epoch_accuracy", "confusion"} <= tags["test"]
     assert plugins == {"hparams", "images", "scalars"}
     assert list((tmp_path / "run" / "tensorboard").rglob("*.xplane.pb")), "no profile"
 

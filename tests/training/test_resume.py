@@ -39,12 +39,23 @@ FLAGS = {
     "--cutmix": "1.0",
     "--accumulation": "2",
     "--precise-bn": "200",
+    "--validation": "0.2",
 }
 
 
 def words_of(folder: Path, data_dir: str, *more: str) -> list[str]:
     flags = [word for flag, values in FLAGS.items() for word in (flag, *values.split())]
-    return ["train", "digits", *flags, "--quiet", "--run-dir", str(folder), "--data-dir", data_dir, *more]
+    return [
+        "train",
+        "digits",
+        *flags,
+        "--quiet",
+        "--run-dir",
+        str(folder),
+        "--data-dir",
+        data_dir,
+        *more,
+    ]
 
 
 def run_to_its_end(commands: Server, folder: Path, data_dir: str) -> None:

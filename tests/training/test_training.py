@@ -133,13 +133,14 @@ def test_one_seed_one_result_another_seed_another(tiny: TrainConfig, tiny_run: P
 
 def test_the_run_folder(digits_run: Path, quick: TrainConfig) -> None:
     names = {str(path.relative_to(digits_run)) for path in digits_run.rglob("*") if path.is_file()}
-    expected = {"config.json", "metrics.csv", "metrics.json", "model.keras", "checkpoints/best.keras", "report.html"}
+    expected = {"config.json", "metrics.csv", "metrics.json", "model.keras", "report.html"}
     assert expected <= names
-    assert any(name.startswith("tensorboard/") for name in names)
+    assert "checkpoints/best.keras" not in names  # the last epoch is the result, never the best by test
+    assert {name.split("/")[1] for name in names if name.startswith("tensorboard/")} == {"train", "test"}
     assert not [name for name in names if "part" in name]
     rows = table(digits_run)
     assert list(rows[0]) == list(COLUMNS)
-    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [(row["epoch"], row["split"]) for row in rows] == [("1", "test"), ("2", "test")]
     metrics = json.loads((digits_run / "metrics.json").read_text())
     assert metrics["accuracy"] == float(rows[-1]["val_accuracy"])
     assert metrics["examples"] == 360
@@ -154,7 +155,7 @@ def test_the_run_folder(digits_run: Path, quick: TrainConfig) -> None:
 
 
 def test_epochs_may_go_untested_but_the_last(tiny: TrainConfig, tiny_run: Path, tmp_path: Path) -> None:
-    """The weights do not depend on how often they are tested, and the best is the best of those that were."""
+    """The weights do not depend on how often they are tested."""
     folder = tmp_path / "seldom"
     config = dataclasses.replace(tiny, epochs=3, test_every=2, run_dir=str(folder))
     result = run(config, reporters=[ModelFiles, Report])
@@ -163,7 +164,6 @@ def test_epochs_may_go_untested_but_the_last(tiny: TrainConfig, tiny_run: Path, 
     assert [row["val_accuracy"] for row in seldom[1:]] == [row["val_accuracy"] for row in often[1:]]
     assert [row["loss"] for row in seldom] == [row["loss"] for row in often]
     assert result.metrics["accuracy"] == float(often[-1]["val_accuracy"])
-    assert (folder / "checkpoints" / "best.keras").is_file()
     assert "data:image/png;base64," in (folder / "report.html").read_text()
 
 
@@ -171,12 +171,12 @@ def test_tensorboard_has_the_scalars(digits_run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tags = set()
-    for part in ("train", "validation"):
+    for part in ("train", "test"):
         events = EventAccumulator(str(digits_run / "tensorboard" / part))
         events.Reload()
         tags |= {f"{part}/{tag}" for tag in events.Tags()["tensors"]}
     wanted = {"train/epoch_loss", "train/epoch_accuracy", "train/epoch_learning_rate"}
-    assert wanted | {"validation/epoch_loss", "validation/epoch_accuracy"} <= tags
+    assert wanted | {"test/epoch_loss", "test/epoch_accuracy"} <= tags
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
@@ -370,7 +370,54 @@ def test_model_options_are_fields_of_a_spec_with_their_types(quick: TrainConfig,
 def test_a_run_may_be_validated_on_images_held_out(tiny: TrainConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(tiny, validation=0.2, epochs=1, run_dir=str(tmp_path / "run"))
     result = run(config, reporters=[Report])
-    assert result.metrics["examples"] == round(0.2 * 1437)
-    report = (tmp_path / "run" / "report.html").read_text()
-    assert "Held-out accuracy" in report
+    figures = result.metrics
+    assert (figures["split"], figures["examples"], figures["validation"]["examples"]) == ("test", 360, 287)
+    assert "Test accuracy" in (tmp_path / "run" / "report.html").read_text()
+    assert rk.model_card(result.model).metrics["examples"] == 360
+
+
+class Spoil(RunCallback):
+    """Ruins the network from the third epoch on: what follows is worse."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch >= 2:
+            self.setup.network.set_weights([0 * weight for weight in self.setup.network.get_weights()])
+
+
+def test_the_result_is_the_best_epoch_and_patience_ends_a_run(tiny: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, validation=0.2, patience=2, epochs=9, run_dir=str(tmp_path / "run"))
+    result = run(config, reporters=[Spoil, ModelFiles])
+    rows = table(tmp_path / "run")
+    assert {row["split"] for row in rows} == {"validation"}
+    best = result.metrics["best_epoch"]
+    assert best <= 2
+    assert len(rows) == best + 2
+    kept = rk.load_model(tmp_path / "run" / "checkpoints" / "best.keras")
+    for model in (result.model, rk.load_model(tmp_path / "run")):
+        for ours, theirs in zip(model.get_weights(), kept.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    row = rows[best - 1]
+    assert result.metrics["validation"]["accuracy"] == float(row["val_accuracy"])
+    assert rk.evaluate(tmp_path / "run").accuracy == result.metrics["accuracy"]
+    with pytest.raises(UsageError, match="patience needs validation images, and digits has none; give --validation"):
+        run(dataclasses.replace(tiny, patience=2, run_dir=str(tmp_path / "other")))
+
+
+def test_a_folder_is_validated_unless_it_is_not_to_be(
+    tiny: TrainConfig, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(tiny, data=str(image_folder), image_size=16, batch_size=4, epochs=1)
+    metrics = run(dataclasses.replace(config, run_dir=str(tmp_path / "a")), quiet=False).metrics
+    assert metrics["validation"]["examples"] == 2  # one of each class
+    assert "training, 2 validation and" in capsys.readouterr().err
+    metrics = run(dataclasses.replace(config, validation=0.0, run_dir=str(tmp_path / "b"))).metrics
+    assert "validation" not in metrics
+
+
+def test_a_run_to_compare_does_not_look_at_the_test_split(tiny: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, validation=0.2, final_test=False, epochs=1, run_dir=str(tmp_path / "run"))
+    result = run(config, reporters=[Report])
+    assert (result.metrics["split"], result.metrics["examples"]) == ("validation", round(0.2 * 1437))
+    assert "Validation accuracy" in (tmp_path / "run" / "report.html").read_text()
     assert not rk.model_card(result.model).metrics
+    assert not (tmp_path / "run" / "checkpoints" / "best.keras").exists()

@@ -495,14 +495,14 @@ def test_hyper_model_in_a_script_of_ones_own(
     best = tuner.oracle.get_best_trials(1)[0]
     model = tuner.get_best_models(1)[0]
     source = hold_out(open_source("digits", data_dir), 0.2)
-    scores = model.predict(source.test.images.astype("float32"), verbose=0)  # type: ignore[union-attr]
-    accuracy = float((scores.argmax(-1) == source.test.targets).mean())  # type: ignore[union-attr]
+    scores = model.predict(source.validation.images.astype("float32"), verbose=0)  # type: ignore[union-attr]
+    accuracy = float((scores.argmax(-1) == source.validation.targets).mean())  # type: ignore[union-attr]
     assert accuracy == pytest.approx(best.score, abs=0.01)
     assert best.score > 0.2
     again = keras_tuner.Hyperband(
         hypermodel, objective=objective, max_epochs=2, directory=str(tmp_path), project_name="data"
     )
-    x, y = source.test.images, source.test.targets  # type: ignore[union-attr]
+    x, y = source.validation.images, source.validation.targets  # type: ignore[union-attr]
     with pytest.raises(FatalTypeError, match=r"search\(\) takes no x, y, validation_split: the data, and how"):
         again.search(x, y, validation_split=0.2)  # which trained on digits, whatever they were
 
