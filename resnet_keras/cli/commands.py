@@ -87,6 +87,8 @@ class Evaluate:
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data."""
     batch_size: int = 128
+    skip_damaged: bool = False
+    """Leave out image files that cannot be read."""
     json: bool = False
     """One JSON object on standard output."""
 
@@ -94,7 +96,13 @@ class Evaluate:
         from resnet_keras.inference.evaluate import evaluate
 
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
-        result = evaluate(self.model, self.data, data_dir=self.data_dir, batch_size=self.batch_size)
+        result = evaluate(
+            self.model,
+            self.data,
+            data_dir=self.data_dir,
+            batch_size=self.batch_size,
+            skip_damaged=self.skip_damaged,
+        )
         if self.json:
             _print_json(result.to_dict())
             return

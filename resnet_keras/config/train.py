@@ -187,6 +187,8 @@ class TrainConfig:
     """digits (embedded), a TensorFlow Datasets name such as cifar10, or a folder of class/file or split/class/file."""
     data_dir: str | None = None
     """Folder of TensorFlow Datasets; its own default when left out."""
+    skip_damaged: bool = False
+    """Leave out the image files of --data that cannot be read, naming them, instead of refusing the data."""
     data_service: str | None = None
     """Address of a tf.data service dispatcher, such as grpc://host:5000, whose workers prepare the batches. They come
     in the order in which they are ready, so the run does not repeat to the last bit."""

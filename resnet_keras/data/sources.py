@@ -2,25 +2,27 @@
 
 from pathlib import Path
 
-from resnet_keras.data.folder import open_folder
+from resnet_keras.data.folder import list_folder
+from resnet_keras.data.listing import open_listing
 from resnet_keras.data.splits import Source
 from resnet_keras.data.tfds_source import is_known, near_names, open_tfds
 from resnet_keras.errors import UsageError
 
 
-def open_source(data: str, data_dir: str | None = None) -> Source:
+def open_source(data: str, data_dir: str | None = None, *, skip_damaged: bool = False) -> Source:
     """Open `data`: "digits", the name of a TensorFlow data set, or a folder of images.
 
     Args:
         data: a bare name is looked up in TensorFlow Datasets first, a path with a separator among the folders.
         data_dir: where TensorFlow Datasets keeps prepared data; its own default when None.
+        skip_damaged: leave damaged files of a folder out; the source's `skipped` names them.
 
     Raises:
         UsageError: no such folder or name, nothing prepared and no network, unreadable images; the message names it.
     """
     path = Path(data).expanduser()
     if data and path.is_dir() and ("/" in data or not is_known(data)):
-        return open_folder(path)
+        return open_listing(list_folder(path), skip_damaged)
     if is_known(data):
         return open_tfds(data, data_dir)
     if data and path.exists():

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from resnet_keras.errors import UsageError
 
+VALIDATION_SHARE = 0.1
+"""Of the training images of a user's own that are held out for validation, where nothing says which."""
 FITS_IN_MEMORY = 2 * 2**30
 """Bytes of decoded images that are kept in memory instead of being decoded in each epoch."""
 
@@ -110,6 +112,8 @@ class Source:
     test: Split
     validation: Split | None = None
     """What chooses between epochs and configs; None where nothing does."""
+    skipped: tuple[str, ...] = ()
+    """Damaged files that were left out, each with what is wrong with it."""
 
     @property
     def measured(self) -> Split:

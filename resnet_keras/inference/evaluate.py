@@ -62,6 +62,7 @@ def evaluate(
     *,
     data_dir: str | None = None,
     batch_size: int = 128,
+    skip_damaged: bool = False,
 ) -> Evaluation:
     """Evaluate a run folder, a `.keras` file, a packaged name or a model on the test split of `data`.
 
@@ -71,6 +72,7 @@ def evaluate(
         data: as `open_source` takes it; the run's, or what the model's card names, when None.
         data_dir: where TensorFlow Datasets keeps its data; the run's when None.
         batch_size: images at a time.
+        skip_damaged: leave damaged image files out; the run's own data are read as the run read them.
 
     Raises:
         UsageError: nothing there, a damaged file, no data named, or data of other classes or channels.
@@ -80,10 +82,11 @@ def evaluate(
     layer = card_layer(model)
     if config and config.data != GIVEN and data in (None, config.data):
         data, data_dir = config.data, data_dir or config.data_dir
+        skip_damaged = skip_damaged or config.skip_damaged
     data = data or (layer.card.data if layer else None)
     if not data:
         raise UsageError(f"{model.name} does not say which data it is for; give --data")
-    opened, shape = open_source(data, data_dir), image_format(model)
+    opened, shape = open_source(data, data_dir, skip_damaged=skip_damaged), image_format(model)
     if model.output_shape[-1] != len(opened.labels):
         raise UsageError(f"{model.name} has {model.output_shape[-1]} classes, {data} has {len(opened.labels)}")
     known = set(layer.card.labels) if layer else set()

@@ -16,7 +16,15 @@ from resnet_keras.data.given import source_of as given_source
 from resnet_keras.data.identity import identity_of
 from resnet_keras.data.pipeline import check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
-from resnet_keras.data.splits import DatasetSplit, FileSplit, Source, Split, channel_statistics, hold_out
+from resnet_keras.data.splits import (
+    VALIDATION_SHARE,
+    DatasetSplit,
+    FileSplit,
+    Source,
+    Split,
+    channel_statistics,
+    hold_out,
+)
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.models.around import classifier_around
 from resnet_keras.models.builder import dtype_policy
@@ -34,9 +42,6 @@ from resnet_keras.training.input import balanced_weights, check_batch, steps_of
 from resnet_keras.training.phases import Phase, phases_of, set_trainable
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step
-
-VALIDATION_SHARE = 0.1
-"""Of the training images of a user's own."""
 
 
 def _check_model_options(config: TrainConfig) -> None:
@@ -65,7 +70,7 @@ def source_of(config: TrainConfig, data: Any = None, classes: int | None = None)
     `data` is what was given in its place, for so many classes.
     """
     if config.data != GIVEN:
-        source = open_source(config.data, config.data_dir)
+        source = open_source(config.data, config.data_dir, skip_damaged=config.skip_damaged)
     elif data is None:
         raise UsageError("the run trains on data that was given in Python; resume it by train(config, data=...)")
     else:

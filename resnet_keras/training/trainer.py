@@ -233,7 +233,7 @@ def environment(setup: TrainingSetup) -> dict[str, str]:
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
-        "data": f"{_counts(setup.source)} images, digest {data['digest']}",
+        "data": f"{_counts(setup.source)} images, digest {data['digest']}{_left_out(setup.source)}",
     }
 
 
@@ -273,6 +273,7 @@ def _opening(setup: TrainingSetup) -> str:
         f"{len(source.labels)} classes\n"
         f"{config.epochs} epochs in batches of {config.batch_size}; {describe(setup.strategy)}, {config.precision}, "
         f"XLA {'on' if setup.step.xla else 'off'}; run folder {config.run_dir}"
+        + "".join(f"\ndamaged and left out: {fault}" for fault in source.skipped)
         + f"\nthe model has no card: its pixels are normalised by mean {card.mean} and std {card.std}" * around
         + "\na tf.data.Dataset has an order of its own: a run that is stopped resumes, but not to the last bit"
         * streamed
@@ -282,6 +283,10 @@ def _opening(setup: TrainingSetup) -> str:
 def _counts(source: Source) -> str:
     held = f", {len(source.validation):,} validation" if source.validation else ""
     return f"{len(source.train):,} training{held} and {len(source.test):,} test"
+
+
+def _left_out(source: Source) -> str:
+    return f", {len(source.skipped):,} damaged left out" if source.skipped else ""
 
 
 def _finish(network: keras.Model, record: Record) -> None:

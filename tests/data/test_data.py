@@ -465,7 +465,7 @@ def test_bad_folders(image_folder: Path) -> None:
     refused("class .*green is empty")
     (image_folder / "green" / "a.jpg").write_text("no image")
     (image_folder / "green" / "b.jpg").write_bytes((image_folder / "red" / "0.jpg").read_bytes())
-    refused(r"1 image cannot be used, mend or remove: .*green/a\.jpg: no JPEG, PNG, GIF, BMP or WebP image")
+    refused(r"1 image cannot be used, .*--skip-damaged: .*green/a\.jpg: no JPEG, PNG, GIF, BMP or WebP image")
     whole = (image_folder / "red" / "1.jpg").read_bytes()
     (image_folder / "green" / "c.jpg").write_bytes(whole[: len(whole) // 2])
     os.mkfifo(image_folder / "green" / "pipe.png")  # is waited for where it is opened
