@@ -46,7 +46,7 @@ def folder(hp: keras_tuner.HyperParameters) -> TrainConfig:
     options: dict[str, Any] = {"stochastic_depth": hp.Float("stochastic_depth", 0.0, 0.2, step=0.05)}
     size = hp.Choice("image_size", [96, 128, 160, 224], default=128)
     config = dataclasses.replace(recipe("finetune"), model=model, model_options=options, image_size=size)
-    config = dataclasses.replace(config, weights=None, freeze=None, unfreeze={}, freeze_norms=False)
+    config = dataclasses.replace(config, epochs=10, weights=None, freeze=None, unfreeze={}, freeze_norms=False)
     config = optimisation(hp, config, rates=(0.01, 0.5), batches=(32, 64))
     crop = Augmentation(crop="resized", min_area=hp.Float("min_area", 0.08, 0.6, step=0.04, default=0.32), flip=True)
     return dataclasses.replace(config, augmentation=policy(hp, crop))

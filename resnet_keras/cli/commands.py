@@ -59,8 +59,13 @@ class Train:
     """One JSON object on standard output."""
     track: Literal["none", "mlflow"] = "none"
     """Write the run to an experiment tracker besides."""
+    dry_run: bool = False
+    """Open the data, build the network, run some steps, say what the run would take, and write nothing."""
 
     def run(self) -> None:
+        if self.dry_run:
+            self._estimate()
+            return
         from resnet_keras.training.reporters import all_reporters
         from resnet_keras.training.trackers import tracker
         from resnet_keras.training.trainer import run
@@ -74,6 +79,15 @@ class Train:
             f"{result.metrics['split']} accuracy {result.metrics['accuracy']:.4f}, loss {result.metrics['loss']:.4f}; "
             f"model and report in {result.run_dir}"
         )
+
+    def _estimate(self) -> None:
+        from resnet_keras.training.trainer import dry_run
+
+        found = dry_run(self.config)
+        if self.json:
+            _print_json(found)
+        else:
+            print("\n".join(f"{name.replace('_', ' '):26} {value}" for name, value in found.items()))
 
 
 @dataclass(frozen=True)

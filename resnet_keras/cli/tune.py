@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from resnet_keras.config.duration import seconds_of
 from resnet_keras.errors import UsageError, reason, require, unknown
 from resnet_keras.files import json_text
 
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 ROLES = ("alone", "chief", "worker")
 PACKAGE = "resnet_keras.tuning"
 CONFIG_FLAGS = ("tuner", "objective", "epochs", "validation", "seed", "measure_latency")
@@ -142,16 +141,6 @@ def tuning_module(name: str) -> Any:
         sys.modules[PACKAGE] = package
         spec.loader.exec_module(package)
     return importlib.import_module(f"{PACKAGE}.{name}")
-
-
-def seconds_of(budget: str | None) -> float | None:
-    """The seconds of 90s, 5m, 8h or 2d."""
-    if budget is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", budget)
-    if not found or not float(found[1]):
-        raise UsageError(f"budget must be a time such as 90s, 5m, 8h or 2d, not {budget!r}")
-    return float(found[1]) * SECONDS[found[2]]
 
 
 def _print_line(line: str) -> None:

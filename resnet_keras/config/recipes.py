@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 
-from resnet_keras.config.train import Augmentation, Optimizer, Schedule, TrainConfig
+from resnet_keras.config.train import AUTO, Augmentation, Optimizer, Schedule, TrainConfig
 from resnet_keras.errors import unknown
 
 
@@ -312,22 +312,23 @@ def imagenet_rs50() -> TrainConfig:
 
 
 def finetune() -> TrainConfig:
-    """ResNet-18 on a folder of your own images, from --weights where you have some.
+    """A network on a folder of your own images: the ResNet-20 that comes with the package, or --weights of your choice.
 
-    Command: resnet-keras train finetune --data FOLDER --weights RUN. Source: ours. Expected: that depends on the
-    images; docs/results has an example. Cost: the same. --freeze stage3 --unfreeze stage3 0.3 trains the head first,
-    --layer-decay 0.8 the first layers at a lower rate, --class-weights balanced helps with classes of unequal size.
+    Command: resnet-keras train finetune --data FOLDER, with --weights imagenet or --weights RUN for another start, and
+    --budget 10m for what fits into ten minutes. Source: ours. Expected: that depends on the images; docs/results has an
+    example. Cost: the same. --freeze stage3 --unfreeze stage3 0.3 trains the head first, --layer-decay 0.8 the first
+    layers at a lower rate, --class-weights balanced helps with classes of unequal size.
     """
     return TrainConfig(
         name="finetune",
-        model="resnet18",
+        model=AUTO,
+        weights=AUTO,
         data="images",
-        image_size=128,
         eval_crop=0.875,
-        epochs=10,
+        epochs=0,
         batch_size=32,
         augmentation=Augmentation(crop="resized", min_area=0.35, flip=True),
-        optimizer=Optimizer(learning_rate=0.02, weight_decay=1e-4),
+        optimizer=Optimizer(learning_rate=0.05, weight_decay=1e-4),
         schedule=Schedule(decay="cosine", warmup=0.1),
     )
 

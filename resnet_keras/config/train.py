@@ -10,13 +10,16 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
+from resnet_keras.config.duration import seconds_of
 from resnet_keras.errors import UsageError, check_types, is_whole, require, unknown
 from resnet_keras.version import __version__
 
 FORMAT_VERSION = 1
+"""Of the JSON object. It rises when an older version of the package would misread it."""
 GIVEN = "given"
 """In place of the name of a model or of data that was handed over in Python."""
-"""Of the JSON object. It rises when an older version of the package would misread it."""
+AUTO = "auto"
+"""In place of a network or weights that the run chooses."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class TrainConfig:
     name: str = "run"
     """Name of the run in the run folder and on the model card."""
     model: str = "cifar_resnet20"
-    """Name of a model; `resnet-keras models` lists them."""
+    """Name of a model; `resnet-keras models` lists them. auto: the one that the weights are of, or ResNet-20."""
     model_options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """Fields of the model's spec to change, as pairs: shortcut B se_ratio 0.0625."""
     zero_init_gamma: bool = True
@@ -175,7 +178,8 @@ class TrainConfig:
     weights: str | None = None
     """Weights to start from: a run folder, a file (.keras, .safetensors, .npz, .pth, .h5), imagenet for the published
     ones, a name on the Hugging Face Hub, or cifar10-jpeg, which comes with the package. Their normalisation is kept; a
-    head of other classes is not. A .weights.h5 file must be of the same network."""
+    head of other classes is not. A .weights.h5 file must be of the same network. auto: cifar10-jpeg where the network
+    is its own; none for another. None for random weights."""
     freeze: str | None = None
     """Last part to freeze, with its norms: such as stem, stage3 or stage3_block2."""
     unfreeze: dict[str, float] = field(default_factory=dict)
@@ -228,6 +232,10 @@ class TrainConfig:
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     epochs: int = 10
+    """0: as many as the images call for, about 700 steps."""
+    budget: str | None = None
+    """Time for the whole run, such as 10m or 1h: image size and epochs are chosen so that it fits, by some steps that
+    are run first."""
     batch_size: int = 128
     """Global batch size: images per step over all devices."""
     accumulation: int = 1
@@ -266,7 +274,6 @@ class TrainConfig:
         require(bool(re.fullmatch(r"[\w.-]+", self.name)), "name", "letters, digits, dots and dashes", repr(self.name))
         for name in (
             "test_every",
-            "epochs",
             "batch_size",
             "accumulation",
             "checkpoint_steps",
@@ -277,7 +284,13 @@ class TrainConfig:
         require(self.image_size is None or self.image_size >= 1, "image_size", "at least 1", self.image_size)
         require(all(size >= 1 for size in self.train_sizes), "train_sizes", "at least 1", self.train_sizes)
         sizes = len(self.train_sizes)
-        require(sizes <= self.epochs, "train_sizes", f"at most one an epoch, of which there are {self.epochs}", sizes)
+        require(self.epochs >= 0, "epochs", "at least 1, or 0 for as many as the images call for", self.epochs)
+        require(
+            sizes <= (self.epochs or sizes),
+            "train_sizes",
+            f"at most one an epoch, of which there are {self.epochs}",
+            sizes,
+        )
         require(0 <= (self.validation or 0) < 1, "validation", "at least 0 and below 1", self.validation)
         require(self.patience >= 0, "patience", "at least 0", self.patience)
         require(not self.patience or self.validation != 0, "patience", "0 without validation images", self.patience)
@@ -292,6 +305,7 @@ class TrainConfig:
         require(not self.unfreeze or self.freeze is not None, "freeze", "given with unfreeze", self.freeze)
         require(self.precise_bn >= 0, "precise_bn", "at least 0", self.precise_bn)
         require(0 <= self.seed < 2**31, "seed", "at least 0 and below 2147483648", self.seed)
+        seconds_of(self.budget)
         if self.profile is not None:
             first, _, last = self.profile.partition(":")
             good = first.isdecimal() and last.isdecimal() and int(first) <= int(last)
@@ -312,6 +326,7 @@ OPERATIONAL = {
     "on_nan",
     "profile",
     "steps_per_execution",
+    "budget",
 }
 """Fields that may change when a run resumes: they do not change its results."""
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.config.train import GIVEN, TrainConfig
+from resnet_keras.config.train import AUTO, GIVEN, TrainConfig
 from resnet_keras.data.splits import DatasetSplit, Source
 from resnet_keras.errors import UsageError
 from resnet_keras.models.around import ends_in_logits_of
@@ -40,7 +40,7 @@ class Given:
         if self.model is None:
             return config
         ends_in_logits_of(self.model)
-        if config.weights or config.image_size:
+        if config.weights not in (None, AUTO) or config.image_size:
             raise UsageError("weights and image_size are for the config's own model; give the model as it is to be")
         if config.freeze is not None and not card_layer(self.model):
             raise UsageError(

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.config.train import GIVEN, TrainConfig
+from resnet_keras.config.train import AUTO, GIVEN, TrainConfig
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.given import source_of as given_source
 from resnet_keras.data.identity import identity_of
@@ -40,6 +40,7 @@ from resnet_keras.training.devices import host_of, use_xla
 from resnet_keras.training.given import Given, Judge, check_augmentable
 from resnet_keras.training.input import balanced_weights, check_batch, steps_of
 from resnet_keras.training.phases import Phase, phases_of, set_trainable
+from resnet_keras.training.plan import plan
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step
 
@@ -56,6 +57,7 @@ def _check_model_options(config: TrainConfig) -> None:
 
 def _starting_weights(config: TrainConfig) -> Weights | None:
     """The published or converted weights that a config starts from; None if there are none, or for our own file."""
+    _check_model_options(config)
     if not config.weights or is_own_file(config.weights):
         return None
     spec: Any = named(config.model).spec
@@ -147,6 +149,8 @@ class TrainingSetup:
     steps_per_epoch: int
     judge: Judge | None = None
     """A loss and metrics of the user's own."""
+    reasons: tuple[str, ...] = ()
+    """What the run has chosen for itself, and why: a line each."""
 
     @property
     def total_steps(self) -> int:
@@ -175,20 +179,29 @@ class TrainingSetup:
         return steps_of(self.config, self.source, self.shape_in(phase), self.strategy, first, last)
 
 
-def make_setup(config: TrainConfig, strategy: tf.distribute.Strategy, given: Given | None = None) -> TrainingSetup:
+def make_setup(
+    config: TrainConfig,
+    strategy: tf.distribute.Strategy,
+    given: Given | None = None,
+    source: Source | None = None,
+) -> TrainingSetup:
     """Open the data and build the network of a config. Raises `UsageError` for a config that cannot be trained.
 
-    What is `given` takes the place of the config's.
+    What is `given` takes the place of the config's; `source` are its data where they are open already.
     """
     given = given or Given()
-    if given.model is None:
-        _check_model_options(config)
+    named_weights, start = given.model is None and AUTO not in (config.model, config.weights), None
+    if named_weights:  # what can be wrong with them is said before the data are read
+        start = _starting_weights(config)
     check_batch(config, strategy)
     if (given.loss or given.metrics) and host_of(strategy)[1] > 1:
         raise UsageError("a loss or metrics of your own are measured on one host; leave them to the config on several")
     xla = use_xla(config, strategy)
-    start = _starting_weights(config) if given.model is None else None
-    source = source_of(config, given.data, given.model and _classes_of(given.model))
+    source = source or source_of(config, given.data, given.model and _classes_of(given.model))
+    planned = plan(config, source)
+    config = planned.config
+    if given.model is None and not named_weights:
+        start = _starting_weights(config)
     shape = image_format_for(config, source, start, given.model)
     steps = steps_per_epoch(source.train, config.batch_size)
     class_weights = balanced_weights(source) if config.class_weights == "balanced" else None
@@ -219,7 +232,8 @@ def make_setup(config: TrainConfig, strategy: tf.distribute.Strategy, given: Giv
     )
     loss = judge.losses if judge and judge.has_loss else None
     step = Step(trained, state, config, xla=xla, class_weights=class_weights, loss=loss)
-    setup = TrainingSetup(config, strategy, source, shape, network, trained, state, step, steps, judge)
+    parts = (config, strategy, source, shape, network, trained, state, step, steps, judge)
+    setup = TrainingSetup(*parts, reasons=planned.reasons)
     for phase in phases:
         check_augmentation(config.augmentation, setup.shape_in(phase), config.batch_size // host_of(strategy)[1])
     return setup

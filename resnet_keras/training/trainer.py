@@ -13,7 +13,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resnet_keras.config.run_folder import BEST, CONFIG, METRICS, MODEL, check_run_folder, new_folder_name, run_folder
+from resnet_keras.config.run_folder import (
+    BEST,
+    CONFIG,
+    METRICS,
+    MODEL,
+    check_run_folder,
+    new_folder_name,
+    run_config,
+    run_folder,
+)
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.splits import DatasetSplit, Source
@@ -26,11 +35,13 @@ from resnet_keras.models.saved import load_model, save_model, with_optimizer
 from resnet_keras.training.batch_stats import recompute_batch_stats
 from resnet_keras.training.callbacks import MakeCallback
 from resnet_keras.training.devices import describe, host_of, make_strategy
+from resnet_keras.training.estimate import estimate, within_budget
 from resnet_keras.training.given import Given
 from resnet_keras.training.loop import Interrupted, Loop
+from resnet_keras.training.plan import as_begun
 from resnet_keras.training.record import Record, best_epoch
 from resnet_keras.training.reporters import all_reporters
-from resnet_keras.training.setup import TrainingSetup, make_setup
+from resnet_keras.training.setup import TrainingSetup, make_setup, source_of
 
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 """What TensorFlow raises when a host no longer answers."""
@@ -126,11 +137,19 @@ def run(
         raise UsageError("with several hosts, give --run-dir a folder that all of them see")
     folder = Path(config.run_dir).expanduser() if config.run_dir else new_folder_name(config.name)
     say = _say if not quiet and host == 0 else _say_nothing
+    if begun := run_config(folder):
+        config = as_begun(config, begun)
     resumes = check_run_folder(folder, config)
     if resumes and (done := _finished(folder, say)):
         say(f"{folder} is finished; remove it, or give another --run-dir, to train anew")
         return done
-    setup = make_setup(dataclasses.replace(config, run_dir=str(folder)), strategy, given)
+    source, reasons = None, ()
+    if config.budget:
+        source = source_of(config, given.data)
+        config, *reasons = within_budget(config, strategy, source)
+    setup = make_setup(dataclasses.replace(config, run_dir=str(folder)), strategy, given, source)
+    for reason_of_choice in (*setup.reasons, *reasons):
+        say(reason_of_choice)
     record = Record(folder)
     with run_folder(folder) if host == 0 else contextlib.nullcontext(), writing_to(folder):
         if host == 0 and not resumes:
@@ -145,6 +164,42 @@ def run(
                 f"another host of the run has gone ({reason(error)}); start the same command on all of them, and the "
                 f"run resumes from the last checkpoint in {folder}"
             ) from error
+
+
+def dry_run(config: TrainConfig) -> dict[str, Any]:
+    """What a run would be and take: its data, its network, and by some steps that are run, its time and memory.
+
+    Nothing is written.
+
+    Raises:
+        UsageError: as `train` does, before its first step.
+    """
+    strategy: Any = make_strategy(config.strategy)
+    source, reasons = source_of(config), []
+    if config.budget:
+        config, *reasons = within_budget(config, strategy, source)
+    setup = make_setup(config, strategy, source=source)
+    cost, found = complexity(setup.network), estimate(setup)
+    return {
+        "model": setup.config.model,
+        "weights": setup.config.weights or "random",
+        "image_size": list(setup.shape.size),
+        "parameters": cost.trainable_parameters,
+        "multiply_adds": cost.macs,
+        "data": source.name,
+        "classes": len(source.labels),
+        "training_images": len(source.train),
+        "validation_images": len(source.validation or ()),
+        "test_images": len(source.test),
+        "devices": describe(strategy),
+        "epochs": setup.config.epochs,
+        "steps_per_epoch": setup.steps_per_epoch,
+        "batch_size": setup.config.batch_size,
+        "images_per_second": round(setup.config.batch_size / found.step_seconds, 1),
+        "minutes": round(found.run_seconds(setup) / 60, 2),
+        "memory_gb": round(found.memory_bytes / 1e9, 2),
+        "chosen": [*setup.reasons, *reasons],
+    }
 
 
 def _run(

@@ -235,7 +235,7 @@ def test_nested_flags_reach_the_config(quick: TrainConfig, tmp_path: Path) -> No
         ("train --epochs 3 digits", "the recipe comes first"),
         ("train digits --epoch 3", "Unrecognized options: --epoch"),
         ("train digits --epochs three", "--epochs: invalid literal for int"),
-        ("train digits --epochs 0", "epochs must be at least 1, not 0"),
+        ("train digits --epochs -1", "epochs must be at least 1, or 0 for as many as the images call for, not -1"),
         ("train digits --learning-rate -1", "learning_rate must be above 0, not -1.0"),
         ("train digits --precision float8", "invalid choice 'float8' for argument '--precision'"),
         ("train digits --model resnet51", "unknown model 'resnet51'; did you mean resnet50"),

@@ -21,7 +21,8 @@ from forked import Command, Server
 from keras_tuner.errors import FatalTypeError
 
 from resnet_keras.cli.main import main
-from resnet_keras.cli.tune import seconds_of, tuning_module
+from resnet_keras.cli.tune import tuning_module
+from resnet_keras.config.duration import seconds_of
 from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import TrainConfig, config_from_json
 from resnet_keras.data.sources import open_source
