@@ -1,5 +1,6 @@
 """Data that a user hands over in Python, as a source: arrays, or `tf.data` of their own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,35 +11,42 @@ from resnet_keras.errors import UsageError
 
 Images = tuple[Any, Any] | tf.data.Dataset
 """`(images, labels)` as arrays, or a dataset of such pairs."""
-WANTED = "a pair (train, test), each of them (images, labels) as arrays, or a tf.data.Dataset of (images, labels)"
+WANTED = (
+    "(train, test) or (train, validation, test), each of them (images, labels) as arrays, or a tf.data.Dataset of "
+    "(images, labels)"
+)
 
 
-def source_of(data: tuple[Images, Images], classes: int | None = None) -> Source:
-    """A training and a test split as a source.
+def source_of(data: Sequence[Images], classes: int | None = None) -> Source:
+    """Splits as a source.
 
     Args:
-        data: `(train, test)`. Arrays are uint8 pixels `[N, H, W, C]` or `[N, H, W]` with labels `[N]`, `[N, 1]` or
-            one-hot `[N, classes]`: `keras.datasets.cifar10.load_data()` is such a pair. A dataset gives pairs of the
+        data: `(train, test)` or `(train, validation, test)`. Arrays are uint8 pixels `[N, H, W, C]` or `[N, H, W]` with
+            labels `[N]`, `[N, 1]` or one-hot `[N, classes]`: `keras.datasets.cifar10.load_data()` is such a pair. A dataset gives pairs of the
             same, one by one or in batches; pixels are 0 to 255, of any dtype.
         classes: that the network has; those that the labels name when None.
 
     Raises:
         UsageError: data of any other kind.
     """
-    if not isinstance(data, tuple | list) or len(data) != 2:
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise UsageError(f"data must be {WANTED}, not {type(data).__name__}")
-    train, test = (_split(part, where) for part, where in zip(data, ("training", "test"), strict=True))
-    (size, channels), other = _shape_of(train), _shape_of(test)
-    if (size, channels) != other:
-        raise UsageError(f"the training images are {size} with {channels} channels, the test images {other}")
+    words = ("training", *(("validation",) if len(data) == 3 else ()), "test")
+    splits = {where: _split(part, where) for part, where in zip(data, words, strict=True)}
+    train = splits["training"]
+    size, channels = _shape_of(train)
+    for where, split in splits.items():
+        if (other := _shape_of(split)) != (size, channels):
+            raise UsageError(f"the training images are {size} with {channels} channels, the {where} images {other}")
     names = tuple(getattr(data[0], "class_names", ()))
-    count = len(names) or classes or max(_classes_of(train), _classes_of(test))
-    for split, where in ((train, "training"), (test, "test")):
+    count = len(names) or classes or max(map(_classes_of, splits.values()))
+    for where, split in splits.items():
         if isinstance(split, ArraySplit) and split.targets.max() >= count:
             raise UsageError(f"the {where} labels go up to {split.targets.max()}, for {count} classes from 0")
         if isinstance(split, DatasetSplit) and split.one_hot_classes not in (None, count):
             raise UsageError(f"the {where} labels are one-hot for {split.one_hot_classes} classes, not for {count}")
-    return Source("data given", names or tuple(str(i) for i in range(count)), channels, size, train, test)
+    labels = names or tuple(str(i) for i in range(count))
+    return Source("data given", labels, channels, size, train, splits["test"], splits.get("validation"))
 
 
 def training_batches(

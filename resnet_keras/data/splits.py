@@ -136,7 +136,9 @@ def hold_out(source: Source, share: float) -> Source:
     """
     split = source.train
     if isinstance(split, DatasetSplit):
-        raise UsageError("validation holds out training images, which a tf.data.Dataset cannot index; leave it 0")
+        raise UsageError(
+            "validation holds out training images, which a tf.data.Dataset cannot index; give (train, validation, test)"
+        )
     total = len(split.files if isinstance(split, RecordSplit) else split)
     held = max(1, round(total * share))
     if held >= total:

@@ -84,8 +84,8 @@ def train(
             `[N, H, W, C]` to logits or probabilities `[N, classes]`. It is trained in place, on the devices of the
             strategy it was made under, in its own precision. The run puts a normalisation of pixels before a model that
             has no card: the result goes from pixels to probabilities.
-        data: in place of the config's: `(train, test)`, each `(images, labels)` as arrays, uint8 pixels, or a
-            `tf.data.Dataset` of such pairs, which augments by itself. A name or a folder is as in the config.
+        data: in place of the config's: `(train, test)` or `(train, validation, test)`, each `(images, labels)` as
+            arrays, uint8 pixels, or a `tf.data.Dataset` of such pairs, which augments by itself. A name or a folder is as in the config.
         optimizer: any optimizer of Keras, in place of the config's and its schedule. Its variables are in the
             checkpoints. With several replicas, and where it is built already, the run takes a new one of its config.
         loss: of Keras, in place of the config's, on the model's own outputs; labels are one-hot, or numbers for a

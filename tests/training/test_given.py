@@ -209,13 +209,24 @@ def test_the_arrays_of_keras_datasets() -> None:
     assert given_data.source_of((counted, counted)).labels == ("0", "1", "2")
 
 
+def test_validation_images_are_given_in_the_middle(config: TrainConfig) -> None:
+    middle, (train, test) = (IMAGES[:20], LABELS[:20]), datasets(5)
+    source = given_data.source_of((TRAIN, middle, TEST))
+    assert (len(source.train), len(source.validation or ()), len(source.test)) == (120, 20, 30)
+    metrics = run(dataclasses.replace(config, epochs=2), given=Given(sequential(), (train, middle, test))).metrics
+    assert metrics["validation"]["examples"] == 20
+    assert metrics["best_epoch"] in (1, 2)
+    with pytest.raises(UsageError, match="the validation images"):
+        given_data.source_of((TRAIN, (IMAGES[:, :4], LABELS), TEST))
+
+
 ENDLESS = datasets(5)[0].repeat()
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (IMAGES, r"data must be a pair \(train, test\)"),
+        (IMAGES, r"data must be \(train, test\) or \(train, validation, test\)"),
         ((TRAIN, IMAGES), r"the test data must be \(images, labels\)"),
         (((IMAGES / 255, LABELS), TEST), "must be uint8 pixels, 0 to 255"),
         (((IMAGES, LABELS[:9]), TEST), "one for each of 150 images"),
