@@ -22,8 +22,8 @@ def source_of(data: Sequence[Images], classes: int | None = None) -> Source:
 
     Args:
         data: `(train, test)` or `(train, validation, test)`. Arrays are uint8 pixels `[N, H, W, C]` or `[N, H, W]` with
-            labels `[N]`, `[N, 1]` or one-hot `[N, classes]`: `keras.datasets.cifar10.load_data()` is such a pair. A dataset gives pairs of the
-            same, one by one or in batches; pixels are 0 to 255, of any dtype.
+            labels `[N]`, `[N, 1]` or one-hot `[N, classes]`: `keras.datasets.cifar10.load_data()` is such a pair. A
+            dataset gives pairs of the same, one by one or in batches; pixels are 0 to 255, of any dtype.
         classes: that the network has; those that the labels name when None.
 
     Raises:

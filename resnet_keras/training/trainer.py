@@ -85,7 +85,8 @@ def train(
             strategy it was made under, in its own precision. The run puts a normalisation of pixels before a model that
             has no card: the result goes from pixels to probabilities.
         data: in place of the config's: `(train, test)` or `(train, validation, test)`, each `(images, labels)` as
-            arrays, uint8 pixels, or a `tf.data.Dataset` of such pairs, which augments by itself. A name or a folder is as in the config.
+            arrays, uint8 pixels, or a `tf.data.Dataset` of such pairs, which augments by itself. A name or a folder is
+            as in the config.
         optimizer: any optimizer of Keras, in place of the config's and its schedule. Its variables are in the
             checkpoints. With several replicas, and where it is built already, the run takes a new one of its config.
         loss: of Keras, in place of the config's, on the model's own outputs; labels are one-hot, or numbers for a
