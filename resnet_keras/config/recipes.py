@@ -303,7 +303,7 @@ def imagenet_rs50() -> TrainConfig:
         interpolation="bicubic",
         epochs=350,
         batch_size=4096,
-        augmentation=Augmentation(crop="resized", flip=True, policy="randaugment", operations=2, magnitude=10),
+        augmentation=Augmentation(crop="distorted", flip=True, policy="randaugment", operations=2, magnitude=10),
         label_smoothing=0.1,
         optimizer=Optimizer(learning_rate=1.6, nesterov=False, weight_decay=4e-5),
         schedule=Schedule(decay="cosine", warmup=5 / 350),

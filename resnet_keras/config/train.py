@@ -26,13 +26,14 @@ AUTO = "auto"
 class Augmentation:
     """Augmentation of training images, in this order, drawn anew for each image."""
 
-    crop: Literal["none", "pad", "resized", "scale"] = "none"
-    """none: the evaluation crop; pad: pad and crop back (small images); resized: a random crop, resized (large images);
-    scale: resize the shorter side at random, then crop (He et al. 2015)."""
+    crop: Literal["none", "pad", "resized", "distorted", "scale"] = "none"
+    """none: the evaluation crop; pad: pad and crop back (small images); resized: a random crop, resized (large images),
+    as torchvision and timm draw it; distorted: as TensorFlow draws it, with smaller parts; scale: resize the shorter
+    side at random, then crop (He et al. 2015)."""
     pad: int = 4
     """Pixels of mean colour on each side, for crop=pad."""
     min_area: float = 0.08
-    """Least fraction of the image's area that crop=resized keeps."""
+    """Least fraction of the image's area that crop=resized and crop=distorted keep."""
     scale_range: tuple[float, ...] = (256 / 224, 480 / 224)
     """For crop=scale: least and greatest shorter side, as a multiple of the network's input size."""
     flip: bool = False

@@ -3,6 +3,7 @@
 A seed is `int64[2]`; a function draws all that it needs from its own. Pixels are 0 to 255 all the way.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from resnet_keras.config.train import Augmentation
 from resnet_keras.data.encoded import orientation_of
 from resnet_keras.data.images import LUMA, decode, resize
 
+ATTEMPTS, RATIO = 10, (3 / 4, 4 / 3)
+"""Of random parts of images: draws until one fits, and width by height."""
 ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
 COLOUR_DEVIATIONS = (0.2175, 0.0188, 0.0045)
 """Of ImageNet's pixels in [0, 1] along their principal components, as fb.resnet.torch uses them."""
@@ -109,29 +112,58 @@ def _cut(image: tf.Tensor, channels: int, part_of: Callable[[tf.Tensor], tf.Tens
     return tf.cond(in_parts, from_jpeg, lambda: from_pixels(decode(image, channels)))
 
 
+def resized_part(sides: tf.Tensor, seed: tf.Tensor, min_area: float) -> tf.Tensor:
+    """A part of an image of `sides`, as torchvision and timm draw it: top, left, height and width, `int32[4]`.
+
+    Of ten draws the first that fits: the area uniform from `min_area` to 1, the logarithm of width by height uniform
+    from 3:4 to 4:3. Where none fits, the centre, as much of it as has sides in that range. Source: timm's
+    `timm/data/transforms.py`, lines 203 to 244 at aa4b585, which are torchvision's.
+    """
+    uniform = tf.random.stateless_uniform([4, ATTEMPTS], seed)
+    height, width = tf.unstack(tf.cast(sides, tf.float32))
+    area = (min_area + uniform[0] * (1 - min_area)) * height * width
+    ratio = tf.exp(math.log(RATIO[0]) + uniform[1] * math.log(RATIO[1] / RATIO[0]))
+    tall, wide = (tf.maximum(tf.round(tf.sqrt(sized)), 1.0) for sized in (area / ratio, area * ratio))
+    fits = (tall <= height) & (wide <= width)
+    first = tf.argmax(fits)
+    tall, wide, down, right = (tf.gather(each, first) for each in (tall, wide, uniform[2], uniform[3]))
+    top, left = whole_below(down, height - tall + 1), whole_below(right, width - wide + 1)
+    all_tall, all_wide = tf.minimum(height, tf.round(width / RATIO[0])), tf.minimum(width, tf.round(height * RATIO[1]))
+    centre = [(height - all_tall) // 2, (width - all_wide) // 2, all_tall, all_wide]
+    return tf.cast(tf.where(tf.reduce_any(fits), tf.stack([top, left, tall, wide]), tf.stack(centre)), tf.int32)
+
+
+def distorted_part(sides: tf.Tensor, seed: tf.Tensor, min_area: float) -> tf.Tensor:
+    """`resized_part` as TensorFlow's `sample_distorted_bounding_box` draws it: the height is uniform, not the area.
+
+    So the parts are smaller. It is what the recipes that were made with TensorFlow have.
+    """
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.concat([sides, [3]], 0),
+        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=RATIO,
+        area_range=(min_area, 1.0),
+        max_attempts=ATTEMPTS,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], extent[:2]], 0)
+
+
 def random_resized_crop(
-    image: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], channels: int, min_area: float
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    size: tuple[int, int],
+    channels: int,
+    min_area: float,
+    part: Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor] = resized_part,
 ) -> tf.Tensor:
     """A random part of an image, resized to `float32[*size, channels]`, 0 to 255 (Szegedy et al. 2014).
 
-    The part has `min_area` to all of the area and sides of 3:4 to 4:3. The image is `uint8[H, W, channels]`, or an
-    encoded file; of a JPEG only that part is decoded.
+    The image is `uint8[H, W, channels]`, or an encoded file; of a JPEG only that part is decoded.
     """
-
-    def part_of(sides: tf.Tensor) -> tf.Tensor:
-        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-            tf.concat([sides, [channels]], 0),
-            tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-            seed,
-            min_object_covered=0.0,
-            aspect_ratio_range=(3 / 4, 4 / 3),
-            area_range=(min_area, 1.0),
-            max_attempts=10,
-            use_image_if_no_bounding_boxes=True,
-        )
-        return tf.concat([begin[:2], extent[:2]], 0)
-
-    image, _ = _cut(image, channels, part_of)
+    image, _ = _cut(image, channels, lambda sides: part(sides, seed, min_area))
     image = resize(tf.ensure_shape(image, [None, None, channels]), size, "bilinear")
     return tf.ensure_shape(image, [*size, channels])
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 from resnet_keras.config.train import Augmentation
 from resnet_keras.data import given
 from resnet_keras.data.augmentation import (
+    distorted_part,
     erase,
     jitter,
     lighting,
@@ -26,6 +27,7 @@ from resnet_keras.data.augmentation import (
     random_flip,
     random_resized_crop,
     random_scaled_crop,
+    resized_part,
     window_draws,
 )
 from resnet_keras.data.format import ImageFormat
@@ -35,6 +37,8 @@ from resnet_keras.errors import UsageError
 
 as_it_is = tf.autograph.experimental.do_not_convert
 """For what `map` takes: no Python here depends on a tensor, and AutoGraph's rewriting costs a run's first seconds."""
+PARTS = {"resized": resized_part, "distorted": distorted_part}
+"""How random parts of images are drawn, by the name of the crop."""
 SHUFFLE_WINDOW = 16_384
 """Encoded images of a streamed split that are shuffled at a time."""
 
@@ -153,7 +157,7 @@ def training_batches(
         )
         return batches.map(as_it_is(smooth)).prefetch(tf.data.AUTOTUNE)
     order = Order(len(source.train), steps_per_epoch(source.train, batch_size), batch_size, augmentation.repeats, seed)
-    ready = None if augmentation.crop in ("resized", "scale") else in_memory(source.train, shape)
+    ready = None if augmentation.crop in (*PARTS, "scale") else in_memory(source.train, shape)
     split = source.train if ready is None else ready
     places, steps = np.arange(index * share, (index + 1) * share), range(first_step, last_step)
 
@@ -232,8 +236,8 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
     pad = a.pad if a.crop == "pad" else 0
 
     def cropped(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-        if a.crop == "resized":
-            return random_resized_crop(image, key, shape.size, shape.channels, a.min_area)
+        if a.crop in PARTS:
+            return random_resized_crop(image, key, shape.size, shape.channels, a.min_area, PARTS[a.crop])
         if a.crop == "scale":
             return random_scaled_crop(image, key, shape.size, shape.channels, a.scale_range)
         image = image if ready else tf.cast(shape.evaluation_transform(image), tf.uint8)

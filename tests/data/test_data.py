@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from resnet_keras.config.train import Augmentation
 from resnet_keras.data import folder as folder_module
 from resnet_keras.data import pipeline, tfds_source
-from resnet_keras.data.augmentation import pad_crop_flip, random_resized_crop, window_draws
+from resnet_keras.data.augmentation import (
+    distorted_part,
+    pad_crop_flip,
+    random_resized_crop,
+    resized_part,
+    window_draws,
+)
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.identity import identity_of
 from resnet_keras.data.images import decode, resize_and_centre_crop
@@ -135,6 +141,53 @@ def test_random_resized_crop(encode) -> None:
     assert np.ptp(rises) > 50  # parts of different size
     again = random_resized_crop(image, tf.constant([0, 3], tf.int64), (16, 16), 3, 0.1)
     np.testing.assert_array_equal(again, crops[3])
+
+
+def parts_of(sides: tuple[int, int], part: Any, count: int) -> np.ndarray:
+    """`[count, 4]`: top, left, height and width, each of a seed of its own."""
+    numbers = tf.data.Dataset.range(count)
+    parts = numbers.map(lambda number: part(tf.constant(sides), tf.stack([tf.constant(0, tf.int64), number]), 0.08))
+    return next(iter(parts.batch(count))).numpy()
+
+
+def drawn_by_definition(sides: tuple[int, int], count: int) -> np.ndarray:
+    """What `resized_part` says, one draw after the other."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(count):
+        for _ in range(10):
+            area, ratio = rng.uniform(0.08, 1) * sides[0] * sides[1], np.exp(rng.uniform(*np.log([3 / 4, 4 / 3])))
+            tall, wide = round(np.sqrt(area / ratio)), round(np.sqrt(area * ratio))
+            if tall <= sides[0] and wide <= sides[1]:
+                found.append((rng.integers(sides[0] - tall + 1), rng.integers(sides[1] - wide + 1), tall, wide))
+                break
+        else:
+            tall, wide = min(sides[0], round(sides[1] * 4 / 3)), min(sides[1], round(sides[0] * 4 / 3))
+            found.append(((sides[0] - tall) // 2, (sides[1] - wide) // 2, tall, wide))
+    return np.array(found)
+
+
+def largest_gap(one: np.ndarray, other: np.ndarray) -> float:
+    """Kolmogorov and Smirnov's statistic of two samples."""
+    values = np.sort(np.concatenate([one, other]))
+    shares = [np.searchsorted(np.sort(sample), values, "right") / len(sample) for sample in (one, other)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+@pytest.mark.parametrize("sides", [(375, 500), (100, 100), (60, 300), (300, 60)])
+def test_a_random_part_is_drawn_as_torchvision_and_timm_draw_it(sides: tuple[int, int]) -> None:
+    count = 4000
+    ours, theirs = parts_of(sides, resized_part, count), drawn_by_definition(sides, count)
+    assert (ours[:, :2] >= 0).all()
+    assert (ours[:, :2] + ours[:, 2:] <= sides).all()
+    limit = 1.95 * np.sqrt(2 / count)  # one of a thousand samples is farther off
+    for name in range(4):
+        assert largest_gap(ours[:, name], theirs[:, name]) < limit
+    for measure in (lambda p: p[:, 2] * p[:, 3], lambda p: p[:, 3] / p[:, 2]):
+        assert largest_gap(measure(ours), measure(theirs)) < limit
+    if sides == (375, 500):  # TensorFlow's parts are smaller
+        areas = [part.prod(1) / np.prod(sides) for part in (ours[:, 2:], parts_of(sides, distorted_part, 1000)[:, 2:])]
+        assert areas[0].mean() > 0.41
+        assert areas[1].mean() < 0.39
 
 
 def test_jpeg_and_png_give_the_same_parts() -> None:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from peers import timm, torchvision_models
 from small import randomise
 
 import resnet_keras as rk
@@ -19,21 +20,6 @@ from resnet_keras.errors import UsageError
 pytestmark = pytest.mark.interop
 torch: Any = pytest.importorskip("torch", reason="torch is not installed; make test-interop installs it")
 CifarNet: Any = pytest.importorskip("benchmarks.cifar_torch").CifarNet
-
-
-def torchvision_models() -> Any:
-    try:  # without CUDA, torchvision's own operators are not there; the networks need none of them
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    except RuntimeError:
-        pass
-    return pytest.importorskip("torchvision", reason="torchvision is not installed").models
-
-
-def timm() -> Any:
-    torchvision_models()
-    return pytest.importorskip("timm", reason="timm is not installed")
 
 
 def randomised(module: Any) -> Any:
