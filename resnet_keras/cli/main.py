@@ -27,6 +27,7 @@ from resnet_keras.cli.commands import (
     Train,
     Verify,
 )
+from resnet_keras.cli.data_command import Data
 from resnet_keras.cli.flags import fill
 from resnet_keras.cli.tune import Tune, with_run_dir
 from resnet_keras.config.recipes import RECIPES, recipe, recipe_summary
@@ -45,6 +46,7 @@ Command = (
     Demo
     | Train
     | Tune
+    | Data
     | Evaluate
     | Predict
     | Explain
@@ -61,6 +63,7 @@ COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
     "train": Train,
     "tune": Tune,
+    "data": Data,
     "evaluate": Evaluate,
     "predict": Predict,
     "explain": Explain,

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from resnet_keras.data.encoded import decodable, upright
+from resnet_keras.errors import reason
 from resnet_keras.models.card import Interpolation
 
 LUMA = (0.299, 0.587, 0.114)
@@ -19,6 +20,13 @@ def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     image = tf.io.decode_image(decodable(encoded), channels=3, expand_animations=False)
     image = upright(tf.ensure_shape(image, [None, None, 3]), encoded)
     return image if channels == 3 else tf.cast(tf.round(_luma(image)), tf.uint8)
+
+
+def undecodable(error: Exception) -> str:
+    """Why `decode` refused an image, in words."""
+    why = reason(error)
+    transparent = "Number of channels requested does not match input" in why
+    return "a WebP or BMP with transparency, which is not decoded; save it without" if transparent else why
 
 
 def _luma(image: tf.Tensor) -> tf.Tensor:

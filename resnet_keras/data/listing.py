@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data.images import decode
+from resnet_keras.data.images import decode, undecodable
 from resnet_keras.data.splits import FileSplit, Source, places_below
-from resnet_keras.errors import UsageError, reason
+from resnet_keras.errors import UsageError
 from resnet_keras.startup import standard_error_held
 
 SplitName = Literal["train", "validation", "test"]
@@ -126,7 +126,7 @@ def damaged_files(paths: Sequence[str]) -> dict[str, str]:
         try:
             decoded(path)
         except tf.errors.OpError as error:
-            return reason(error)
+            return undecodable(error)
         return None
 
     with standard_error_held(), concurrent.futures.ThreadPoolExecutor() as pool:  # libjpeg writes there itself

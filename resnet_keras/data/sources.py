@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from resnet_keras.data.folder import list_folder
-from resnet_keras.data.listing import open_listing
+from resnet_keras.data.listing import Listing, open_listing
 from resnet_keras.data.splits import Source
 from resnet_keras.data.tfds_source import is_known, near_names, open_tfds
 from resnet_keras.errors import UsageError
@@ -20,13 +20,21 @@ def open_source(data: str, data_dir: str | None = None, *, skip_damaged: bool = 
     Raises:
         UsageError: no such folder or name, nothing prepared and no network, unreadable images; the message names it.
     """
-    path = Path(data).expanduser()
-    if data and path.is_dir() and ("/" in data or not is_known(data)):
-        return open_listing(list_folder(path), skip_damaged)
+    listing = listing_of(data)
+    if listing is not None:
+        return open_listing(listing, skip_damaged)
     if is_known(data):
         return open_tfds(data, data_dir)
-    if data and path.exists():
+    if data and Path(data).expanduser().exists():
         raise UsageError(f"--data {data} is a file; give a folder of class/file or split/class/file")
     near = near_names(data)
     hint = f"; did you mean {', '.join(near)}" if near else ""
     raise UsageError(f"--data {data}: there is no such folder and no TensorFlow data set of that name{hint}")
+
+
+def listing_of(data: str) -> Listing | None:
+    """The image files of `data` where it is a folder of them; else None."""
+    path = Path(data).expanduser()
+    if data and path.is_dir() and ("/" in data or not is_known(data)):
+        return list_folder(path)
+    return None

@@ -185,6 +185,12 @@ def _part(split: ArraySplit | FileSplit | RecordSplit, chosen: np.ndarray) -> Sp
     return RecordSplit(tuple(split.files[i] for i in chosen), tuple(split.lengths[i] for i in chosen), split.parse)
 
 
+def inverse_frequency(counts: np.ndarray) -> list[float]:
+    """The weight of each class by its number of training images: 1 on average over the images."""
+    present = int((counts > 0).sum())
+    return [float(counts.sum() / (present * count)) if count else 0.0 for count in counts.tolist()]
+
+
 def channel_statistics(split: Split, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and deviation of each channel, pixels in [0, 1], of a split in memory; None for the others."""
     if not isinstance(split, ArraySplit):

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import training_batches
-from resnet_keras.data.splits import ArraySplit, FileSplit, Source
+from resnet_keras.data.splits import ArraySplit, FileSplit, Source, inverse_frequency
 from resnet_keras.errors import UsageError
 from resnet_keras.training.devices import describe
 
@@ -75,6 +76,4 @@ def balanced_weights(source: Source) -> list[float]:
         raise UsageError(
             f"class_weights balanced must count the classes first, and {source.name} is streamed; use none"
         )
-    counts = [int((source.train.targets == i).sum()) for i in range(len(source.labels))]
-    present = sum(count > 0 for count in counts)
-    return [len(source.train) / (present * count) if count else 0.0 for count in counts]
+    return inverse_frequency(np.bincount(source.train.targets, minlength=len(source.labels)))

@@ -102,6 +102,7 @@ COMMON_FLAGS = {
     "demo": {"run-dir", "output", "data-dir", "seed", "quiet", "json"},
     "train": {"run-dir", "data-dir", "seed", "quiet", "json"},
     "tune": {"run-dir", "data-dir", "seed", "quiet", "json"},
+    "data": {"output", "data-dir", "json"},
     "evaluate": {"data-dir", "json"},
     "predict": {"json"},
     "explain": {"output", "json"},
@@ -116,7 +117,7 @@ COMMON_FLAGS = {
 }
 MEANINGS = {
     "run-dir": r"[Rr]un folder|folder of|folder to make",  # of a run, a search, an experiment
-    "output": r"\.png file|version folders|saved_models/NAME",  # a file or a servable
+    "output": r"\.png file|The page to write|version folders|saved_models/NAME",  # a file or a servable
     "data-dir": "Where TensorFlow Datasets keeps its data|Folder of TensorFlow Datasets",
     "seed": "Random seed of",  # a training, the trials, the first run
     "quiet": "No progress|Only warnings",
