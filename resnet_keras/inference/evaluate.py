@@ -15,7 +15,7 @@ from resnet_keras.data.format import from_pixels, image_format
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.sources import open_source
 from resnet_keras.errors import UsageError
-from resnet_keras.models.preprocessing import card_layer
+from resnet_keras.models.preprocessing import model_card
 from resnet_keras.models.saved import classifier
 
 
@@ -67,8 +67,8 @@ def evaluate(
     """Evaluate a run folder, a `.keras` file, a packaged name or a model on the test split of `data`.
 
     Args:
-        source: what to evaluate. Pixels are normalised by its card where the model does not do so itself, and as
-            ImageNet's for a model without a card.
+        source: what to evaluate. Pixels are normalised by its card where the model does not do so itself; one without
+            a card gets them as they are, 0 to 255.
         data: as `open_source` takes it; the run's, or what the model's card names, when None.
         data_dir: where TensorFlow Datasets keeps its data; the run's when None.
         batch_size: images at a time.
@@ -79,24 +79,24 @@ def evaluate(
     """
     model = classifier(source)
     config = run_config(source) if isinstance(source, str | Path) else None
-    layer = card_layer(model)
+    card = model_card(model)
     if config and config.data != GIVEN and data in (None, config.data):
         data, data_dir = config.data, data_dir or config.data_dir
         skip_damaged = skip_damaged or config.skip_damaged
-    data = data or (layer.card.data if layer else None)
+    data = data or card.data
     if not data:
         raise UsageError(f"{model.name} does not say which data it is for; give --data")
     opened, shape = open_source(data, data_dir, skip_damaged=skip_damaged), image_format(model)
     if model.output_shape[-1] != len(opened.labels):
         raise UsageError(f"{model.name} has {model.output_shape[-1]} classes, {data} has {len(opened.labels)}")
-    known = set(layer.card.labels) if layer else set()
+    known = set(card.labels)
     if known and known != set(opened.labels):
         strange = sorted(set(opened.labels) - known)
         raise UsageError(f"{data} has a class {strange[0]!r} that {model.name} was not trained on")
     if opened.image_size and opened.channels != shape.channels:
         raise UsageError(f"{model.name} takes {shape.channels} channels, {data} has {opened.channels}")
     # The same classes in another order, such as a folder's alphabet: put the model's outputs into the data's order.
-    columns = [layer.card.labels.index(label) for label in opened.labels] if layer and known else None
+    columns = [card.labels.index(label) for label in opened.labels] if known else None
     return Evaluator(model, opened.labels, columns=columns, flip=shape.card.test_flip)(
         evaluation_batches(opened, shape, min(batch_size, len(opened.test)))
     )

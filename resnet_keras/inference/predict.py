@@ -12,7 +12,7 @@ import tensorflow as tf
 from resnet_keras.data.format import from_pixels, image_format
 from resnet_keras.data.images import decode
 from resnet_keras.errors import UsageError, reason, require
-from resnet_keras.models.preprocessing import card_layer, model_card, normalised
+from resnet_keras.models.preprocessing import card_layer, model_card, normalised, normalises
 from resnet_keras.models.saved import classifier, model_file
 from resnet_keras.startup import standard_error_held
 
@@ -137,7 +137,7 @@ def preprocess_input(images: Any, model: keras.Model) -> Any:
             f"{model.name} does not say how its images are normalised: it has no model card, so is not one of ours"
         )
     card = layer.card
-    if layer.normalise:
+    if normalises(model):
         return keras.ops.cast(images, "float32")
     channels = keras.ops.shape(images)[-1]
     if not card.fits(channels):

@@ -9,9 +9,8 @@ from keras import ops
 
 from resnet_keras.errors import UsageError
 from resnet_keras.models.card import ModelCard
-from resnet_keras.models.layers import leaves
 from resnet_keras.models.pooling import Shape
-from resnet_keras.models.preprocessing import Preprocessing, card_layer
+from resnet_keras.models.preprocessing import AS_THEY_ARE, Preprocessing, card_layer, has_head_of_card, normalises
 
 SMALLEST = 1e-7
 """What Keras's losses take for a probability of nothing."""
@@ -46,8 +45,8 @@ def classifier_around(model: keras.Model, card: ModelCard) -> Classifier:
 
     Args:
         model: from images `[N, H, W, C]` to scores `[N, classes]`: functional, or a `Sequential` that knows its input.
-            A model that normalises its pixels by a card keeps doing so; one with a layer `Rescaling` or `Normalization`
-            gets pixels, 0 to 255; any other gets them normalised by `card`.
+            A model that normalises its pixels by a card keeps doing so; one that does it in another way, such as by a
+            layer `Rescaling`, gets pixels, 0 to 255; any other gets them normalised by `card`.
         card: of the run.
 
     Raises:
@@ -55,22 +54,32 @@ def classifier_around(model: keras.Model, card: ModelCard) -> Classifier:
     """
     ends_in_logits = ends_in_logits_of(model)
     layer = card_layer(model)
-    normalises = layer is not None and layer.normalise
-    if layer is not None and normalises:
+    by_card = layer is not None and layer.normalise
+    if layer is not None and by_card:
         kept = {name: getattr(layer.card, name) for name in ("mean", "std", "channels", "source", "license")}
-        layer.card = dataclasses.replace(card, **kept)
-        if not ends_in_logits and any(one.name == "logits" for one in model.layers):
+        card = dataclasses.replace(card, **kept)
+        if _ends_as_ours(model):
+            layer.card = card
             return Classifier(model, ends_in_logits)
-    elif any(isinstance(one, keras.layers.Rescaling | keras.layers.Normalization) for _, one in leaves(model)):
-        card = dataclasses.replace(card, mean=(0.0,), std=(1 / 255,))
+    elif normalises(model):
+        card = dataclasses.replace(card, **AS_THEY_ARE)
     pixels = keras.Input(model.input_shape[1:], name="image")
-    x: Any = pixels if normalises else Preprocessing(card, name="preprocessing")(pixels)
-    x = model(x)
+    front = Preprocessing(card, normalise=not by_card, name="card" if by_card else "preprocessing")
+    x: Any = model(front(pixels))
     logits = (
         keras.layers.Identity(name="logits", dtype="float32") if ends_in_logits else LogProbabilities(name="logits")
     )
     outputs = keras.layers.Softmax(name="predictions", dtype="float32")(logits(x))
     return Classifier(keras.Model(pixels, outputs, name=f"{model.name}_classifier"), ends_in_logits)
+
+
+def _ends_as_ours(model: keras.Model) -> bool:
+    """Whether a model has, beside its card, a layer `logits` that gives logits, and a softmax behind it."""
+    names = {layer.name for layer in model.layers}
+    if "logits" not in names or not has_head_of_card(model):
+        return False
+    logits = model.get_layer("logits")
+    return logits is not model.layers[-1] and getattr(logits, "activation", None) in (None, keras.activations.linear)
 
 
 def ends_in_logits_of(model: Any) -> bool:

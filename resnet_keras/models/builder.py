@@ -13,13 +13,10 @@ import keras
 from resnet_keras.errors import UsageError, is_whole, require, unknown
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.model import Model
-from resnet_keras.models.preprocessing import Preprocessing, card_layer
+from resnet_keras.models.preprocessing import UNCROPPED_BELOW, Preprocessing, card_layer
 from resnet_keras.models.registry import hub_name, names_of
 from resnet_keras.models.spec import DenseNetSpec, ResNetSpec, VGGSpec
 from resnet_keras.models.weights.loading import load_weights
-
-UNCROPPED_BELOW = 64
-"""Pixels of the sides of images that are tested whole."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The layer that carries a model's card and normalises its images."""
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -7,6 +8,7 @@ from keras import ops
 
 from resnet_keras.errors import UsageError
 from resnet_keras.models.card import ModelCard
+from resnet_keras.models.graph import Place, head_of, in_order, is_functional, output_of
 from resnet_keras.models.pooling import Shape
 
 
@@ -56,24 +58,92 @@ def card_layer(model: keras.Model) -> Preprocessing | None:
     return None
 
 
+OF_THE_HEAD: dict[str, Any] = {
+    "labels": (),
+    "label_ids": (),
+    "data": "",
+    "recipe": "",
+    "claims": {},
+    "metrics": {},
+    "test_flip": False,
+}
+"""What a card says of its network's head, as a card of no head has it."""
+AS_THEY_ARE: dict[str, Any] = {"mean": (0.0,), "std": (1 / 255,), "channels": "RGB"}
+"""The normalisation that leaves pixels, 0 to 255, what they are."""
+UNCROPPED_BELOW = 64
+"""Pixels of the sides of images that are tested whole."""
+ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
+
+
 def model_card(model: keras.Model) -> ModelCard:
     """How a model's images are prepared, what its outputs mean, and where its weights are from.
 
-    It survives `model.save` and goes with an export. A model of others has ImageNet's normalisation and no labels.
+    It survives `model.save` and goes with an export. Of a model with another head than the card's, put on the same
+    backbone, it says nothing of classes, data, recipe or accuracy; nor of one without a head. A model without a card,
+    or with a normalisation of its own before that of the card, takes pixels as they are.
     """
     layer = card_layer(model)
-    return layer.card if layer else ModelCard()
+    if layer is None:
+        shape = model.input_shape[1:3] if is_functional(model) else ()
+        sides = [side for side in shape if side]
+        crop = 1.0 if sides and max(sides) < UNCROPPED_BELOW else ModelCard.crop
+        return ModelCard(**AS_THEY_ARE, crop=crop)
+    card = layer.card if has_head_of_card(model) else dataclasses.replace(layer.card, **OF_THE_HEAD)
+    by_other = not layer.normalise and not isinstance(_normaliser(model), Preprocessing | None)
+    return dataclasses.replace(card, **AS_THEY_ARE) if by_other else card
+
+
+def has_head_of_card(model: keras.Model) -> bool:
+    """Whether a model ends in the head of its card: a layer `logits` beside it, in the same model."""
+    layer = card_layer(model)
+    if layer is None or not is_functional(model):
+        return False
+    ends = head_of(model).layers
+    return any(end.name == "logits" and any(one is layer for one in around.layers) for end, around in ends)
 
 
 def missing_normalisation(model: keras.Model) -> Preprocessing | None:
-    """What a model leaves to its caller to do to raw pixels; None where it does that itself.
+    """What a model leaves to its caller to do to raw pixels; None where it does that itself, or has no card.
 
-    Raises `UsageError` where nothing says how pixels of so many channels are normalised.
+    Raises `UsageError` where its card cannot be of images of so many channels.
     """
     layer = card_layer(model)
-    if layer and layer.normalise:
+    if layer is None or normalises(model):
         return None
     card, channels = model_card(model), model.input_shape[-1]
     if not card.fits(channels):
         raise UsageError(f"{model.name} takes {channels} channels and says nothing of their normalisation")
     return Preprocessing(card, name="preprocessing")
+
+
+def normalises(model: keras.Model) -> bool:
+    """Whether a model takes raw pixels: it normalises them by its card, or before its first weights in another way.
+
+    Those are Keras's layers `Rescaling` and `Normalization`, a `Lambda`, and plain arithmetic.
+    """
+    layer = card_layer(model)
+    return (layer is not None and layer.normalise) or _normaliser(model) is not None
+
+
+def _normaliser(model: keras.Model) -> Any:
+    """The layer or operation that normalises pixels before the first weights; None where none does."""
+    if not is_functional(model):
+        return None
+    raw: set[Place] = set()
+    for place in in_order(output_of(model)):
+        if place.is_input:
+            raw.add(place)
+        elif all(one in raw for one in place.inputs):
+            if _normalises(place.operation):
+                return place.operation
+            if not getattr(place.operation, "weights", None):
+                raw.add(place)
+    return None
+
+
+def _normalises(operation: Any) -> bool:
+    if isinstance(operation, Preprocessing):
+        return operation.normalise
+    if isinstance(operation, keras.layers.Layer):
+        return isinstance(operation, keras.layers.Rescaling | keras.layers.Normalization | keras.layers.Lambda)
+    return type(operation).__name__ in ARITHMETIC

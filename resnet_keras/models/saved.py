@@ -13,7 +13,9 @@ from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import atomic_write
 from resnet_keras.models import around, blocks, preprocessing  # noqa: F401  (register the classes that a .keras file names)
 from resnet_keras.models.archives import check_archive
+from resnet_keras.models.graph import head_of, is_functional
 from resnet_keras.models.model import Model
+from resnet_keras.models.preprocessing import model_card
 from resnet_keras.models.registry import OFFER, packaged
 
 
@@ -64,6 +66,11 @@ def load_model(source: str | Path) -> keras.Model:
     except UsageError as error:
         raise UsageError(f"{path} cannot be loaded: {error}") from error
     except Exception as error:  # Keras raises a dozen kinds for a file it cannot read
+        if "Lambda" in str(error) and "safe_mode" in str(error):
+            raise UsageError(
+                f"{path} has a Lambda layer, whose code is in the file and is not run; use a layer such as Rescaling "
+                "in its place"
+            ) from error
         raise UsageError(f"{path} cannot be loaded, it is damaged or not one of our models: {reason(error)}") from error
     if type(model).__name__ == "Functional":  # a file of 0.1
         return Model(model.input, model.output, name=model.name)
@@ -71,18 +78,31 @@ def load_model(source: str | Path) -> keras.Model:
 
 
 def classifier(source: str | Path | keras.Model) -> keras.Model:
-    """A model, or the one that `load_model` finds, from images to the probabilities of classes.
+    """A model, or the one that `load_model` finds, from images to the scores of classes, each between 0 and 1.
 
-    Raises `UsageError` for a model of another kind. A softmax is put behind a network of ours that ends in logits.
+    A softmax is put behind a model that ends in logits.
+
+    Raises:
+        UsageError: a model of another kind.
     """
     model = load_model(source) if isinstance(source, str | Path) else source
-    if not model.built or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+    if not model.built or not is_functional(model):
+        raise UsageError(
+            f"{model.name} is no classifier to use: a {type(model).__name__} whose graph is not known; give a "
+            "functional keras.Model, or a Sequential that begins with an Input"
+        )
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise UsageError(f"{model.name} is no classifier of images: it does not take [N, H, W, C] alone")
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise UsageError(
             f"{model.name} is no classifier: it does not give [N, classes]; build it with include_top=True"
         )
-    if model.layers[-1].name == "logits":
+    head, classes = head_of(model), model.outputs[0].shape[-1]
+    if head.activation not in ("softmax", "sigmoid", "linear", ""):
+        raise UsageError(f"{model.name} ends in neither logits nor probabilities, but in {head.activation}")
+    if classes == 1 and head.activation in ("linear", "sigmoid") and not model_card(model).labels:
+        raise UsageError(f"{model.name} gives one score for two classes; give it a head of two, such as Dense(2)")
+    if head.activation == "linear":
         softmax = keras.layers.Activation("softmax", name="predictions", dtype="float32")
-        return keras.Model(model.input, softmax(model.output), name=model.name)
+        return keras.Model(model.inputs[0], softmax(model.outputs[0]), name=model.name)
     return model
