@@ -160,39 +160,6 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Explain:
-    """Show which parts of an image speak for a class, by Grad-CAM."""
-
-    model: Annotated[str, Positional, arg(metavar="MODEL")]
-    """A run folder, a .keras file or cifar10-jpeg, which comes with the package."""
-    image: Annotated[str, Positional, arg(metavar="IMAGE")]
-    """A JPEG, PNG, GIF, BMP or WebP file."""
-    output: str | None = None
-    """The .png file to write; the image's name and -explained.png, in this folder, when left out."""
-    label: str | None = None
-    """The class to explain; the likeliest when left out."""
-    json: bool = False
-    """One JSON object on standard output."""
-
-    def run(self) -> None:
-        from resnet_keras.inference.explain import explain
-        from resnet_keras.reports.plots import write_explanation
-
-        output = Path(self.output or f"{Path(self.image).stem}-explained.png").expanduser()
-        if output.resolve() == Path(self.image).expanduser().resolve():
-            raise UsageError(f"output {output} is the image itself; give another --output")
-        explanation = explain(self.model, self.image, label=self.label)
-        write_explanation(explanation, output)
-        label, score, size = explanation.label, explanation.score, explanation.map_size
-        if self.json:
-            shown = {"image": self.image, "label": label, "score": score, "output": str(output)}
-            _print_json({**shown, "map_size": size, "empty": explanation.empty})
-            return
-        found = "; no part of the image speaks for it" if explanation.empty else ""
-        print(f"{self.image}: {label} {score:.4f}{found}; {output}, from a map of {size[0]}x{size[1]}")
-
-
-@dataclass(frozen=True)
 class Export:
     """Write a SavedModel for TensorFlow Serving, as the next version; or one file of another runtime."""
 

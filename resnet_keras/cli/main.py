@@ -18,7 +18,6 @@ from resnet_keras.cli.commands import (
     Demo,
     Evaluate,
     Experiment,
-    Explain,
     Export,
     Models,
     Predict,
@@ -28,6 +27,7 @@ from resnet_keras.cli.commands import (
     Verify,
 )
 from resnet_keras.cli.data_command import Data
+from resnet_keras.cli.explain_command import Explain
 from resnet_keras.cli.flags import fill
 from resnet_keras.cli.tune import Tune, with_run_dir
 from resnet_keras.config.recipes import RECIPES, recipe, recipe_summary

@@ -55,6 +55,19 @@ def resize_and_centre_crop(
     return tf.round(tf.clip_by_value(image, 0.0, 255.0))
 
 
+def evaluated_window(sides: tuple[int, int], size: tuple[int, int], crop: float) -> tuple[float, float, float, float]:
+    """The part of an image that `resize_and_centre_crop` leaves: top, left, bottom and right, in its pixels.
+
+    Args:
+        sides: height and width of the image.
+        size, crop: as there.
+    """
+    scale = max(length / crop / side for length, side in zip(size, sides, strict=True))
+    height, width = (length / scale for length in size)
+    top, left = (sides[0] - height) / 2, (sides[1] - width) / 2
+    return top, left, top + height, left + width
+
+
 def resize(image: tf.Tensor, size: tuple[int, int], interpolation: Interpolation) -> tf.Tensor:
     """Resize with antialiasing, so that a large image made small keeps what it shows; float32, 0 to 255."""
     image = tf.cast(tf.image.resize(image, size, interpolation, antialias=True), tf.float32)

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.errors import UsageError
@@ -19,6 +20,9 @@ from resnet_keras.inference.explain import Explanation
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, told apart by colour-blind readers too."""
 TRAIN_COLOUR, TEST_COLOUR, *_ = COLOURS
+DPI = 110
+PANEL, LARGEST_PANEL = 4.3, 9.4
+"""Inches of the longer side of an explained image; in between, a pixel is a pixel."""
 LARGEST_CONFUSION = 25
 """Classes beyond which the confusion matrix is no longer drawn."""
 
@@ -65,18 +69,40 @@ def draw_confusion(result: Evaluation) -> Figure:
 
 
 def draw_explanation(explanation: Explanation) -> Figure:
-    """An image, and beside it the same one in grey under the colours of its heat."""
-    pixels = explanation.pixels
-    figure = Figure(figsize=(10, max(2.5, 0.7 + 4.3 * len(pixels) / pixels.shape[1])), layout="constrained")
+    """An image at its own resolution, and beside it the same one in grey under the colours of its heat.
+
+    What the network sees of it has a frame, where that is not all of it. Where only the prepared pixels are known, they
+    are the image.
+    """
+    image, window = explanation.image, explanation.window
+    if image is None or window is None:
+        pixels = explanation.pixels
+        image = pixels if pixels.shape[-1] == 3 else np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+        window = (0, 0, image.shape[0], image.shape[1])
+    height, width = image.shape[:2]
+    side = min(max(max(height, width) / DPI, PANEL), LARGEST_PANEL) / max(height, width)
+    figure = Figure(figsize=(1.4 + 2 * max(side * width, 3), 0.7 + max(side * height, 1.8)), layout="constrained")
     plain, heated = figure.subplots(1, 2)
-    plain.imshow(pixels if pixels.shape[-1] == 3 else np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    plain.imshow(image)
     # In middle greys, for the lightness of the colours is what shows the heat.
-    heated.imshow(pixels.mean(-1), cmap=matplotlib.colormaps["gray"], vmin=-170, vmax=425)
-    heat = heated.imshow(explanation.heat, cmap=matplotlib.colormaps["viridis"], vmin=0, vmax=1, alpha=0.6)
+    heated.imshow(image.mean(-1), cmap=matplotlib.colormaps["gray"], vmin=-170, vmax=425)
+    top, left, bottom, right = (edge - 0.5 for edge in window)
+    viridis, extent = matplotlib.colormaps["viridis"], (left, right, bottom, top)
+    heat = heated.imshow(
+        explanation.heat, cmap=viridis, vmin=0, vmax=1, alpha=0.6, extent=extent, interpolation="bilinear"
+    )
+    seen_whole = max(top, left, height - 1 - bottom, width - 1 - right) < 0.5
+    for axes in (plain, heated):
+        for colour, thickness in () if seen_whole else (("black", 3.0), ("white", 1.2)):
+            axes.add_patch(
+                Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=thickness)
+            )
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     figure.colorbar(heat, ax=heated, shrink=0.8, label="Share of the largest").ax.set_facecolor("0.5")
-    height, width = explanation.map_size
-    source = "no part speaks for it" if explanation.empty else f"from a map of {height}x{width}"
-    for axes, title in ((plain, "Image"), (heated, f"Grad-CAM, {source}")):
+    rows, columns = explanation.map_size
+    source = "no part speaks for it" if explanation.empty else f"from a map of {rows}x{columns}"
+    image_title = "Image" if seen_whole else "Image; framed, what the network sees"
+    for axes, title in ((plain, image_title), (heated, f"Grad-CAM, {source}")):
         axes.set(title=title, xticks=[], yticks=[])
     figure.suptitle(f"{explanation.label} {explanation.score:.4f}", parse_math=False)
     return figure
@@ -95,5 +121,5 @@ def png_of(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a class name in a script that the font lacks
-        figure.savefig(buffer, format="png", dpi=110)
+        figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

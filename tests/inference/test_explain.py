@@ -182,6 +182,43 @@ def test_the_command(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digit-explained.png", "seven.png"]
 
 
+def test_a_folder(digits_run: Path, digit_png: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One PNG file an image; a damaged one is named, and the others are done."""
+    images = tmp_path / "images"
+    for name in ("a/1.png", "a/2.PNG", "b/1.png"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(digit_png.read_bytes())
+    (images / "a" / "notes.txt").write_text("no image")
+    output = images / "explained"
+    words = ["explain", str(digits_run), str(images), "--output", str(output), "--label", "7"]
+    written = ["1-explained.png", "2-explained.png", "b-1-explained.png"]
+    result: dict[str, Any] = {}
+    for _ in range(2):  # what is written below the images is not explained in its turn
+        assert main([*words, "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["failed"] == []
+        assert [Path(one["output"]).name for one in result["explanations"]] == written
+        assert sorted(path.name for path in output.iterdir()) == written
+    alone = rk.explain(digits_run, digit_png, label="7")
+    assert [one["score"] for one in result["explanations"]] == pytest.approx([alone.score] * 3, rel=1e-6)
+    assert result["explanations"][0]["image"] == str(images / "a" / "1.png")
+
+    (images / "a" / "1.png").write_bytes(b"junk")
+    assert main([*words, "--json"]) == 2
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert [Path(one["image"]).name for one in result["explanations"]] == ["2.PNG", "1.png"]
+    assert [one["image"] for one in result["failed"]] == [str(images / "a" / "1.png")]
+    assert "a/1.png is not an image" in result["failed"][0]["error"]
+    assert "a/1.png is not an image" in err
+    assert "1 of 3 images could not be explained; the others are in" in err
+    assert main(["explain", str(digits_run), str(images / "a" / "2.PNG"), str(digit_png), "--output", str(output)]) == 0
+    assert [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        str(images / "a" / "2.PNG"),
+        str(digit_png),
+    ]
+
+
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(["explain", *words]) == 2
     out, err = capsys.readouterr()
@@ -202,6 +239,9 @@ def test_refusals(digits_run: Path, servable: Path, digit_png: Path, tmp_path: P
         ((run, image, "--output", image), "digit.png is the image itself; give another --output"),
         ((run, image, "--output", "a.jpg"), "output a.jpg must end in .png"),
         ((run, image, "--output", str(tmp_path / "none" / "a.png")), "cannot write to"),
+        ((run,), "give at least one image file or folder"),
+        ((run, str(tmp_path)), "has no image: no file in it ends in .bmp"),
+        ((run, image, image, "--output", output), "is for several images, so it must be a folder"),
     ):
         assert message in refused(capsys, *words)
     assert list(tmp_path.iterdir()) == []
@@ -211,12 +251,9 @@ def test_models_without_a_map_are_refused(image: Path) -> None:
     flat = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
-    inputs = keras.Input((SIDE, SIDE, 3))
-    nested = keras.Model(inputs, rk.build_cifar_resnet(8)(inputs))
-    for model in (flat, nested):
-        with pytest.raises(UsageError, match="has no map .* before its head .* where it holds one") as error:
-            rk.explain(model, image)
-        assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="has no map .* before its head to explain it by") as error:
+        rk.explain(flat, image)
+    assert "\n" not in str(error.value)
 
 
 def test_a_model_of_nan_is_refused(image: Path) -> None:
