@@ -3,6 +3,7 @@
 What a command needs of TensorFlow it imports when it runs, so that `--help` does not wait.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -181,11 +182,13 @@ class Export:
     """For int8: percentage points that may be lost."""
     top_k: int = 5
     """Classes that the image_bytes signature names."""
+    labels: str | None = None
+    """A file with the name of a class on each line; the model's own names when left out."""
     json: bool = False
     """One JSON object on standard output."""
 
     def run(self) -> None:
-        from resnet_keras.export.servable import export_servable, manifest_of
+        from resnet_keras.export.servable import SOFTMAX_ADDED, export_servable, manifest_of, read_labels
 
         if self.format != "saved_model":
             self._to_file()
@@ -198,12 +201,18 @@ class Export:
             output,
             version=self.version,
             dtype=self.dtype,
+            labels=None if self.labels is None else read_labels(self.labels),
             top_k=self.top_k,
             calibration_data=self.calibration_data,
             data_dir=self.data_dir,
             max_accuracy_loss=self.max_accuracy_loss,
         )
-        quantised = manifest_of(path).get("int8", {})
+        manifest = manifest_of(path)
+        quantised = manifest.get("int8", {})
+        if manifest["head"] == SOFTMAX_ADDED:
+            print("the model ends in logits; a softmax was put behind them", file=sys.stderr)
+        if manifest["normalization"] == "none":
+            print("nothing in the model normalises its pixels; they go in as they are, 0 to 255", file=sys.stderr)
         if self.json:
             _print_json({"path": str(path), "version": int(path.name), **quantised})
             return
@@ -217,8 +226,8 @@ class Export:
     def _to_file(self) -> None:
         from resnet_keras.export.formats import export_file
 
-        if self.output is None or self.version is not None:
-            raise UsageError(f"format {self.format} is one file: give --output FILE, and no --version")
+        if self.output is None or self.version is not None or self.labels is not None:
+            raise UsageError(f"format {self.format} is one file: give --output FILE, and no --version or --labels")
         path = export_file(
             self.model,
             self.output,

@@ -3,7 +3,6 @@
 Convolution, bias, sum and activation follow one another in the order that TensorFlow makes one oneDNN operation of.
 """
 
-import inspect
 from collections.abc import Iterable
 from functools import singledispatch
 from typing import Any
@@ -31,6 +30,7 @@ from resnet_keras.export.operations import (
     Subsample,
     in_order,
 )
+from resnet_keras.models.graph import called, inference
 
 
 def emit_float(ends: Iterable[Operation], pixels: tf.Tensor, dtype: tf.DType) -> dict[Operation, tf.Tensor]:
@@ -185,11 +185,15 @@ def _(operation: Concatenate, dtype: tf.DType, *inputs: tf.Tensor) -> tf.Tensor:
 @emitted.register
 def _(operation: Call, dtype: tf.DType, *inputs: tf.Tensor) -> tf.Tensor:
     # In this graph the layer's variables have no values; constants stand in for them.
-    variables = getattr(operation.layer, "variables", ())
+    layer, place = operation.layer, operation.place
+    variables = getattr(layer, "variables", ())
     weights = list(zip(variables, map(tf.constant, operation.weights), strict=True))
     whole = [tf.cast(x, tf.float32) for x in inputs]
-    # Layers that augment do so by default.
-    inference = {"training": False} if "training" in inspect.signature(operation.layer.call).parameters else {}
     with keras.StatelessScope(weights):
-        y = operation.layer(whole, **inference) if operation.as_list else operation.layer(*whole, **inference)
+        if place is None:
+            y = layer(*whole, **inference(layer))
+        else:
+            given = dict(zip(map(id, place.node.input_tensors), whole, strict=True))
+            outputs = keras.tree.flatten(called(layer, place.node, given))
+            y = outputs[place.tensor._keras_history.tensor_index]
     return tf.cast(y, dtype)

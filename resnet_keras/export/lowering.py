@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from resnet_keras.errors import UsageError, reason
 from resnet_keras.export.operations import (
     Activation,
     Add,
@@ -28,56 +29,42 @@ from resnet_keras.export.operations import (
     Subsample,
 )
 from resnet_keras.models.blocks import DenseLayer, ResidualBlock
+from resnet_keras.models.graph import Head, Place, head_of, in_order, output_of
 from resnet_keras.models.layers import Chain, SqueezeExcitation, StandardizedConv2D, ZeroPaddedShortcut
 from resnet_keras.models.pooling import StemMaxPooling
 from resnet_keras.models.preprocessing import Preprocessing, missing_normalisation
 
 
 def lower(model: keras.Model) -> tuple[Operation, Operation]:
-    """The operations of a classifier of ours, from raw pixels: its probabilities, and what its `logits` layer reads.
+    """The operations of a classifier, from raw pixels: its probabilities, and what its head reads.
 
-    A model that leaves normalisation to its caller is given its card's.
+    A model that leaves normalisation to its caller is given its card's. Models inside it are opened.
     """
     pixels: Operation = Pixels(channels=model.input_shape[-1])
     missing = missing_normalisation(model)
     if missing is not None:
         pixels = _normalise(missing, pixels)
-    known = {id(model.inputs[0]): pixels}
-    _walk(known, model.outputs)
-    features = model.get_layer("logits").input
-    return known[id(model.outputs[0])], known[id(features)]
-
-
-def _walk(known: dict[int, Operation], ends: Sequence[Any]) -> None:
-    """Lower every layer between the Keras tensors in `known` and the ends, each after those it reads."""
-    stack = list(ends)
-    while stack:
-        tensor = stack[-1]
-        if id(tensor) in known:
-            stack.pop()
-            continue
-        layer, node_index, tensor_index = tensor._keras_history
-        node = layer._inbound_nodes[node_index]
-        missing = [x for x in node.input_tensors if id(x) not in known]
-        if missing:
-            stack.extend(missing)
-            continue
-        inputs = [known[id(x)] for x in node.input_tensors]
-        if isinstance(layer, keras.Model) and len(inputs) == 1:
-            inside = {id(layer.inputs[0]): inputs[0]}
-            _walk(inside, layer.outputs)
-            known[id(tensor)] = inside[id(layer.outputs[tensor_index])]
-        elif lowered.dispatch(type(layer)) is lowered.dispatch(object):
-            as_list = bool(node.arguments.args) and isinstance(node.arguments.args[0], list | tuple)
-            known[id(tensor)] = _called(layer, inputs, int(tensor.shape[-1] or 0), as_list)
+    end, features = output_of(model), features_of(head_of(model))
+    known: dict[Place, Operation] = {}
+    for place in in_order(end, features):
+        inputs = [known[one] for one in place.inputs]
+        if place.is_input:
+            known[place] = pixels
+        elif lowered.dispatch(type(place.operation)) is lowered.dispatch(object):
+            known[place] = _called(place.operation, inputs, int(place.tensor.shape[-1] or 0), place)
         else:
-            known[id(tensor)] = lowered(layer, *inputs)
-        stack.pop()
+            known[place] = lowered(place.operation, *inputs)
+    return known[end], known[features]
 
 
-def _called(layer: Any, inputs: Sequence[Operation], channels: int, as_list: bool = False) -> Call:
+def features_of(head: Head) -> Place:
+    """What a head reads, `[N, features]`; of a convolution behind a global pool, what the pool gives."""
+    return head.place if head.dense is None else head.features
+
+
+def _called(layer: Any, inputs: Sequence[Operation], channels: int, place: Place | None = None) -> Call:
     weights = tuple(np.asarray(variable) for variable in getattr(layer, "variables", ()))
-    return Call(inputs=tuple(inputs), channels=channels, layer=layer, weights=weights, as_list=as_list)
+    return Call(inputs=tuple(inputs), channels=channels, layer=layer, weights=weights, place=place)
 
 
 @singledispatch
@@ -109,6 +96,15 @@ def _normalise(layer: Preprocessing, x: Operation) -> Operation:
     flip, scale, shift = layer.card.channels == "BGR", 1 / (255 * std), -mean / std
     order = slice(None, None, -1 if flip else 1)
     return Scale(inputs=(x,), channels=x.channels, scale=scale[order], shift=shift[order], flip=flip)
+
+
+@lowered.register
+def _(layer: keras.layers.Rescaling, x: Operation) -> Operation:
+    scale, shift = (np.asarray(v, "float64") for v in (layer.scale, layer.offset))
+    if not {scale.shape, shift.shape} <= {(), (x.channels,)}:
+        return _called(layer, [x], x.channels)
+    scale, shift = (np.broadcast_to(v, x.channels) for v in (scale, shift))
+    return Scale(inputs=(x,), channels=x.channels, scale=scale, shift=shift)
 
 
 @lowered.register
@@ -157,6 +153,8 @@ def _(layer: keras.layers.Conv2D, x: Operation) -> Operation:
 
 @lowered.register
 def _(layer: keras.layers.BatchNormalization, x: Operation) -> Operation:
+    if layer.axis not in (-1, 3):
+        return _called(layer, [x], x.channels)
     mean, variance = np.asarray(layer.moving_mean, "float64"), np.asarray(layer.moving_variance, "float64")
     scale = 1 / np.sqrt(variance + layer.epsilon)
     scale = scale * np.asarray(layer.gamma, "float64") if layer.scale else scale
@@ -258,8 +256,9 @@ def _(layer: DenseLayer, x: Operation) -> Operation:
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """The same network and weights, every layer computing in float32."""
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
+    """The same network and weights, every layer computing in float32. Raises `UsageError` where it cannot be copied."""
+    layers = [place.operation for place in in_order(output_of(model))]
+    if all(getattr(layer, "compute_dtype", "float32") == "float32" for layer in layers):
         return model
 
     def plain(config: Any) -> Any:
@@ -270,6 +269,11 @@ def in_float32(model: keras.Model) -> keras.Model:
         return [plain(value) for value in config] if isinstance(config, list) else config
 
     config = plain(keras.saving.serialize_keras_object(model))
-    copy = keras.saving.deserialize_keras_object(config)
+    try:
+        copy = keras.saving.deserialize_keras_object(config)
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"{model.name} computes in less than float32 and has a layer that cannot be copied: {reason(error)}"
+        ) from error
     copy.set_weights(model.get_weights())
     return copy

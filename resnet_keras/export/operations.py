@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from resnet_keras.models.graph import Place
+
 Sides = tuple[tuple[int, int], tuple[int, int]]
 """Pixels before and after, by height and width."""
 NO_PADDING: Sides = ((0, 0), (0, 0))
@@ -169,13 +171,13 @@ class Concatenate(Operation):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Call(Operation):
-    """A Keras layer that has no operation of its own here, in inference, in float32."""
+    """A layer or operation of Keras that has no operation of its own here, in inference, in float32."""
 
     layer: Any
     weights: tuple[np.ndarray, ...]
     """Of the layer's variables."""
-    as_list: bool = False
-    """The layer takes its inputs as one list."""
+    place: Place | None = None
+    """The call in the model, with what it has beside its inputs; None for the layer of its one input."""
 
 
 def in_order(*ends: Operation) -> Iterator[Operation]:

@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from resnet_keras.data.format import ImageFormat, from_pixels, image_format
-from resnet_keras.errors import UsageError, require, unknown
+from resnet_keras.data.format import ImageFormat, image_format
+from resnet_keras.errors import UsageError, reason, require, unknown
 from resnet_keras.export.calibration import Calibrated, calibrate, open_calibration
 from resnet_keras.export.integrity import MANIFEST, digests_of, read_manifest
-from resnet_keras.export.lowering import in_float32, lower
+from resnet_keras.export.lowering import features_of, in_float32, lower
 from resnet_keras.export.networks import BATCH, FloatNetwork, Network
 from resnet_keras.export.quantized import available
 from resnet_keras.export.saved_model import write_saved_model
@@ -24,8 +24,9 @@ from resnet_keras.export.signatures import servable
 from resnet_keras.export.versions import publish
 from resnet_keras.export.warmup import write_warmup
 from resnet_keras.inference.predict import model_labels
-from resnet_keras.models.preprocessing import card_layer
-from resnet_keras.models.saved import classifier
+from resnet_keras.models.graph import head_of, output_of, run
+from resnet_keras.models.preprocessing import card_layer, missing_normalisation, normalises
+from resnet_keras.models.saved import classifier, load_model
 from resnet_keras.version import __version__
 
 LABELS = Path("assets", "labels.txt")
@@ -38,6 +39,8 @@ as steep gates do; a wrong graph is percents away."""
 LEAST_COSINE = 0.99
 """Between a bfloat16 servable's features and the model's."""
 MOST_LOSS = 0.5
+SOFTMAX_ADDED = "softmax, put behind the model's logits"
+"""In a manifest: the model itself does not end in one."""
 
 
 def export_servable(
@@ -64,11 +67,13 @@ def export_servable(
     `canary`, the one before as `stable`.
 
     Args:
-        model_or_run: a model of ours with its classifier, a run folder, a `.keras` file or a packaged name.
+        model_or_run: a run folder, a `.keras` file, a packaged name, or a model from images to classes: ours, or any
+            functional one or `Sequential` of Keras. Where it ends in logits, a softmax is put behind it. Its pixels are
+            raw, 0 to 255: it normalises them itself, or its card says how.
         base_path: `saved_models/<name>`; the version folders are in it.
         version: the next free number when None.
         dtype: "float32"; "bfloat16", for processors that compute in it; "int8", quantised by `calibration_data`.
-        labels: class names; those of the model's card, or "0", "1", ..., when None.
+        labels: class names; those of the model's card, if its head is the card's, or "0", "1", ..., when None.
         top_k: classes that `image_bytes` names.
         calibration_data: for int8: a folder of class/file, the name of a data set, or `uint8[N, H, W, C]`; 256 images
             or more. Every other one is for measuring ranges, the rest for proving what came of it.
@@ -85,9 +90,13 @@ def export_servable(
         RuntimeError: the outputs of the servable differ from those of the model; nothing was written.
     """
     _check_arguments(dtype, calibration_data, top_k)
-    given = classifier(model_or_run)
-    if "logits" not in {layer.name for layer in given.layers}:
-        raise UsageError(f"{given.name} is not one of our networks: it has no layer logits")
+    source = load_model(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
+    given = classifier(source)
+    if not head_of(given).activation:
+        last = given.layers[-1].name
+        raise UsageError(
+            f"nothing says whether {given.name}, by its layer {last}, gives probabilities; end it in Softmax"
+        )
     names = tuple(labels) if labels is not None else model_labels(given)
     if len(names) != given.output_shape[-1]:
         raise UsageError(f"{len(names)} labels for the {given.output_shape[-1]} classes of {given.name}")
@@ -107,10 +116,21 @@ def export_servable(
         labels=names,
         top_k=top_k,
         dtype=dtype,
+        head=SOFTMAX_ADDED if given is not source else head_of(given).activation,
+        normalization="by the card" if card_layer(given) else "in the model" if normalises(given) else "none",
         network=network,
         calibrated=calibrated,
     )
     return publish(base, version, partial(_write, export))
+
+
+def read_labels(path: str | Path) -> tuple[str, ...]:
+    """The class names of a text file, one a line. Raises `UsageError` where it cannot be read."""
+    try:
+        lines = Path(path).expanduser().read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the labels {path}: {reason(error)}") from error
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _check_arguments(dtype: str, calibration_data: Any, top_k: int) -> None:
@@ -137,6 +157,10 @@ class _Export:
     labels: tuple[str, ...]
     top_k: int
     dtype: str
+    head: str
+    """What gives the probabilities."""
+    normalization: str
+    """Who normalises the pixels."""
     network: Network
     calibrated: Calibrated | None
 
@@ -160,11 +184,8 @@ def _write(export: _Export, folder: Path) -> None:
 
 def _check(export: _Export, folder: Path) -> dict[str, float]:
     """Compare the servable, loaded again, with the model; returns how far its features are from the model's."""
-    head = export.plain.get_layer("logits")
-    inside = from_pixels(keras.Model(export.plain.input, [head.input, head.output, export.plain.output]))
     images = np.random.default_rng(0).integers(0, 256, (4, *export.shape.size, export.shape.channels), "uint8")
-    outputs = inside(images.astype("float32"), training=False)
-    features, logits, probabilities = (np.asarray(x, "float64") for x in outputs)
+    features, logits, probabilities = _outputs_of(export.plain, images)
     if not np.isfinite(probabilities).all():
         name = export.model.name
         raise UsageError(f"{name} itself returns NaN for random images; its weights cannot be exported")
@@ -190,9 +211,16 @@ def _check(export: _Export, folder: Path) -> dict[str, float]:
     return {"largest_difference": difference, "cosine": cosine}
 
 
+def _outputs_of(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+    """Features, logits and probabilities, float64, of a model itself for raw pixels."""
+    missing, head, end = missing_normalisation(model), head_of(model), output_of(model)
+    pixels: Any = images.astype("float32")
+    values = run([end], pixels if missing is None else missing(pixels))
+    return [np.asarray(x, "float64") for x in (values[features_of(head)], head.logits(values), values[end])]
+
+
 def _manifest(export: _Export, differences: dict[str, float], folder: Path) -> dict[str, Any]:
-    layer, shape = card_layer(export.model), export.shape
-    card = layer.card if layer else shape.card
+    shape, card = export.shape, export.shape.card
     files = digests_of(folder)
     return {
         "format_version": FORMAT_VERSION,
@@ -200,6 +228,8 @@ def _manifest(export: _Export, differences: dict[str, float], folder: Path) -> d
         "model": export.model.name,
         "dtype": export.dtype,
         "input": {"size": list(shape.size), "channels": shape.channels, "pixels": "raw, 0 to 255"},
+        "normalization": export.normalization,
+        "head": export.head,
         "card": {**card.to_dict(), "labels": list(export.labels)},
         "check": differences,
         **({"int8": export.calibrated.facts} if export.calibrated else {}),

@@ -94,12 +94,20 @@ def model_card(model: keras.Model) -> ModelCard:
 
 
 def has_head_of_card(model: keras.Model) -> bool:
-    """Whether a model ends in the head of its card: a layer `logits` beside it, in the same model."""
+    """Whether a model ends in the head of its card: a layer `logits` beside it, in the same model.
+
+    Not in a dense layer of that name by anyone: a builder's begins with He's weights.
+    """
     layer = card_layer(model)
     if layer is None or not is_functional(model):
         return False
     ends = head_of(model).layers
-    return any(end.name == "logits" and any(one is layer for one in around.layers) for end, around in ends)
+    return any(
+        end.name == "logits"
+        and any(one is layer for one in around.layers)
+        and (not isinstance(end, keras.layers.Dense) or isinstance(end.kernel_initializer, keras.initializers.HeNormal))
+        for end, around in ends
+    )
 
 
 def missing_normalisation(model: keras.Model) -> Preprocessing | None:

@@ -68,8 +68,8 @@ def load_model(source: str | Path) -> keras.Model:
     except Exception as error:  # Keras raises a dozen kinds for a file it cannot read
         if "Lambda" in str(error) and "safe_mode" in str(error):
             raise UsageError(
-                f"{path} has a Lambda layer, whose code is in the file and is not run; use a layer such as Rescaling "
-                "in its place"
+                f"{path} cannot be loaded: it has a Lambda layer, whose code is in the file and is not run; use a "
+                "layer such as Rescaling"
             ) from error
         raise UsageError(f"{path} cannot be loaded, it is damaged or not one of our models: {reason(error)}") from error
     if type(model).__name__ == "Functional":  # a file of 0.1
@@ -93,7 +93,12 @@ def classifier(source: str | Path | keras.Model) -> keras.Model:
         )
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise UsageError(f"{model.name} is no classifier of images: it does not take [N, H, W, C] alone")
-    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+    if len(model.outputs) != 1:
+        raise UsageError(
+            f"{model.name} is no classifier: it has {len(model.outputs)} outputs; give the one of the classes, as by "
+            "keras.Model(model.input, model.outputs[0])"
+        )
+    if len(model.outputs[0].shape) != 2:
         raise UsageError(
             f"{model.name} is no classifier: it does not give [N, classes]; build it with include_top=True"
         )

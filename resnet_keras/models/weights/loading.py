@@ -15,7 +15,7 @@ import numpy as np
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.normalization import BN_EPSILON
-from resnet_keras.models.preprocessing import card_layer, model_card
+from resnet_keras.models.preprocessing import OF_THE_HEAD, card_layer, model_card
 from resnet_keras.models.registry import COMPLEXITY, NAMES, hub_name
 from resnet_keras.models.weights.hub import fetch, is_hub_name
 from resnet_keras.models.weights.layouts import (
@@ -291,8 +291,8 @@ def _set_card(model: keras.Model, card: ModelCard | None, skip_head: bool) -> No
         return
     classes = model.output_shape[-1] if HEAD in {part.name for part in model.layers} else None
     if skip_head or classes != len(card.labels):  # a head that is put on features has classes of its own
-        labels, label_ids = layer.card.labels, layer.card.label_ids
-        card = dataclasses.replace(card, labels=labels, label_ids=label_ids, claims={}, metrics={})
+        own = {name: getattr(layer.card, name) for name in ("labels", "label_ids")}
+        card = dataclasses.replace(card, **{**OF_THE_HEAD, **own})
     if not card.fits(model.input_shape[-1]):
         card = _card_of_channels(card, model.input_shape[-1])
     layer.card = dataclasses.replace(card, network=layer.card.network or card.network)
