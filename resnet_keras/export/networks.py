@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.export.floating import emit_float
-from resnet_keras.export.operations import Operation
+from resnet_keras.export.operations import Dense, GlobalPool, Operation
 from resnet_keras.export.quantized import Int8Graph
 
 BATCH = 32
@@ -25,6 +25,18 @@ class Outputs:
     """float32 [N, channels]"""
     int8_share: float = 0.0
     """Of the multiply-adds."""
+    maps: tf.Tensor | None = None
+    """float32 [N, h, w, channels], of which the features are the mean; None where they are something else."""
+
+
+def map_below(ends: Ends) -> Operation | None:
+    """The map whose mean a dense head reads, alone; None for a network that ends otherwise."""
+    head, features = ends
+    while head.inputs and not isinstance(head, Dense):
+        head = head.inputs[0]
+    if head.inputs[:1] == (features,) and isinstance(features, GlobalPool) and features.kind == "mean":
+        return features.inputs[0]
+    return None
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,8 @@ class FloatNetwork:
         """Write the network into the default graph; pixels are raw, `uint8[N, H, W, C]`."""
         values = emit_float(self.ends, pixels, self.dtype)
         probabilities, features = (tf.cast(values[end], tf.float32) for end in self.ends)
-        return Outputs(probabilities, features)
+        below = map_below(self.ends)
+        return Outputs(probabilities, features, maps=None if below is None else tf.cast(values[below], tf.float32))
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,9 @@ class Int8Network:
         """Write the network into the default graph; pixels are raw, `uint8[N, H, W, C]`."""
         graph = Int8Graph(self.ranges, pixels)
         probabilities, features = graph.emit(self.ends)
-        return Outputs(probabilities, features, graph.int8_macs / graph.macs)
+        below = map_below(self.ends)
+        maps = None if below is None else graph.as_float(below)
+        return Outputs(probabilities, features, graph.int8_macs / graph.macs, maps)
 
 
 Network = FloatNetwork | Int8Network

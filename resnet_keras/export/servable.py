@@ -55,12 +55,13 @@ def export_servable(
     data_dir: str | None = None,
     max_accuracy_loss: float = MOST_LOSS,
 ) -> Path:
-    """Write a SavedModel with preprocessing, class names and three signatures, for TensorFlow Serving.
+    """Write a SavedModel with preprocessing, class names and its signatures, for TensorFlow Serving.
 
     Signatures: `serving_default` (`image` uint8 `[N, H, W, C]`, raw pixels, to `probabilities` float32 `[N, classes]`),
     `image_bytes` (encoded images, string `[N]`, to `labels` string and `scores` float32 `[N, k]`, and
     `probabilities`; one that cannot be read has no labels and NaN for numbers, and takes nothing from the others),
-    `features` (`image` to `features` float32 `[N, channels]`).
+    `features` (`image` to `features` float32 `[N, channels]`), and where a dense head reads a map's mean `explain`
+    (as `image_bytes`, with `heat` float32 `[N, k, h, w]` and `window` float32 `[N, 4]` in place of `probabilities`).
 
     The graph is not the training graph: norms are folded into the convolutions, weights are constants, and it computes
     in `dtype` whatever the model was trained in. `models.config` beside the model's folder has the new version as

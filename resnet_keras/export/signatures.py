@@ -1,11 +1,13 @@
 """The graph of a servable: from pixels or encoded images to probabilities, labels and features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
 
+from resnet_keras.data.encoded import orientation_of, size_in_header
 from resnet_keras.data.format import ImageFormat
-from resnet_keras.export.networks import Network
+from resnet_keras.export.networks import Network, Outputs
 from resnet_keras.export.saved_model import Signature
 
 
@@ -18,7 +20,7 @@ class Servable:
 
 
 def servable(network: Network, shape: ImageFormat, labels: tuple[str, ...], top_k: int) -> Servable:
-    """A graph with the signatures `serving_default`, `image_bytes` and `features`.
+    """A graph with `serving_default`, `image_bytes`, `features` and, where the network has a map for it, `explain`.
 
     The network is in it once: `image` has decoded images for its default, so that a client's own pixels take their
     place. A shape is checked when a request is run, where a declared one would only be believed: a graph fed another
@@ -42,6 +44,7 @@ def servable(network: Network, shape: ImageFormat, labels: tuple[str, ...], top_
         answered = tf.where(readable[:, None], probabilities, float("nan"))
         scores, indices = tf.math.top_k(answered, min(top_k, len(labels)))
         names = tf.where(readable[:, None], tf.gather(tf.constant(labels), indices), "")
+        explained = _explained(outputs, encoded, indices, shape)
         pixels, strings = {"image": (image, sides)}, {"image_bytes": (encoded, many)}
         named = {"labels": names, "scores": scores, "probabilities": answered}
         signatures = {
@@ -49,6 +52,8 @@ def servable(network: Network, shape: ImageFormat, labels: tuple[str, ...], top_
             "image_bytes": Signature(strings, named),
             "features": Signature(pixels, {"features": features}),
         }
+        if explained is not None:
+            signatures["explain"] = Signature(strings, {"labels": names, "scores": scores, **explained})
     return Servable(graph, signatures)
 
 
@@ -58,25 +63,72 @@ def _not_empty(x: tf.Tensor, name: str) -> tf.Tensor:
         return tf.identity(x)
 
 
+def _explained(
+    outputs: Outputs, encoded: tf.Tensor, indices: tf.Tensor, shape: ImageFormat
+) -> dict[str, tf.Tensor] | None:
+    """Class activation maps (Zhou et al. 2016) of the classes in `indices`, `[N, k]`, and where they lie on the images.
+
+    Behind a global mean and one dense layer they are Grad-CAM's, up to a factor, and need no gradient: the map weighted
+    by the column of the class. The dense layer's own kernel is read, so that no weight is in the graph twice.
+
+    Returns:
+        `heat` float32 `[N, k, h, w]`, 0 to 1, and `window` float32 `[N, 4]`: top, left, bottom and right of what the
+        network sees, as fractions of the upright image. None where the network is another, or its map is one pixel.
+    """
+    if outputs.maps is None or tuple(outputs.maps.shape[1:3]) == (1, 1):
+        return None
+    height, width, channels = (side or 0 for side in outputs.maps.shape.as_list()[1:])
+    operation = outputs.probabilities.op
+    while operation.type != "MatMul":
+        operation = operation.inputs[0].op
+    columns = tf.transpose(tf.gather(operation.inputs[1], indices, axis=1), (1, 2, 0))
+    maps = tf.reshape(outputs.maps, (-1, height * width, channels))
+    heat = tf.nn.relu(tf.matmul(tf.cast(columns, tf.float32), maps, transpose_b=True))
+    heat = tf.math.divide_no_nan(heat, tf.reduce_max(heat, -1, keepdims=True))
+    heat = tf.reshape(heat, (-1, indices.shape[1], height, width))
+    windows, _ = _each(encoded, lambda image: _window(image, shape), [4], tf.float32)
+    return {"heat": heat, "window": windows}
+
+
+def _window(encoded: tf.Tensor, shape: ImageFormat) -> tf.Tensor:
+    """What the evaluation transform leaves of an image, as fractions of its sides: top, left, bottom, right."""
+    lying = tf.greater(orientation_of(encoded), 4)
+    sides = tf.cast(tf.stack(size_in_header(encoded)), tf.float32)
+    sides = tf.where(lying, sides[::-1], sides)
+    size = tf.constant(shape.size, tf.float32)
+    seen = size / tf.reduce_max(size / shape.card.crop / sides) / sides
+    return tf.concat([(1 - seen) / 2, (1 + seen) / 2], 0)
+
+
 def decoded(encoded: tf.Tensor, shape: ImageFormat) -> tuple[tf.Tensor, tf.Tensor]:
     """Encoded images `string[N]` as `uint8[N, H, W, C]`, and which of them could be read, `bool[N]`.
 
     One that cannot be read is black and takes nothing from the others, which may be another client's: a server puts
     requests together. Where none can be read, an InvalidArgument error is raised.
     """
+    pixels = [*shape.size, shape.channels]
+    images, readable = _each(
+        encoded, lambda image: tf.cast(shape.evaluation_transform(image), tf.uint8), pixels, tf.uint8
+    )
+    words = ["no image can be read: not a JPEG, PNG, GIF, BMP or WebP file, damaged, or of too many pixels"]
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(readable), words)]):
+        return tf.identity(images), readable
+
+
+def _each(
+    encoded: tf.Tensor, read: Callable[[tf.Tensor], tf.Tensor], sides: list[int], dtype: tf.DType
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What `read` makes of each image, `[N, *sides]`, zeros where it fails; and where it does not, `bool[N]`."""
 
     @tf.autograph.experimental.do_not_convert  # it would take half the time of an export
     def one(index: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return index, tf.cast(shape.evaluation_transform(image), tf.uint8)
+        return index, read(image)
 
     count = tf.size(encoded, out_type=tf.int64)
-    end = tf.data.Dataset.from_tensors((count, tf.zeros([*shape.size, shape.channels], tf.uint8)))
-    read = tf.data.Dataset.from_tensor_slices(encoded).enumerate().map(one, num_parallel_calls=tf.data.AUTOTUNE)
+    end = tf.data.Dataset.from_tensors((count, tf.zeros(sides, dtype)))
+    done = tf.data.Dataset.from_tensor_slices(encoded).enumerate().map(one, num_parallel_calls=tf.data.AUTOTUNE)
     # Only tf.data leaves out what fails. The end keeps the batch from being empty.
-    found, images = read.ignore_errors().concatenate(end).batch(count + 1).get_single_element()
-    found, images = found[:-1, None], images[:-1]
+    found, values = done.ignore_errors().concatenate(end).batch(count + 1).get_single_element()
+    found, values = found[:-1, None], values[:-1]
     readable = tf.scatter_nd(found, tf.ones_like(found[:, 0], tf.int32), count[None]) > 0
-    words = "no image can be read: not a JPEG, PNG, GIF, BMP or WebP file, damaged, or of too many pixels"
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(readable), [words])]):
-        whole = tf.scatter_nd(found, images, tf.stack([count, *shape.size, shape.channels]))
-    return whole, readable
+    return tf.scatter_nd(found, values, tf.stack([count, *sides])), readable

@@ -172,7 +172,7 @@ def test_a_damaged_servable_is_refused(servable: Path, digit_png: Path, tmp_path
 
 def test_signatures(servable: Path, digits_run: Path, digit_png: Path) -> None:
     loaded = tf.saved_model.load(str(servable))
-    assert set(loaded.signatures) == {"serving_default", "image_bytes", "features"}
+    assert set(loaded.signatures) == {"serving_default", "image_bytes", "features", "explain"}
     model = rk.load_model(digits_run)
     images = RNG.integers(0, 256, (3, 8, 8, 1), "uint8")
     out = loaded.signatures["serving_default"](image=tf.constant(images))
