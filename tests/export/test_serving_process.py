@@ -111,7 +111,8 @@ def process(version: Path) -> Iterator[Process]:
 def test_every_signature_answers(process: Process, version: Path, digit_png: Path) -> None:
     images = RNG.integers(0, 256, (3, 8, 8, 1), "uint8")
     strings = np.array([digit_png.read_bytes()] * 2, object)
-    for signature, value in (("serving_default", images), ("features", images), ("image_bytes", strings)):
+    asked = [("serving_default", images), ("features", images), ("image_bytes", strings), ("explain", strings)]
+    for signature, value in asked:
         code, message, outputs = process.ask(signature, value)
         assert code == 0, message
         (key,) = process.signatures[signature].inputs
@@ -130,7 +131,7 @@ TYPES = ["uint8", "int8", "int32", "int64", "float16", "float32", "float64", "bo
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    signature=st.sampled_from(["serving_default", "features", "image_bytes"]),
+    signature=st.sampled_from(["serving_default", "features", "image_bytes", "explain"]),
     dtype=st.one_of(st.just("uint8"), st.sampled_from(TYPES)),
     shape=st.one_of(
         st.lists(st.sampled_from([0, 1, 2, 3, 8, 9]), max_size=6),
