@@ -124,7 +124,7 @@ MUTATIONS = (
     ),
     Mutation(
         "inference-heat",
-        f"{PACKAGE}/inference/explain.py",
+        f"{PACKAGE}/inference/gradcam.py",
         r"np\.maximum\(",
         "np.minimum(",
         ("tests/inference/test_explain.py::test_heat_is_where_the_class_is",),
