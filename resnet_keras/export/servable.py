@@ -176,9 +176,11 @@ def _write(export: _Export, folder: Path) -> None:
     (folder / LABELS).write_text("".join(f"{label}\n" for label in export.labels), "utf-8")
     shape = export.shape
     image = np.random.default_rng(0).integers(0, 256, (*shape.size, shape.channels)).astype("uint8")
-    requests = {key: {"image": image[None]} for key in ("serving_default", "features")}
+    requests: dict[str, dict[str, Any]] = {key: {"image": image[None]} for key in ("serving_default", "features")}
     encoded = tf.io.encode_png(image).numpy()
-    write_warmup(folder, export.name, {**requests, "image_bytes": {"image_bytes": [encoded]}})
+    for key in sorted({"image_bytes", "explain"} & set(made.signatures)):
+        requests[key] = {"image_bytes": [encoded]}
+    write_warmup(folder, export.name, requests)
     manifest = _manifest(export, differences, folder)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 

@@ -1,12 +1,11 @@
 """The graph of a servable: from pixels or encoded images to probabilities, labels and features."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from resnet_keras.data.encoded import orientation_of, size_in_header
 from resnet_keras.data.format import ImageFormat
+from resnet_keras.data.images import decode
 from resnet_keras.export.networks import Network, Outputs
 from resnet_keras.export.saved_model import Signature
 
@@ -36,7 +35,7 @@ def servable(network: Network, shape: ImageFormat, labels: tuple[str, ...], top_
     many: list[int | None] = [None]
     with tf.Graph().as_default() as graph:
         encoded = tf.compat.v1.placeholder(tf.string, name="image_bytes")
-        images, readable = decoded(_not_empty(tf.ensure_shape(encoded, many), "image_bytes"), shape)
+        images, sides_of, readable = decoded(_not_empty(tf.ensure_shape(encoded, many), "image_bytes"), shape)
         image = tf.compat.v1.placeholder_with_default(images, shape=None, name="image")
         outputs = network.emit(_not_empty(tf.ensure_shape(image, sides), "image"))
         probabilities = tf.identity(outputs.probabilities, "probabilities")
@@ -44,7 +43,7 @@ def servable(network: Network, shape: ImageFormat, labels: tuple[str, ...], top_
         answered = tf.where(readable[:, None], probabilities, float("nan"))
         scores, indices = tf.math.top_k(answered, min(top_k, len(labels)))
         names = tf.where(readable[:, None], tf.gather(tf.constant(labels), indices), "")
-        explained = _explained(outputs, encoded, indices, shape)
+        explained = _explained(outputs, indices, sides_of, shape)
         pixels, strings = {"image": (image, sides)}, {"image_bytes": (encoded, many)}
         named = {"labels": names, "scores": scores, "probabilities": answered}
         signatures = {
@@ -64,9 +63,9 @@ def _not_empty(x: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def _explained(
-    outputs: Outputs, encoded: tf.Tensor, indices: tf.Tensor, shape: ImageFormat
+    outputs: Outputs, indices: tf.Tensor, sides: tf.Tensor, shape: ImageFormat
 ) -> dict[str, tf.Tensor] | None:
-    """Class activation maps (Zhou et al. 2016) of the classes in `indices`, `[N, k]`, and where they lie on the images.
+    """Class activation maps (Zhou et al. 2016) of classes `indices[N, k]`, and where they lie on images `sides[N, 2]`.
 
     Behind a global mean and one dense layer they are Grad-CAM's, up to a factor, and need no gradient: the map weighted
     by the column of the class. The dense layer's own kernel is read, so that no weight is in the graph twice.
@@ -86,49 +85,32 @@ def _explained(
     heat = tf.nn.relu(tf.matmul(tf.cast(columns, tf.float32), maps, transpose_b=True))
     heat = tf.math.divide_no_nan(heat, tf.reduce_max(heat, -1, keepdims=True))
     heat = tf.reshape(heat, (-1, indices.shape[1], height, width))
-    windows, _ = _each(encoded, lambda image: _window(image, shape), [4], tf.float32)
-    return {"heat": heat, "window": windows}
+    size, whole = tf.constant(shape.size, tf.float32), tf.maximum(tf.cast(sides, tf.float32), 1)
+    scale = tf.reduce_max(size / shape.card.crop / whole, -1, keepdims=True)
+    seen = size / scale / whole
+    return {"heat": heat, "window": tf.concat([(1 - seen) / 2, (1 + seen) / 2], -1)}
 
 
-def _window(encoded: tf.Tensor, shape: ImageFormat) -> tf.Tensor:
-    """What the evaluation transform leaves of an image, as fractions of its sides: top, left, bottom, right."""
-    lying = tf.greater(orientation_of(encoded), 4)
-    sides = tf.cast(tf.stack(size_in_header(encoded)), tf.float32)
-    sides = tf.where(lying, sides[::-1], sides)
-    size = tf.constant(shape.size, tf.float32)
-    seen = size / tf.reduce_max(size / shape.card.crop / sides) / sides
-    return tf.concat([(1 - seen) / 2, (1 + seen) / 2], 0)
-
-
-def decoded(encoded: tf.Tensor, shape: ImageFormat) -> tuple[tf.Tensor, tf.Tensor]:
-    """Encoded images `string[N]` as `uint8[N, H, W, C]`, and which of them could be read, `bool[N]`.
+def decoded(encoded: tf.Tensor, shape: ImageFormat) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Encoded images `string[N]` as `uint8[N, H, W, C]`, their own sides `[N, 2]`, and which could be read, `bool[N]`.
 
     One that cannot be read is black and takes nothing from the others, which may be another client's: a server puts
     requests together. Where none can be read, an InvalidArgument error is raised.
     """
-    pixels = [*shape.size, shape.channels]
-    images, readable = _each(
-        encoded, lambda image: tf.cast(shape.evaluation_transform(image), tf.uint8), pixels, tf.uint8
-    )
-    words = ["no image can be read: not a JPEG, PNG, GIF, BMP or WebP file, damaged, or of too many pixels"]
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(readable), words)]):
-        return tf.identity(images), readable
-
-
-def _each(
-    encoded: tf.Tensor, read: Callable[[tf.Tensor], tf.Tensor], sides: list[int], dtype: tf.DType
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """What `read` makes of each image, `[N, *sides]`, zeros where it fails; and where it does not, `bool[N]`."""
 
     @tf.autograph.experimental.do_not_convert  # it would take half the time of an export
-    def one(index: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return index, read(image)
+    def one(index: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        whole = decode(image, shape.channels)
+        return index, tf.cast(shape.evaluation_transform(whole), tf.uint8), tf.shape(whole)[:2]
 
-    count = tf.size(encoded, out_type=tf.int64)
-    end = tf.data.Dataset.from_tensors((count, tf.zeros(sides, dtype)))
-    done = tf.data.Dataset.from_tensor_slices(encoded).enumerate().map(one, num_parallel_calls=tf.data.AUTOTUNE)
+    count, pixels = tf.size(encoded, out_type=tf.int64), [*shape.size, shape.channels]
+    end = tf.data.Dataset.from_tensors((count, tf.zeros(pixels, tf.uint8), tf.zeros([2], tf.int32)))
+    read = tf.data.Dataset.from_tensor_slices(encoded).enumerate().map(one, num_parallel_calls=tf.data.AUTOTUNE)
     # Only tf.data leaves out what fails. The end keeps the batch from being empty.
-    found, values = done.ignore_errors().concatenate(end).batch(count + 1).get_single_element()
-    found, values = found[:-1, None], values[:-1]
+    found, images, sides = read.ignore_errors().concatenate(end).batch(count + 1).get_single_element()
+    found, images, sides = found[:-1, None], images[:-1], sides[:-1]
     readable = tf.scatter_nd(found, tf.ones_like(found[:, 0], tf.int32), count[None]) > 0
-    return tf.scatter_nd(found, values, tf.stack([count, *sides])), readable
+    words = ["no image can be read: not a JPEG, PNG, GIF, BMP or WebP file, damaged, or of too many pixels"]
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(readable), words)]):
+        whole = tf.scatter_nd(found, images, tf.stack([count, *pixels]))
+    return whole, tf.scatter_nd(found, sides, tf.stack([count, 2])), readable

@@ -133,11 +133,16 @@ class RestApi:
             with one:
                 inputs = rest_json.read_inputs(request, version.inputs_of(signature))
             request.clear()
+            nonlocal ready
+            ready = time.perf_counter()
             return inputs
 
-        rows = rest_json.in_rows(request)
+        rows, ready = rest_json.in_rows(request), 0.0
         predicted = self._core.predict(spec, signature, read_inputs, rest_json.output_filter(request))
-        return _versioned(rest_json.write_outputs(predicted.outputs, rows), predicted.version)
+        seconds = time.perf_counter() - ready
+        response = _versioned(rest_json.write_outputs(predicted.outputs, rows), predicted.version)
+        response.headers["Server-Timing"] = f"model;dur={1000 * seconds:.1f}"  # W3C's, in milliseconds
+        return response
 
     async def _body(self, request: Request, end: float) -> bytes:
         """The body of a request, for which it has room; who gets it gives the room back."""

@@ -366,7 +366,7 @@ def test_what_a_version_folder_holds(exports: dict[str, Path]) -> None:
             inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
             requests[request.model_spec.signature_name] = inputs
             assert request.model_spec.name == dtype
-        assert set(requests) == {"serving_default", "image_bytes", "features"}
+        assert set(requests) == {"serving_default", "image_bytes", "features", "explain"}
         answers = run_servable(folder, requests)
         assert all(np.isfinite(answers[name][key]).all() for name, key in [("image_bytes", "scores")])
 
