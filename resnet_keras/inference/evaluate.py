@@ -15,6 +15,7 @@ from resnet_keras.data.format import from_pixels, image_format
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.sources import open_source
 from resnet_keras.errors import UsageError
+from resnet_keras.inference.reliability import Reliability, ReliabilityLog
 from resnet_keras.models.preprocessing import model_card
 from resnet_keras.models.saved import classifier
 
@@ -32,6 +33,13 @@ class Evaluation:
     """int64 [classes, classes]: rows are true classes, columns predicted ones."""
     given: Mapping[str, float] = field(default_factory=dict)
     """By metrics of the user's own."""
+    reliability: Reliability | None = None
+    """Confidence and correctness of each image; None where several hosts each have a part of them."""
+
+    @property
+    def ece(self) -> float | None:
+        """Expected calibration error over 15 bins of confidence (Guo et al. 2017), 0 to 1; None on several hosts."""
+        return None if self.reliability is None else self.reliability.ece
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -53,7 +61,7 @@ class Evaluation:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        return {**self.metrics, "per_class": self.per_class, "confusion": self.confusion.tolist()}
+        return {**self.metrics, "ece": self.ece, "per_class": self.per_class, "confusion": self.confusion.tolist()}
 
 
 def evaluate(
@@ -151,6 +159,7 @@ class Evaluator:
         confusion = np.zeros((classes, classes), "int64")
         loss = top5 = 0.0
         index, hosts = self.host
+        log = ReliabilityLog() if hosts == 1 else None
         if self.judge:
             self.judge.reset()
         for images, one_hot in batches.shard(hosts, index):
@@ -164,6 +173,8 @@ class Evaluator:
             loss -= np.log(np.maximum(own, 1e-37)).sum()
             top5 += (np.isfinite(own) & (np.sum(probabilities > own[:, None], axis=-1) < 5)).sum()
             np.add.at(confusion, (targets, np.argmax(probabilities, axis=-1)), 1)
+            if log:
+                log.add(images.numpy(), probabilities, targets)
         if hosts > 1:
             own = np.concatenate([[loss, top5], confusion.ravel()]) / self._local_replicas
             loss, top5, *counts = np.asarray(self.strategy.experimental_local_results(self._sum_over_hosts(own))[0])
@@ -172,7 +183,8 @@ class Evaluator:
         accuracy = float(np.trace(confusion) / examples)
         given = self.judge.result() if self.judge else {}
         loss = given.pop("loss", float(loss / examples))
-        return Evaluation(loss, accuracy, float(top5 / examples), examples, self.labels, confusion, given)
+        reliability = log.result() if log and log.seen else None
+        return Evaluation(loss, accuracy, float(top5 / examples), examples, self.labels, confusion, given, reliability)
 
     @property
     def _local_replicas(self) -> int:

@@ -1,47 +1,186 @@
 """`report.html`: a run on one page that needs nothing beside it."""
 
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
+
+from resnet_keras.config.command import changed_fields, command_of
+from resnet_keras.config.recipes import RECIPES
 from resnet_keras.config.run_folder import REPORT
 from resnet_keras.config.train import TrainConfig, flat
 from resnet_keras.inference.evaluate import Evaluation
-from resnet_keras.reports.html import Cell, Image, image_of, write_page
-from resnet_keras.reports.plots import LARGEST_CONFUSION, draw_confusion, draw_curves, png_of
+from resnet_keras.models.complexity import complexity
+from resnet_keras.reports.drawing import Line, draw_panel, draw_reliability
+from resnet_keras.reports.html import Cell, spaced, write_page
+from resnet_keras.reports.images import mistakes_of, samples_of
+from resnet_keras.reports.plots import LARGEST_CONFUSION, draw_curves, png_of
+
+CONFUSIONS = 30
+"""Confusions that are listed where the matrix is not drawn."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the report shows of a run beside its config and its figures."""
+
+    network: keras.Model
+    """From pixels, 0 to 255, to probabilities."""
+    samples: tuple[np.ndarray, np.ndarray] | None
+    """Images `[N, H, W, C]` and labels `[N, classes]` of a training batch."""
+    images_per_epoch: int
+    commit: str | None
+    """Of the working folder's git repository."""
+    files: Sequence[str] = ()
+    """Of the measured split, where it is of files."""
 
 
 def write_report(
-    folder: Path, config: TrainConfig, result: Evaluation, metrics: dict[str, Any], rows: list[dict[str, Any]]
+    folder: Path,
+    config: TrainConfig,
+    result: Evaluation,
+    metrics: dict[str, Any],
+    rows: list[dict[str, Any]],
+    facts: RunFacts,
 ) -> None:
     """Write the report of a run into its folder, with `curves.png` beside it."""
-    curves = None
     if rows:
-        curves = Image(png_of(draw_curves(rows)), "Loss, accuracy and learning rate by epoch")
-        (folder / "curves.png").write_bytes(curves.png)
-    drawn = len(result.labels) <= LARGEST_CONFUSION
+        (folder / "curves.png").write_bytes(png_of(draw_curves(rows)))
+    split = metrics["split"]
     end = " Interrupted before its end." if metrics["interrupted"] else ""
     best = f", of which number {metrics['best_epoch']} was the best" if "best_epoch" in metrics else ""
+    drawn = len(result.labels) <= LARGEST_CONFUSION
+    mistakes = mistakes_of(result, facts.network, facts.files)
+    of_recipe = f"the recipe {config.name}" if config.name in RECIPES else "the defaults"
     write_page(
         folder / REPORT,
         "run.html",
         title=f"{config.name}: {config.model} on {config.data}",
-        summary=f"{metrics['split'].capitalize()} accuracy {result.accuracy:.2%}, top 5 {result.top5_accuracy:.2%}, "
-        f"loss {result.loss:.4f}, on {result.examples:,} {metrics['split']} images of {config.data}, after "
-        f"{metrics['epochs']} epochs{best}.{end}",
-        curves=curves,
-        split=f"{metrics['split']} split",
-        confusion=image_of(draw_confusion(result), "Confusion matrix") if drawn else None,
-        classes={"head": ["Class", "Images", "Recall", "Precision"], "rows": list(map(_class_row, result.per_class))},
-        configuration=flat(config),
-        environment={**metrics["environment"], "seconds": round(metrics["seconds"], 1)},
+        summary=f"{split.capitalize()} accuracy {result.accuracy:.2%}, top 5 {result.top5_accuracy:.2%}, "
+        f"loss {result.loss:.4f}, on {result.examples:,} {split} images of {config.data}, after "
+        f"{metrics['epochs']} epoch{'' if metrics['epochs'] == 1 else 's'}{best}.{end}",
+        figures=_figures(result, metrics, rows, facts),
+        command=command_of(config),
+        curves=_curves(rows) if rows else None,
+        lines=[("training", 0, True), (rows[-1].get("split", "test"), 1, False)] if rows else [],
+        split=f"{split} split",
+        labels=result.labels,
+        confusion=_matrix(result) if drawn else None,
+        confusions=None if drawn else _confusions(result),
+        classes={
+            "head": ["Class", "Images", "Precision", "Recall", "F1"],
+            "rows": list(map(_class_row, result.per_class)),
+        },
+        reliability=_reliability(result),
+        mistakes=mistakes,
+        heated=any(one.heat for one in mistakes),
+        samples=samples_of(facts.samples, result.labels),
+        base=of_recipe,
+        changed=_spaced(changed_fields(config)),
+        configuration=_spaced(flat(config)),
+        environment={
+            "date": time.strftime("%Y-%m-%d %H:%M"),
+            **metrics["environment"],
+            **({"git commit": facts.commit} if facts.commit else {}),
+        },
     )
 
 
+def _figures(
+    result: Evaluation, metrics: dict[str, Any], rows: list[dict[str, Any]], facts: RunFacts
+) -> dict[str, str]:
+    """The figures at the head of the page."""
+    cost = complexity(facts.network)
+    figures = {f"{metrics['split'].capitalize()} accuracy": f"{result.accuracy:.2%}"}
+    if len(result.labels) > 5:
+        figures["Top 5"] = f"{result.top5_accuracy:.2%}"
+    figures["Loss (nats)"] = f"{result.loss:.4f}"
+    if result.ece is not None:
+        figures["Calibration error"] = f"{result.ece:.2%}"
+    if rows:
+        seconds = [row["seconds"] for row in rows]
+        figures["Time of the epochs"] = _duration(sum(seconds))
+        if min(seconds) > 0:
+            figures["Images/s, median epoch"] = f"{facts.images_per_epoch / float(np.median(seconds)):,.0f}"
+    figures["Parameters"] = f"{cost.trainable_parameters:,}"
+    figures["Multiply-adds"] = f"{cost.macs / 1e9:.2f} G" if cost.macs >= 1e9 else f"{cost.macs / 1e6:.2f} M"
+    return figures
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
+
+
+def _curves(rows: list[dict[str, Any]]) -> list[str]:
+    def line(name: str, colour: int, scale: float = 1, dashed: bool = False) -> Line:
+        values = [(row["epoch"], row[name]) for row in rows]
+        return Line([(x, None if y is None else y * scale) for x, y in values], colour, dashed)
+
+    return [
+        draw_panel("Loss (nats)", [line("loss", 0, dashed=True), line("val_loss", 1)]),
+        draw_panel("Accuracy (%)", [line("accuracy", 0, 100, True), line("val_accuracy", 1, 100)]),
+        draw_panel("Learning rate at the epoch's end", [line("learning_rate", 2)]),
+    ]
+
+
+def _matrix(result: Evaluation) -> list[tuple[str, list[tuple[int, float, bool]]]]:
+    """A row a true class: counts, how dark each is, and whether it is dark enough for light ink."""
+    parts = result.confusion / np.maximum(result.confusion.sum(1, keepdims=True), 1)
+    # With a gap in the middle, where neither ink could be read.
+    shades = np.where(parts < 0.7, 0.8 * parts, 0.5 * parts + 0.5).round(3)
+    return [
+        (label, list(zip(counts, own, [part >= 0.7 for part in row], strict=True)))
+        for label, counts, own, row in zip(
+            result.labels, result.confusion.tolist(), shades.tolist(), parts.tolist(), strict=True
+        )
+    ]
+
+
+def _confusions(result: Evaluation) -> list[list[Cell]]:
+    wrong = result.confusion - np.diag(np.diag(result.confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
+    rows = []
+    for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if count := int(wrong[true, predicted]):
+            part = count / result.confusion[true].sum()
+            names = Cell(result.labels[true]), Cell(result.labels[predicted])
+            rows.append([*names, Cell(f"{count:,}", count), Cell(f"{part:.1%}", part)])
+    return rows
+
+
 def _class_row(row: dict[str, Any]) -> list[Cell]:
-    shares = [row["recall"], row["precision"]]
-    cells = [Cell(_percent(share), -1.0 if share is None else share) for share in shares]
-    return [Cell(row["label"]), Cell(str(row["examples"]), row["examples"]), *cells]
+    precision, recall = row["precision"], row["recall"]
+    both = (precision or 0) + (recall or 0)
+    f1 = None if recall is None else 2 * (precision or 0) * recall / both if both else 0.0
+    cells = [Cell(_percent(part), -1.0 if part is None else part) for part in (precision, recall, f1)]
+    return [Cell(row["label"]), Cell(f"{row['examples']:,}", row["examples"]), *cells]
 
 
 def _percent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1%}"
+
+
+def _reliability(result: Evaluation) -> dict[str, Any] | None:
+    found = result.reliability
+    if found is None:
+        return None
+    mean = float(found.confidence.mean())
+    way = "more" if mean > result.accuracy else "less"
+    return {
+        "words": f"Expected calibration error {found.ece:.2%} over 15 bins (Guo et al. 2017). The network gives its "
+        f"predictions {mean:.1%} on average, and {result.accuracy:.1%} of them are correct: it is {way} confident than "
+        f"accurate by {abs(mean - result.accuracy) * 100:.1f} points. Bars below the dotted line are overconfident.",
+        "plots": draw_reliability(found),
+    }
+
+
+def _spaced(values: dict[str, Any]) -> dict[str, Any]:
+    return {spaced(name): value for name, value in values.items()}
