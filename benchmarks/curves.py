@@ -11,8 +11,8 @@ import matplotlib as mpl
 import tyro
 from matplotlib.figure import Figure
 
+from resnet_keras.config.table import read_table
 from resnet_keras.reports.plots import COLOURS
-from resnet_keras.training.record import read_table
 
 mpl.use("Agg")
 

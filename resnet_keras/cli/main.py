@@ -26,6 +26,7 @@ from resnet_keras.cli.commands import (
     Train,
     Verify,
 )
+from resnet_keras.cli.compare_command import Compare
 from resnet_keras.cli.data_command import Data
 from resnet_keras.cli.explain_command import Explain
 from resnet_keras.cli.flags import fill
@@ -48,6 +49,7 @@ Command = (
     | Tune
     | Data
     | Evaluate
+    | Compare
     | Predict
     | Explain
     | Export
@@ -65,6 +67,7 @@ COMMANDS: dict[str, type[Command]] = {
     "tune": Tune,
     "data": Data,
     "evaluate": Evaluate,
+    "compare": Compare,
     "predict": Predict,
     "explain": Explain,
     "export": Export,

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from resnet_keras.config.run_folder import METRICS, new_folder_name
+from resnet_keras.config.table import EpochRow, read_table
 from resnet_keras.config.train import flat
 from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.data.pipeline import evaluation_batches, steps_per_epoch
@@ -23,7 +24,6 @@ from resnet_keras.models.complexity import complexity
 from resnet_keras.models.saved import load_model
 from resnet_keras.training import trainer
 from resnet_keras.training.callbacks import MakeCallback
-from resnet_keras.training.record import EpochRow, read_table
 from resnet_keras.training.reporters import all_reporters
 
 MARK, MEASURED = "experiment.json", "measured.json"

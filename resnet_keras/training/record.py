@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.config.run_folder import HISTORY
+from resnet_keras.config.table import EpochRow
 from resnet_keras.files import write_text
 from resnet_keras.inference.evaluate import Evaluation
 
@@ -21,12 +22,6 @@ COLUMNS: tuple[str, ...] = (
     "seconds",
     "split",
 )
-EpochRow = dict[str, Any]
-"""Column to number; None in those of `val_` where an epoch was not measured.
-
-`split` says on which images `val_` is: validation, or test where a run has no validation images. Metrics of the user's
-own come last, and are left out where an epoch was not measured.
-"""
 
 
 @dataclass
@@ -56,16 +51,6 @@ class Record:
         table.writeheader()
         table.writerows(self.rows)
         write_text(self.folder / HISTORY, text.getvalue())
-
-
-def read_table(folder: Path) -> list[EpochRow]:
-    """The table of a run folder. One of 0.1 has no `split`."""
-    with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
-        return [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
-
-
-def _value(name: str, text: str) -> float | str | None:
-    return text if name == "split" else float(text) if text else None
 
 
 def best_epoch(rows: Sequence[EpochRow]) -> int | None:

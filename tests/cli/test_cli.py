@@ -104,6 +104,7 @@ COMMON_FLAGS = {
     "tune": {"run-dir", "data-dir", "seed", "quiet", "json"},
     "data": {"output", "data-dir", "json"},
     "evaluate": {"data-dir", "json"},
+    "compare": {"output", "json"},
     "predict": {"json"},
     "explain": {"output", "json"},
     "export": {"output", "data-dir", "json"},
@@ -163,7 +164,7 @@ def test_train_evaluate_predict_export(
     out, err = capsys.readouterr()
     measured = json.loads(out)
     assert err == ""
-    assert {"loss", "accuracy", "top5_accuracy", "examples", "per_class", "confusion"} == set(measured)
+    assert {"loss", "accuracy", "top5_accuracy", "examples", "ece", "per_class", "confusion"} == set(measured)
     assert measured["accuracy"] == result["accuracy"]
     assert main(["evaluate", run, "--data-dir", str(quick.data_dir)]) == 0
     assert "on 360 images" in capsys.readouterr().out

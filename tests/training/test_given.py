@@ -13,13 +13,13 @@ import tensorflow as tf
 from small import TINY
 
 import resnet_keras as rk
+from resnet_keras.config.table import read_table
 from resnet_keras.config.train import Augmentation, TrainConfig
 from resnet_keras.data import given as given_data
 from resnet_keras.errors import UsageError
 from resnet_keras.models.around import classifier_around
 from resnet_keras.training.devices import make_strategy
 from resnet_keras.training.given import Given, Judge
-from resnet_keras.training.record import read_table
 from resnet_keras.training.trainer import run
 
 RNG = np.random.default_rng(0)

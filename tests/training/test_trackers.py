@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import pytest
 
+from resnet_keras.config.table import read_table
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
-from resnet_keras.training.record import read_table
 from resnet_keras.training.reporters import ModelFiles, Report
 from resnet_keras.training.trackers import tracker
 from resnet_keras.training.trainer import run
