@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnet_keras.reports.html import cell, image_of, spaced, write_page
+from resnet_keras.reports.html import Image, cell, image_of, spaced, write_page
 
 if TYPE_CHECKING:
     from .search import Search
@@ -58,32 +58,33 @@ def write_report(
         f"{took / 60:.0f} minutes of training together.",
         found=_spaced(summary),
         sections=[] if best is None else _sections(done, best, settings.objective, better_is_more(search)),
-        trials=_table(rows, best),
+        trials=_table(done, best),
+        failed=[_failed(row) for row in rows if row.score is None],
         settings=_spaced(dataclasses.asdict(settings)),
     )
 
 
 def _sections(
     done: Sequence[TrialRow], best: TrialRow, objective: str, more_is_better: bool
-) -> list[tuple[str, list[dict[str, Any]]]]:
+) -> list[tuple[str, list[Image]]]:
     """Headings and the images below them."""
     score, varying = [], varying_of(done)
     if len(varying) > 1:
         words = "Each line is a trial, from hyperparameter to hyperparameter, coloured by its score"
-        score.append({"image": image_of(draw_parallel(done, varying, best, objective), words), "wide": True})
+        score.append(image_of(draw_parallel(done, varying, best, objective), words))
     if varying:
         words = "Score by the value of each hyperparameter"
-        score.append({"image": image_of(draw_effects(done, varying, best, objective), words), "wide": False})
+        score.append(image_of(draw_effects(done, varying, best, objective), words))
     costs = [name for name in ("macs", "parameters", "latency_ms", "seconds") if any(name in r.figures for r in done)]
     cost = image_of(
         draw_costs(done, costs, best, objective, more_is_better),
         "Score by cost; the line joins the trials that no cheaper one beats",
     )
-    curves = image_of(draw_curves(done, more_is_better), "Held-out accuracy by epoch of the best trials")
+    curves = image_of(draw_curves(done, more_is_better), "Validation accuracy by epoch of the best trials")
     return [
         ("Hyperparameters and score", score),
-        ("Cost", [{"image": cost, "wide": False}]),
-        ("Learning curves of the best", [{"image": curves, "wide": False}]),
+        ("Cost", [cost]),
+        ("Learning curves of the best", [curves]),
     ]
 
 
@@ -117,31 +118,36 @@ def _axis(rows: Sequence[TrialRow], name: str) -> tuple[dict[str, float], list[t
 
 
 def draw_parallel(rows: Sequence[TrialRow], names: Sequence[str], best: TrialRow, objective: str) -> Figure:
-    """Parallel coordinates: an axis a hyperparameter, a line a trial."""
-    figure = Figure(figsize=(max(8.0, 1.25 * len(names)), 4.6), layout="constrained")
+    """Parallel coordinates: an axis a hyperparameter, one below the other, a line a trial; the score's colours on top.
+
+    So the drawing is as wide as the page, however many hyperparameters there are.
+    """
+    figure = Figure(figsize=(9.5, 1.4 + 0.42 * len(names)), layout="constrained")
     axes = figure.subplots()
     scores = [row.score or 0.0 for row in rows]
     low, high = min(scores), max(scores)
     places = {}
-    for x, name in enumerate(names):
+    for y, name in enumerate(names):
         places[name], marks = _axis(rows, name)
-        axes.axvline(x, color="#bbb", lw=1, zorder=0)
-        for y, text in marks:
+        axes.axhline(y, color="#bbb", lw=1, zorder=0)
+        for x, text in marks:
             ground = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
-            axes.text(x + 0.03, y, text, fontsize=8, va="center", color="#333", zorder=4, bbox=ground)
+            axes.text(x, y - 0.12, text, fontsize=8, ha="center", va="bottom", color="#333", zorder=4, bbox=ground)
     for row in sorted(rows, key=lambda row: row is best):
         line = [places[name].get(row.trial_id, math.nan) for name in names]
         share = ((row.score or 0.0) - low) / (high - low) if high > low else 1.0
         style: dict[str, Any] = {"color": COLOURS(share), "lw": 1.2, "alpha": 0.7}
         if row is best:
             style = {"color": BEST_COLOUR, "lw": 3, "label": f"best, trial {row.trial_id}", "zorder": 3}
-        axes.plot(range(len(names)), line, marker=".", **style)
-    axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
-    axes.set_yticks([])
-    axes.set_ylim(-0.06, 1.06)
+        axes.plot(line, range(len(names)), marker=".", **style)
+    axes.set_yticks(range(len(names)), [spaced(name) for name in names])
+    axes.set_xticks([])
+    axes.set(xlim=(-0.06, 1.06), ylim=(len(names) - 0.6, -0.75))
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
-    figure.colorbar(ScalarMappable(Normalize(low, high), COLOURS), ax=axes, label=objective, pad=0.01)
+    figure.legend(loc="outside lower left", frameon=False)
+    colours = ScalarMappable(Normalize(low, high), COLOURS)
+    figure.colorbar(colours, ax=axes, label=spaced(objective), location="top", pad=0.02, aspect=50)
     return figure
 
 
@@ -193,13 +199,14 @@ def draw_costs(
         axes.plot(*zip(*front(points, more_is_better), strict=True), color="#009e73", lw=1.5, marker="o", ms=4)
         axes.scatter(best.figures[name] * scales.get(name, 1.0), best.score, color=BEST_COLOUR, s=60, zorder=3)
         axes.set_xlabel(titles.get(name, "Training (s)"))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.grid(color="#ddd")
     grid[0].set_ylabel(objective)
     return figure
 
 
 def draw_curves(rows: Sequence[TrialRow], more_is_better: bool) -> Figure:
-    """Held-out accuracy by epoch."""
+    """Validation accuracy by epoch."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes: Axes = figure.subplots()
     ordered = sorted(rows, key=lambda row: row.score or 0.0, reverse=more_is_better)
@@ -209,7 +216,7 @@ def draw_curves(rows: Sequence[TrialRow], more_is_better: bool) -> Figure:
             axes.plot(
                 epochs, [100 * value for value in values], color=colour, marker=".", label=f"trial {row.trial_id}"
             )
-    axes.set(xlabel="Epoch", ylabel="Held-out accuracy (%)")
+    axes.set(xlabel="Epoch", ylabel="Validation accuracy (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="#ddd")
     if axes.has_data():
@@ -231,6 +238,11 @@ def _table(rows: Sequence[TrialRow], best: TrialRow | None) -> dict[str, Any]:
     lines = []
     for row in rows:
         values = [row.trial_id, row.score, *(row.figures.get(name) for name in costs)]
-        values += [*(row.values.get(name) for name in names), row.failure]
+        values += [row.values.get(name) for name in names]
         lines.append({"cells": [cell(value) for value in values], "best": row is best})
-    return {"head": [spaced(name) for name in ["trial", "score", *costs, *names, "failure"]], "rows": lines}
+    return {"head": [spaced(name) for name in ["trial", "score", *costs, *names]], "rows": lines}
+
+
+def _failed(row: TrialRow) -> dict[str, str]:
+    values = ", ".join(f"{spaced(name)} {cell(value).text}" for name, value in row.values.items())
+    return {"trial": row.trial_id, "why": row.failure or "no reason was given", "hyperparameters": values}

@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
+from resnet_keras.config.command import changed_fields
 from resnet_keras.config.run_folder import LOGS
-from resnet_keras.config.train import flat
+from resnet_keras.config.train import TrainConfig, flat
 from resnet_keras.reports.plots import LARGEST_CONFUSION, draw_confusion, png_of
 from resnet_keras.training.callbacks import RunCallback
 from resnet_keras.training.phases import phases_of, view_of_size
@@ -19,6 +20,17 @@ from resnet_keras.training.setup import TrainingSetup
 IMAGES = 16
 NORM_IMAGES = 256
 """Most images of a batch over which the norms of the gradient are taken."""
+
+
+ALWAYS = ("model", "epochs", "batch_size", "learning_rate")
+"""Hyperparameters that are shown of every run."""
+
+
+def hparams_of(config: TrainConfig) -> dict[str, int | float | str]:
+    """What HParams shows of a config: a few fields always, the others where they are not the recipe's."""
+    fields = flat(config)
+    shown = {name: fields[name] for name in (*ALWAYS, *changed_fields(config)) if name != "data_dir"}
+    return {name: value if isinstance(value, int | float) else str(value) for name, value in shown.items()}
 
 
 class TensorBoardLog(RunCallback):
@@ -37,8 +49,7 @@ class TensorBoardLog(RunCallback):
         }
         self.batch = self._some_batch(step)
         with self.writers["train"].as_default(step):
-            config = flat(self.setup.config)
-            hparams.hparams({name: v if isinstance(v, int | float) else str(v) for name, v in config.items()})
+            hparams.hparams(hparams_of(self.setup.config))
             tf.summary.image("batch as the network sees it", self._images(), max_outputs=IMAGES)
             self.writers["train"].flush()
 
@@ -67,6 +78,13 @@ class TensorBoardLog(RunCallback):
                     tf.summary.image("confusion", tf.io.decode_png(png_of(draw_confusion(test)))[None])
         for writer in self.writers.values():
             writer.flush()
+
+    def on_results(self) -> None:
+        """Beside the hyperparameters, which are in the same folder, HParams shows how the run ended."""
+        with self.writers["train"].as_default(self.record.step):
+            for name in ("accuracy", "loss"):
+                tf.summary.scalar(f"result/{self.record.metrics['split']}_{name}", self.record.metrics[name])
+        self.writers["train"].flush()
 
     def _images_of_an_epoch(self) -> int:
         return self.setup.steps_per_epoch * self.setup.config.batch_size

@@ -14,6 +14,7 @@ import tensorflow as tf
 from small import TINY
 
 import resnet_keras as rk
+from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import Augmentation, Optimizer, TrainConfig
 from resnet_keras.data.sources import open_source
 from resnet_keras.errors import UsageError
@@ -23,7 +24,7 @@ from resnet_keras.training.devices import make_strategy
 from resnet_keras.training.input import balanced_weights
 from resnet_keras.training.phases import Phase, phases_of, set_trainable, view_of_size
 from resnet_keras.training.setup import make_setup
-from resnet_keras.training.tensorboard import TensorBoardLog
+from resnet_keras.training.tensorboard import TensorBoardLog, hparams_of
 from resnet_keras.training.trainer import run
 
 NONE = "none"
@@ -191,9 +192,17 @@ def test_tensorboard_shows_the_run(tiny: TrainConfig, tmp_path: Path) -> None:
     stages = {"stem", "stage1", "stage2", "stage3", "logits"}
     assert {f"{kind}_norm/{stage}" for kind in ("weight", "gradient") for stage in stages} <= tags["train"]
     assert {"learning_rate", "running_loss", "batch as the network sees it"} <= tags["train"]
+    assert {"result/test_accuracy", "result/test_loss"} <= tags["train"]  # where HParams looks
     assert {"epoch_loss", "epoch_accuracy", "confusion"} <= tags["test"]
     assert plugins == {"hparams", "images", "scalars"}
     assert list((tmp_path / "run" / "tensorboard").rglob("*.xplane.pb")), "no profile"
+
+
+def test_hparams_are_few_enough_to_leave_the_metrics_in_sight(tiny: TrainConfig) -> None:
+    recipe_as_it_is = hparams_of(recipe("digits"))
+    assert recipe_as_it_is == {"model": "cifar_resnet20", "epochs": 12, "batch_size": 64, "learning_rate": 0.1}
+    changed = hparams_of(dataclasses.replace(tiny, label_smoothing=0.1, run_dir="somewhere"))
+    assert set(changed) == {"model", "epochs", "batch_size", "learning_rate", "model_options", "label_smoothing"}
 
 
 def _has(events: Any, plugin: str) -> bool:
