@@ -20,11 +20,18 @@ class Progress(RunCallback):
         self.start, self.clear = ("\r", "\033[K") if self.live else ("", "")
 
     def on_train_begin(self, logs: Any = None) -> None:
-        # The figures are of this session alone.
+        # The figures are of this session alone, and of the steps after its first ones, which are compiled.
+        self.compiled = False
+        self._start_clock()
+
+    def _start_clock(self) -> None:
         self.first = self.epoch_first = self.record.step
         self.started = self.epoch_started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not self.compiled and self.record.step % self.steps_per_epoch:
+            self._start_clock()
+            self.compiled = True
         if not self.live or not logs:
             return
         step = self.record.step
@@ -32,7 +39,7 @@ class Progress(RunCallback):
         print(
             f"{self.start}{self._place((step - 1) // self.steps_per_epoch + 1)} {percent:3d} %  "
             f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.4f}  "
-            f"{self._rate():,.0f} images/s  {self._left()} left{self.clear}",
+            f"{self._pace() if step > self.first else ''}{self.clear}",
             end="",
             file=sys.stderr,
             flush=True,
@@ -44,7 +51,7 @@ class Progress(RunCallback):
         print(
             f"{self.start}{self._place(int(row['epoch']))}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"{measured}{row['seconds']:.1f} s, "
-            f"{self._rate():,.0f} images/s, {self._left()} left{self.clear}",
+            f"{self._pace()}{self.clear}",
             file=sys.stderr,
             flush=True,
         )
@@ -53,11 +60,11 @@ class Progress(RunCallback):
     def _place(self, epoch: int) -> str:
         return f"epoch {epoch:{len(str(self.epochs))}d}/{self.epochs}"
 
-    def _rate(self) -> float:
-        return (self.record.step - self.epoch_first) * self.batch_size / (time.perf_counter() - self.epoch_started)
-
-    def _left(self) -> str:
-        a_step = (time.perf_counter() - self.started) / max(self.record.step - self.first, 1)
-        minutes, seconds = divmod(round(a_step * (self.epochs * self.steps_per_epoch - self.record.step)), 60)
+    def _pace(self) -> str:
+        step, now = self.record.step, time.perf_counter()
+        rate = (step - self.epoch_first) * self.batch_size / (now - self.epoch_started)
+        left = (now - self.started) / max(step - self.first, 1) * (self.epochs * self.steps_per_epoch - step)
+        minutes, seconds = divmod(round(left), 60)
         hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        time_left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        return f"{rate:,.0f} images/s, {time_left} left"
