@@ -43,7 +43,7 @@ def draw_panel(title: str, lines: Sequence[Line], x: str = "Epoch") -> str:
                 ls="--" if line.dashed else "-",
                 marker="." if len(known) <= FEW else "",
             )
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     return svg_of(figure, f"{title} by epoch")
 
 
