@@ -21,6 +21,31 @@ DISTRIBUTIONS = {
 GRAPH = ("Graph execution error:", "Detected at node", "Node:", "(most recent call last)", 'File "')
 """How lines begin that say where in a graph an error was, and not what it is."""
 
+OTHER_NAMES = {
+    "amp": ("precision",),
+    "arch": ("model",),
+    "bs": ("batch_size",),
+    "dataset": ("data",),
+    "dtype": ("precision",),
+    "fp16": ("precision",),
+    "gpus": ("strategy",),
+    "img_size": ("image_size", "input_shape"),
+    "imgsz": ("image_size", "input_shape"),
+    "input_size": ("image_size", "input_shape"),
+    "logdir": ("run_dir", "output"),
+    "lr": ("learning_rate",),
+    "network": ("model",),
+    "num_classes": ("classes",),
+    "num_epochs": ("epochs",),
+    "out": ("output", "run_dir"),
+    "output": ("run_dir",),
+    "output_dir": ("output", "run_dir"),
+    "pretrained": ("weights",),
+    "tflite": ("litert",),
+    "wd": ("weight_decay",),
+}
+"""What flags and arguments are called elsewhere, and what they are called here: words that no spelling leads to."""
+
 
 class UsageError(ValueError):
     """The user's words or files are wrong.
@@ -37,12 +62,20 @@ class HostLost(Exception):  # noqa: N818
 def unknown(what: str, given: object, known: Iterable[object], hint: str = "") -> UsageError:
     """The error for a word that is not in a list: names the nearest words, or all of them where they are few."""
     words = [str(word) for word in known]
-    near = difflib.get_close_matches(str(given), words, n=5, cutoff=0.5)
-    if near and len(words) > 12:
+    near = nearest(str(given), words)
+    if near and (len(words) > 12 or given in OTHER_NAMES):
         tail = f"; did you mean {', '.join(near)}"
     else:
         tail = f"; choose from {', '.join(words)}" if len(words) <= 20 else ""
     return UsageError(f"unknown {what} {str(given)!r}{tail}{f' ({hint})' if hint else ''}")
+
+
+def nearest(given: str, known: Iterable[str]) -> list[str]:
+    """The words that are most likely meant, the likeliest first: what another name is called here, then by spelling."""
+    words = {word.strip("-").replace("-", "_"): word for word in known}
+    plain = given.strip("-").replace("-", "_").lower()
+    meant = [name for name in OTHER_NAMES.get(plain, ()) if name in words]
+    return [words[name] for name in meant or difflib.get_close_matches(plain, words, n=5, cutoff=0.5)]
 
 
 def reason(error: BaseException) -> str:

@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from resnet_keras.config.train import TrainConfig
+from resnet_keras.config.train import AUTO, GIVEN, TrainConfig
 from resnet_keras.errors import UsageError, needs_extra, require, unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.serving.options import ServerOptions
+
+FORMATS = ("saved_model", "onnx", "litert")
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -62,6 +64,13 @@ class Train:
     """Write the run to an experiment tracker besides."""
     dry_run: bool = False
     """Open the data, build the network, run some steps, say what the run would take, and write nothing."""
+
+    def check(self) -> None:
+        """Raise `UsageError` for a network of no such name, before TensorFlow is imported, which takes seconds."""
+        from resnet_keras.models.registry import named
+
+        if self.config.model not in (AUTO, GIVEN):
+            named(self.config.model)
 
     def run(self) -> None:
         if self.dry_run:
@@ -186,6 +195,11 @@ class Export:
     """A file with the name of a class on each line; the model's own names when left out."""
     json: bool = False
     """One JSON object on standard output."""
+
+    def check(self) -> None:
+        """Raise `UsageError` for an unknown format, before TensorFlow is imported."""
+        if self.format not in FORMATS:
+            raise unknown("format", self.format, FORMATS)
 
     def run(self) -> None:
         from resnet_keras.export.servable import SOFTMAX_ADDED, export_servable, manifest_of, read_labels

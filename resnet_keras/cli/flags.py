@@ -1,16 +1,20 @@
 """Flags of the command line to the fields of a dataclass, by tyro."""
 
 import contextlib
+import dataclasses
 import io
 import re
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 from tyro.conf import OmitArgPrefixes
 
-from resnet_keras.errors import UsageError
+from resnet_keras.errors import UsageError, nearest
 
 T = TypeVar("T")
+COUNTED = dict.fromkeys(("--num-classes", "--classes"), "the data says how many classes there are")
+"""Flags that other programs have and none of ours needs."""
 
 
 def fill(kind: type[T], words: list[str], program: str, default: T | None = None) -> T | None:
@@ -24,7 +28,30 @@ def fill(kind: type[T], words: list[str], program: str, default: T | None = None
     except SystemExit as exit_:
         if not exit_.code:
             return None
-        raise UsageError(_one_line(printed.getvalue(), program)) from None
+        raise _unknown_flag(kind, words, program) or UsageError(_one_line(printed.getvalue(), program)) from None
+
+
+def _unknown_flag(kind: type, words: list[str], program: str) -> UsageError | None:
+    """The error for the first flag that a dataclass does not have; None where it has them all."""
+    known = list(_flags_of(kind))
+    for word in words:
+        flag = word.partition("=")[0].replace("_", "-")
+        if not flag.startswith("--") or flag in known or flag.replace("--no-", "--", 1) in known:
+            continue
+        near = nearest(flag, known)
+        tail = COUNTED.get(flag) or (f"did you mean {near[0]}" if near else "")
+        return UsageError(f"unknown flag {flag}{tail and f'; {tail}'} (see {program} --help)")
+    return None
+
+
+def _flags_of(kind: type) -> Iterator[str]:
+    """The flags of a dataclass and of those in it."""
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _flags_of(hints[field.name])
+        else:
+            yield f"--{field.name.replace('_', '-')}"
 
 
 def _one_line(box: str, program: str) -> str:

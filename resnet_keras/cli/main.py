@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = _parse(words)
         if command is not None:
-            if isinstance(command, Tune | Serve):
+            if isinstance(command, Train | Tune | Export | Serve):
                 command.check()
             if not isinstance(command, Models | Client | Verify):
                 _import_tensorflow()

@@ -336,11 +336,26 @@ def _per_stage(what: str, depth: int, layers: int, rest: int) -> int:
     return n
 
 
+BUILDER_ARGUMENTS = (
+    "include_top",
+    "weights",
+    "input_tensor",
+    "input_shape",
+    "pooling",
+    "classes",
+    "classifier_activation",
+    "include_preprocessing",
+    "name",
+    "dtype",
+)
+"""What the functions `build_...` take besides a spec's fields: the nearest to a wrong argument may be one of these."""
+
+
 def _spec(kind: type[Spec], fields: Mapping[str, Any]) -> Spec:
     known = [f.name for f in dataclasses.fields(kind)]
     for name in fields:
         if name not in known and name in ResNetSpec.__dataclass_fields__:
             raise UsageError(f"{name} is an option of residual networks; a {kind.__name__[:-4]} has no such part")
         if name not in known:
-            raise unknown("argument", name, known)
+            raise unknown("argument", name, [*BUILDER_ARGUMENTS, *known])
     return kind(**fields)

@@ -235,7 +235,7 @@ def test_nested_flags_reach_the_config(quick: TrainConfig, tmp_path: Path) -> No
         ("tran digits", "unknown command 'tran'; did you mean train, tune"),
         ("train digit", "unknown recipe 'digit'; did you mean digits"),
         ("train --epochs 3 digits", "the recipe comes first"),
-        ("train digits --epoch 3", "Unrecognized options: --epoch"),
+        ("train digits --epoch 3", "unknown flag --epoch; did you mean --epochs (see resnet-keras train"),
         ("train digits --epochs three", "--epochs: invalid literal for int"),
         ("train digits --epochs -1", "epochs must be at least 1, or 0 for as many as the images call for, not -1"),
         ("train digits --learning-rate -1", "learning_rate must be above 0, not -1.0"),

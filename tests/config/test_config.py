@@ -95,7 +95,7 @@ def test_refusals(kind: type, values: dict, message: str) -> None:
         ("{", "best.json is not JSON"),
         ("[1]", "best.json must be a JSON object, not list"),
         ('{"epoch": 3}', "unknown field in best.json 'epoch'; did you mean epochs"),
-        ('{"optimizer": {"lr": 3}}', "unknown field in best.json, optimizer 'lr'; choose from learning_rate"),
+        ('{"optimizer": {"lr": 3}}', "unknown field in best.json, optimizer 'lr'; did you mean learning_rate"),
         ('{"optimizer": 3}', "best.json, optimizer must be a JSON object"),
         ('{"format_version": 2}', "best.json has format_version 2, and resnet-keras .* it needs a later version: pip"),
         ('{"format_version": "1"}', "best.json, format_version must be a whole number from 1, not '1'"),
