@@ -143,33 +143,6 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Predict:
-    """Name what is in images."""
-
-    model: Annotated[str, Positional, arg(metavar="MODEL")]
-    """A run folder, a .keras file, a SavedModel folder or cifar10-jpeg, which comes with the package."""
-    images: Annotated[tuple[str, ...], Positional, arg(metavar="IMAGE ...")]
-    """JPEG, PNG, GIF, BMP or WebP files."""
-    top_k: int = 5
-    """Classes to name for each."""
-    json: bool = False
-    """One JSON object on standard output."""
-
-    def run(self) -> None:
-        from resnet_keras.inference.predict import predict
-
-        if not self.images:
-            raise UsageError("give at least one image file after the model")
-        predictions = predict(self.model, self.images, self.top_k)
-        if self.json:
-            _print_json({"predictions": [prediction.to_dict() for prediction in predictions]})
-            return
-        for prediction in predictions:
-            best = zip(prediction.labels, prediction.scores, strict=True)
-            print(f"{prediction.image}: {', '.join(f'{label} {score:.4f}' for label, score in best)}")
-
-
-@dataclass(frozen=True)
 class Export:
     """Write a SavedModel for TensorFlow Serving, as the next version; or one file of another runtime."""
 

@@ -1,6 +1,5 @@
 """`resnet-keras explain`: one image to a file, or many to a folder."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from resnet_keras.cli.unreadable import UnreadableImages
 from resnet_keras.errors import UsageError
 from resnet_keras.files import json_text
 
@@ -71,14 +71,13 @@ class Explain:
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
         done: list[dict[str, Any]] = []
-        failed: list[dict[str, str]] = []
+        unreadable = UnreadableImages()
         taken: set[str] = set()
         for file in files:
             try:
                 explanation = explainer.file(file)
             except UsageError as error:
-                failed.append({"image": str(file), "error": str(error)})
-                print(f"resnet-keras: {error}", file=sys.stderr)
+                unreadable.add(file, error)
                 continue
             output = folder / _name(file, taken)
             write_explanation(explanation, output)
@@ -86,9 +85,8 @@ class Explain:
             if not self.json:
                 print(_as_line(str(file), explanation, output), flush=True)
         if self.json:
-            print(json_text({"explanations": done, "failed": failed}))
-        if failed:
-            raise UsageError(f"{len(failed)} of {len(files)} images could not be explained; the others are in {folder}")
+            print(json_text({"explanations": done, "failed": unreadable.rows}))
+        unreadable.end(len(files), "explained", f"the others are in {folder}")
 
 
 def _is_below(file: Path, folder: Path) -> bool:

@@ -13,7 +13,7 @@ from tyro.conf import OmitArgPrefixes
 from resnet_keras.errors import UsageError, nearest
 
 T = TypeVar("T")
-COUNTED = dict.fromkeys(("--num-classes", "--classes"), "the data says how many classes there are")
+COUNTED: dict[str, str] = dict.fromkeys(("--num-classes", "--classes"), "the data says how many classes there are")
 """Flags that other programs have and none of ours needs."""
 
 

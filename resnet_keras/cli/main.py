@@ -20,7 +20,6 @@ from resnet_keras.cli.commands import (
     Experiment,
     Export,
     Models,
-    Predict,
     Rollback,
     Serve,
     Train,
@@ -30,6 +29,7 @@ from resnet_keras.cli.compare_command import Compare
 from resnet_keras.cli.data_command import Data
 from resnet_keras.cli.explain_command import Explain
 from resnet_keras.cli.flags import fill
+from resnet_keras.cli.predict_command import Predict
 from resnet_keras.cli.tune import Tune, with_run_dir
 from resnet_keras.config.recipes import RECIPES, recipe, recipe_summary
 from resnet_keras.config.train import TrainConfig, config_from_json

@@ -1,9 +1,9 @@
 """`predict`: labels and scores for image files, from a run, a `.keras` file or a SavedModel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -18,7 +18,10 @@ from resnet_keras.startup import standard_error_held
 
 BATCH = 32
 """Images a batch."""
+T = TypeVar("T")
 Top = list[tuple[list[str], np.ndarray]]
+"""Of each image of a batch: the labels and their scores, best first."""
+Answers = Callable[[Sequence[bytes]], Top]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Prediction:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that there is no prediction of, and why."""
+
+    image: str
+    error: str
+
+
 def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_k: int = 5) -> list[Prediction]:
     """Classify image files.
 
@@ -45,16 +56,49 @@ def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_
     Raises:
         UsageError: nothing there, a damaged file, or a file that is no image; it names the file.
     """
+    opened = _opened(source, top_k)
+    encoded = [read_image(path) for path in images]
+    answers = opened()
+    top = [one for batch in _batches(encoded) for one in answers(batch)]
+    return [_prediction(path, one, top_k) for path, one in zip(images, top, strict=True)]
+
+
+def predict_each(
+    source: str | Path | keras.Model, images: Sequence[str | Path], top_k: int = 5
+) -> Iterator[Prediction | Unreadable]:
+    """As `predict`, a batch at a time and in order; an image that cannot be read is passed over and said.
+
+    Raises:
+        UsageError: of the model.
+    """
+    answers = _opened(source, top_k)()
+    for paths in _batches(images):
+        encoded: dict[int, bytes] = {}
+        failed: dict[int, str] = {}
+        for i, path in enumerate(paths):
+            try:
+                encoded[i] = read_image(path)
+            except UsageError as error:
+                failed[i] = str(error)
+        found = dict(zip(encoded, answers(list(encoded.values())), strict=True)) if encoded else {}
+        for i, path in enumerate(paths):
+            yield _prediction(path, found[i], top_k) if i in found else Unreadable(str(path), failed[i])
+
+
+def _opened(source: str | Path | keras.Model, top_k: int) -> Callable[[], Answers]:
+    """What loads the model, once it is known to be there: a wrong model is reported before a wrong image."""
     require(top_k >= 1, "top_k", "at least 1", top_k)
     servable = servable_folder(source) if isinstance(source, str | Path) else None
-    if isinstance(source, str | Path) and not servable:
-        model_file(source)  # a wrong model is reported before a wrong image
-    encoded = [read_image(path) for path in images]
-    top = _top_of_servable(servable, encoded) if servable else _top_of_model(classifier(source), encoded)
-    return [
-        Prediction(str(path), tuple(labels[:top_k]), tuple(map(float, scores[:top_k])))
-        for path, (labels, scores) in zip(images, top, strict=True)
-    ]
+    if servable:
+        return lambda: _servable(servable)
+    if isinstance(source, str | Path):
+        model_file(source)
+    return lambda: _model(classifier(source))
+
+
+def _prediction(path: str | Path, best: tuple[list[str], np.ndarray], top_k: int) -> Prediction:
+    labels, scores = best
+    return Prediction(str(path), tuple(labels[:top_k]), tuple(map(float, scores[:top_k])))
 
 
 def read_image(path: str | Path) -> bytes:
@@ -86,34 +130,41 @@ def servable_folder(source: str | Path) -> Path | None:
     return max(versions, key=lambda child: int(child.name), default=None)
 
 
-def _top_of_servable(folder: Path, encoded: list[bytes]) -> Top:
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def _servable(folder: Path) -> Answers:
     try:
         signatures = tf.saved_model.load(str(folder)).signatures
     except Exception as error:  # TensorFlow raises a dozen kinds for a folder it cannot read
         raise UsageError(f"{folder} cannot be loaded: {reason(error)}") from error
     if "image_bytes" not in signatures:
         raise UsageError(f"{folder} has no image_bytes signature; export it again with resnet-keras export")
-    top = []
-    for batch in _batches(encoded):
-        outputs = signatures["image_bytes"](image_bytes=tf.constant(batch))
-        for labels, scores in zip(outputs["labels"].numpy(), outputs["scores"].numpy(), strict=True):
-            top.append(([label.decode() for label in labels], scores))
-    return top
+
+    def answers(batch: Sequence[bytes]) -> Top:
+        try:
+            outputs = signatures["image_bytes"](image_bytes=tf.constant(batch))
+        except tf.errors.OpError as error:
+            raise UsageError(f"{folder} cannot take the images: {reason(error)}") from error
+        labels = [[label.decode() for label in row] for row in outputs["labels"].numpy()]
+        return list(zip(labels, outputs["scores"].numpy(), strict=True))
+
+    return answers
 
 
-def _top_of_model(model: keras.Model, encoded: list[bytes]) -> Top:
+def _model(model: keras.Model) -> Answers:
     shape, names, network = image_format(model), model_labels(model), from_pixels(model)
-    top = []
-    for batch in _batches(encoded):
+
+    def answers(batch: Sequence[bytes]) -> Top:
         pixels = tf.stack([shape.evaluation_transform(tf.constant(image)) for image in batch])
+        top = []
         for row in np.asarray(network(pixels, training=False)):
             order = np.argsort(-row, kind="stable")
             top.append(([names[i] for i in order], row[order]))
-    return top
+        return top
 
-
-def _batches(encoded: list[bytes]) -> list[list[bytes]]:
-    return [encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH)]
+    return answers
 
 
 def model_labels(model: keras.Model) -> tuple[str, ...]:
