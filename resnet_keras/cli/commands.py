@@ -107,7 +107,8 @@ class Evaluate:
     model: Annotated[str, Positional, arg(metavar="MODEL")]
     """A run folder, a .keras file or cifar10-jpeg, which comes with the package."""
     data: str | None = None
-    """A TensorFlow Datasets name, digits or a folder; the data the model was trained on when left out."""
+    """A TensorFlow Datasets name, digits, a folder, a .csv or .parquet file; the data the model was trained on when
+    left out."""
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data."""
     batch_size: int = 128

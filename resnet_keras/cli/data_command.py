@@ -17,7 +17,8 @@ class Data:
     """
 
     data: Annotated[str, Positional, arg(metavar="DATA")]
-    """A folder of class/file or split/class/file, a TensorFlow Datasets name or digits."""
+    """A folder of class/file or split/class/file, a .csv or .parquet file of image and label, a TensorFlow Datasets
+    name or digits."""
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data."""
     output: str | None = None

@@ -189,7 +189,8 @@ class TrainConfig:
     freeze_norms: bool = False
     """Freeze every norm: batch_stats, gamma and beta."""
     data: str = "digits"
-    """digits (embedded), a TensorFlow Datasets name such as cifar10, or a folder of class/file or split/class/file."""
+    """digits (embedded), a TensorFlow Datasets name such as cifar10, a folder of class/file or split/class/file, or a
+    .csv or .parquet file of the columns image, label and, if it likes, split."""
     data_dir: str | None = None
     """Folder of TensorFlow Datasets; its own default when left out."""
     skip_damaged: bool = False
