@@ -22,7 +22,7 @@ def advice_on(found: Inspection, image_size: int) -> list[tuple[Level, str]]:
         files = _count(len(found.damaged), "damaged file")
         advice.append(("refused", f"{files}: mend or remove them, or train with --skip-damaged."))
     for problem in found.problems:
-        advice.append(("refused", f"{problem[0].upper()}{problem[1:]}."))
+        advice.append(("refused", f"{problem}."))
     for text in [*_leaks(found), *_labels(found), *_classes(found)]:
         advice.append(("warning", text))
     for text in _notes(found, image_size):

@@ -143,7 +143,11 @@ def test_parquet(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_table_trains_and_is_evaluated(
-    tiny: TrainConfig, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: TrainConfig,
+    image_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = table(image_folder, "image,label", *(f"{file},{label}" for file, label in rows_of(image_folder)))
     config = dataclasses.replace(tiny, data=path, image_size=16, batch_size=4, epochs=1, run_dir=str(tmp_path / "run"))
@@ -153,3 +157,7 @@ def test_a_table_trains_and_is_evaluated(
     assert main(["data", path, "--output", str(tmp_path / "page.html")]) == 0
     assert "12 images in 2 classes" in capsys.readouterr().out
     assert "blue/0.jpg" in (tmp_path / "page.html").read_text()
+    monkeypatch.chdir(image_folder)
+    table(image_folder, "image,label", "red/0.jpg,red", "blue/0.jpg,blue", "gone.jpg,red", name="bad.csv")
+    assert main(["data", "bad.csv", "--output", str(tmp_path / "bad.html")]) == 2
+    assert "refused: bad.csv, row 4: there is no file gone.jpg." in capsys.readouterr().out  # a name as it is
