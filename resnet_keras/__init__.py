@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from resnet_keras.models.vgg import build_vgg
     from resnet_keras.models.weights.loading import load_weights
     from resnet_keras.models.weights.saving import save_weights, torch_state_dict
+    from resnet_keras.publishing.publish import Published, publish
     from resnet_keras.reports.plots import draw_explanation
     from resnet_keras.training.trainer import TrainResult, train
 
@@ -53,6 +54,8 @@ _HOMES = {
     "explain": "inference.explain",
     "draw_explanation": "reports.plots",
     "export_servable": "export.servable",
+    "Published": "publishing.publish",
+    "publish": "publishing.publish",
     "predict": "inference.predict",
     "build_cifar_resnet": "models.resnet",
     "build_resnet": "models.resnet",
@@ -96,6 +99,8 @@ __all__ = [  # noqa: RUF022
     "explain",
     "draw_explanation",
     "export_servable",
+    "Published",
+    "publish",
     "predict",
     "build_cifar_resnet",
     "build_resnet",

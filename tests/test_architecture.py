@@ -21,7 +21,7 @@ ROWS = [
     {"models"},
     {"data"},
     {"inference"},
-    {"export", "reports"},
+    {"export", "publishing", "reports"},
     {"training", "serving"},
     {"experiments", "tuning"},
     {"cli"},

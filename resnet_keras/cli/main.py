@@ -30,6 +30,7 @@ from resnet_keras.cli.data_command import Data
 from resnet_keras.cli.explain_command import Explain
 from resnet_keras.cli.flags import fill
 from resnet_keras.cli.predict_command import Predict
+from resnet_keras.cli.publish_command import Publish
 from resnet_keras.cli.tune import Tune, with_run_dir
 from resnet_keras.config.recipes import RECIPES, recipe, recipe_summary
 from resnet_keras.config.train import TrainConfig, config_from_json
@@ -53,6 +54,7 @@ Command = (
     | Predict
     | Explain
     | Export
+    | Publish
     | Rollback
     | Verify
     | Serve
@@ -71,6 +73,7 @@ COMMANDS: dict[str, type[Command]] = {
     "predict": Predict,
     "explain": Explain,
     "export": Export,
+    "publish": Publish,
     "rollback": Rollback,
     "verify": Verify,
     "serve": Serve,

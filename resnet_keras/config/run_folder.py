@@ -1,6 +1,7 @@
 """Run folders: their files, and the lock that keeps one for one process. Standard library only."""
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from resnet_keras.files import writing_to
 CONFIG, MODEL, HISTORY, METRICS, REPORT = "config.json", "model.keras", "metrics.csv", "metrics.json", "report.html"
 BEST = Path("checkpoints", "best.keras")
 LOGS = "tensorboard"
+PUBLISHED = "resnet_keras"
+"""What the `config.json` of a published network has of ours; else it is as timm reads it."""
 LOCK = ".lock"
 
 
@@ -69,4 +72,15 @@ def run_folder(folder: Path, does: str = "trains") -> Iterator[None]:
 def run_config(folder: str | Path) -> TrainConfig | None:
     """The config of a run folder; None for any other folder."""
     path = Path(folder) / CONFIG
-    return config_from_json(path.read_text("utf-8", errors="replace"), str(path)) if path.is_file() else None
+    if not path.is_file() or is_publication(folder):
+        return None
+    return config_from_json(path.read_text("utf-8", errors="replace"), str(path))
+
+
+def is_publication(folder: str | Path) -> bool:
+    """Whether a folder holds what `publish` wrote."""
+    try:
+        config = json.loads((Path(folder) / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and PUBLISHED in config

@@ -178,9 +178,10 @@ class TrainConfig:
     """Start every residual block as the identity (no effect on plain networks)."""
     weights: str | None = None
     """Weights to start from: a run folder, a file (.keras, .safetensors, .npz, .pth, .h5), imagenet for the published
-    ones, a name on the Hugging Face Hub, or cifar10-jpeg, which comes with the package. Their normalisation is kept; a
-    head of other classes is not. A .weights.h5 file must be of the same network. auto: cifar10-jpeg where the network
-    is its own; none for another. None for random weights."""
+    ones, a name on the Hugging Face Hub (owner/name, or hf://owner/name@revision, which asks for the newest), or
+    cifar10-jpeg, which comes with the package. Their normalisation is kept; a head of other classes is not. A
+    .weights.h5 file must be of the same network. auto: cifar10-jpeg where the network is its own; none for another.
+    None for random weights."""
     freeze: str | None = None
     """Last part to freeze, with its norms: such as stem, stage3 or stage3_block2."""
     unfreeze: dict[str, float] = field(default_factory=dict)

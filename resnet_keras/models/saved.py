@@ -13,6 +13,7 @@ from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import atomic_write
 from resnet_keras.models import around, blocks, preprocessing  # noqa: F401  (register the classes that a .keras file names)
 from resnet_keras.models.archives import check_archive
+from resnet_keras.models.downloads import repository_of
 from resnet_keras.models.graph import head_of, is_functional
 from resnet_keras.models.model import Model
 from resnet_keras.models.preprocessing import model_card
@@ -38,7 +39,12 @@ def with_optimizer(model: Any, optimizer: keras.optimizers.Optimizer | None) -> 
 
 
 def model_file(source: str | Path) -> Path:
-    """The `.keras` file of a run folder or a packaged name, or the file itself. Raises `UsageError` for none."""
+    """The `.keras` file of a run folder, a packaged name or `hf://owner/name`, or the file itself.
+
+    Raises `UsageError` for none.
+    """
+    if repository := repository_of(source):
+        return repository.file(MODEL, f"build the network and load them: rk.load_weights(model, {source!r})")
     path = packaged(source) or Path(source).expanduser()
     if path.is_dir():
         if not (path / MODEL).is_file():
@@ -52,7 +58,10 @@ def model_file(source: str | Path) -> Path:
 
 
 def load_model(source: str | Path) -> keras.Model:
-    """The model of a run folder, a `.keras` file or a packaged name. Raises `UsageError` for none, or a damaged one."""
+    """The model of a run folder, a `.keras` file, a packaged name, or `hf://owner/name[@revision]` that was published.
+
+    Raises `UsageError` for none, or a damaged one.
+    """
     path = model_file(source)
     try:
         path.open("rb").close()

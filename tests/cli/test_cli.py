@@ -108,6 +108,7 @@ COMMON_FLAGS = {
     "predict": {"json"},
     "explain": {"output", "json"},
     "export": {"output", "data-dir", "json"},
+    "publish": {"quiet", "json"},
     "rollback": {"json"},
     "verify": {"json"},
     "serve": {"quiet"},

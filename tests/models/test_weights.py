@@ -676,7 +676,7 @@ def test_no_network_says_so_at_once(hub_cache: Path, monkeypatch: pytest.MonkeyP
     hub, constants = (pytest.importorskip(name) for name in ("huggingface_hub", "huggingface_hub.constants"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "https://127.0.0.1:9")
-    monkeypatch.setattr("resnet_keras.models.weights.hub.getproxies", dict)
+    monkeypatch.setattr("resnet_keras.models.downloads.getproxies", dict)
     monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: pytest.fail("the client would try for half a minute"))
     with pytest.raises(UsageError, match=r"no network to 127.0.0.1 \(Connection refused\)"):
         rk.build_resnet(50, weights="timm/resnet50.a1_in1k")

@@ -1,19 +1,16 @@
-"""Weights on the Hugging Face Hub: fetched into its own cache, checked, with the card of their use."""
+"""Weights on the Hugging Face Hub, with the card of their use."""
 
 import dataclasses
-import hashlib
-import json
 import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
+from resnet_keras.config.run_folder import MODEL, PUBLISHED
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.models.card import ModelCard, imagenet_classes
-from resnet_keras.models.weights.reading import READERS, Weights, import_extra, read_weights
+from resnet_keras.models.downloads import NAME, SCHEME, Repository, repository_of
+from resnet_keras.models.weights.reading import READERS, Weights, read_weights
 
 TENSORS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
 TORCHVISION = {
@@ -51,32 +48,38 @@ CLAIMS: Mapping[str, float] = {
 
 
 def is_hub_name(source: Any) -> bool:
-    """Whether a source is a name such as "timm/resnet50.a1_in1k" and no file or folder here."""
-    if not isinstance(source, str) or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
+    """Whether a source is a name such as "timm/resnet50.a1_in1k", and no file or folder here, or begins with hf://."""
+    if not isinstance(source, str):
         return False
+    if source.startswith(SCHEME) or not re.fullmatch(NAME, source):
+        return source.startswith(SCHEME)
     path = Path(source)
     if path.suffix.lower() in {*READERS, ".keras"}:
         return False
     return not path.exists() and (source.startswith("timm/") or not path.parent.is_dir())
 
 
-def fetch(name: str) -> Weights:
+def fetch(source: str) -> Weights:
     """The weights of a Hub repository, from its cache where they are there, and their card.
 
     Raises `UsageError` for a name that is not there, no network, or a file that is not what the Hub has.
     """
-    config = _json(name, CONFIG)
-    file = _file(name, TENSORS)
-    _check(file)
+    config, repository = (repository_of(source) or Repository(source)).json(CONFIG)
+    name, where = repository.name, source.removeprefix(SCHEME)
+    if isinstance(config, dict) and isinstance(published := config.get(PUBLISHED), dict):
+        weights = read_weights(repository.file(MODEL if published.get("weights") == MODEL else TENSORS))
+        known = weights.card and dataclasses.replace(weights.card, source=f"https://huggingface.co/{name}")
+        return dataclasses.replace(weights, where=where, card=known)
+    file = repository.file(TENSORS)
     try:
-        card = _timm_card(config) if "pretrained_cfg" in config else _transformers_card(name, config)
+        card = _timm_card(config) if "pretrained_cfg" in config else _transformers_card(repository, config)
         top1 = {"top1_accuracy": CLAIMS[name]} if name in CLAIMS else {}
         data = "ImageNet-1k" if len(card["labels"]) == 1000 else ""
         use = ModelCard(**card, source=f"https://huggingface.co/{name}", data=data, claims=top1)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{CONFIG} of {name} does not say how its weights are used: {reason(error)}") from error
+        raise UsageError(f"{CONFIG} of {where} does not say how its weights are used: {reason(error)}") from error
     stride = config.get("downsample_in_bottleneck")
-    return dataclasses.replace(read_weights(file), where=name, card=use, stride_in_1x1=stride)
+    return dataclasses.replace(read_weights(file), where=where, card=use, stride_in_1x1=stride)
 
 
 def _timm_card(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,8 +99,8 @@ def _timm_card(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _transformers_card(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    processor = _json(name, PROCESSOR)
+def _transformers_card(repository: Repository, config: Mapping[str, Any]) -> dict[str, Any]:
+    processor, _ = repository.json(PROCESSOR)
     size = processor.get("size", 224)
     side = size if isinstance(size, int) else size.get("shortest_edge", size.get("height", 224))
     labels = [config["id2label"][key] for key in sorted(config.get("id2label", {}), key=int)]
@@ -110,53 +113,3 @@ def _transformers_card(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         "labels": labels,
         "network": config.get("model_type", ""),
     }
-
-
-def _json(name: str, file: str) -> Any:
-    try:
-        return json.loads(_file(name, file).read_text("utf-8"))
-    except ValueError as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{file} of {name} is not JSON; remove it from the cache and try again") from error
-
-
-def _file(name: str, file: str) -> Path:
-    """A file of a repository: out of the cache, or else fetched into it."""
-    hub, constants, errors = (
-        import_extra(f"huggingface_hub{part}", "huggingface-hub", f" to fetch {name}")
-        for part in ("", ".constants", ".errors")
-    )
-    cached = hub.try_to_load_from_cache(name, file)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        if not (getproxies() or constants.HF_HUB_OFFLINE):  # which the client understands better
-            _reach(constants.ENDPOINT)
-        return Path(hub.hf_hub_download(name, file, etag_timeout=5))
-    except (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError) as error:
-        raise UsageError(f"the Hugging Face Hub has no {file} of {name}; look the name up there") from error
-    except Exception as error:  # no network, a proxy, a full disk: each has kinds of its own
-        raise UsageError(
-            f"cannot fetch {name}: {reason(error)}; {file} is not in the cache {constants.HF_HUB_CACHE} either: "
-            "fetch it where there is a network, or give a file"
-        ) from error
-
-
-def _reach(endpoint: str) -> None:
-    """Raise OSError at once where there is no network, which the Hub's own client tries for half a minute."""
-    address = urlsplit(endpoint)
-    try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
-    except OSError as error:
-        raise OSError(f"no network to {address.hostname} ({reason(error)})") from error
-
-
-def _check(file: Path) -> None:
-    """The Hub's cache names large files by their SHA-256, so a damaged one is found."""
-    expected = file.resolve().name
-    if not re.fullmatch(r"[0-9a-f]{64}", expected):
-        return
-    with file.open("rb") as data:
-        if hashlib.file_digest(data, "sha256").hexdigest() != expected:
-            raise UsageError(f"{file} is damaged: it is not what its name says; remove it and try again")

@@ -1,6 +1,7 @@
 """Weights from wherever they are to arrays by name: a mapping, a model, or a file. Nothing in a file is ever run."""
 
 import importlib
+import json
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import h5py
 import keras
 import numpy as np
 
+from resnet_keras.config.run_folder import PUBLISHED
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.models.archives import check_archive, check_hdf5
 from resnet_keras.models.card import ModelCard
@@ -78,11 +80,12 @@ def read_weights(source: Any) -> Weights:
         raise UsageError(f"cannot read weights from {path}; give a file ending in .keras, {', '.join(READERS)}")
     try:
         tensors = READERS[kind](path)
+        card, options = _published_use(path) if kind == ".safetensors" else (None, {})
     except UsageError:
         raise
     except Exception as error:  # each library raises kinds of its own for a file it cannot read
         raise UsageError(f"{path} is damaged, or not a {kind} file of weights: {reason(error)}") from error
-    return Weights(_tensors(tensors, str(path)), str(path))
+    return Weights(_tensors(tensors, str(path)), str(path), card=card, signature=options)
 
 
 def _tensors(source: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
@@ -148,6 +151,17 @@ def _of_keras_model(model: keras.Model, where: str) -> Weights:
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
     return import_extra("safetensors.numpy", "safetensors").load_file(path)
+
+
+def _published_use(path: Path) -> tuple[ModelCard | None, dict[str, Any]]:
+    """The card and the signature that `publish` writes into a file's metadata; of another's file nothing."""
+    safetensors = import_extra("safetensors", "safetensors")
+    with safetensors.safe_open(path, framework="np") as file:
+        stored = (file.metadata() or {}).get(PUBLISHED)
+    if stored is None:
+        return None, {}
+    use = json.loads(stored)
+    return ModelCard.from_dict(use["card"]), use["signature"]
 
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
