@@ -205,7 +205,7 @@ def _strikes_back(name: str, epochs: int, rate: float, decay: float, mixup: floa
         augmentation=Augmentation(
             crop="resized",
             flip=True,
-            policy="randaugment",
+            policy="randaugment-increasing",
             operations=2,
             magnitude=magnitude,
             magnitude_std=0.5,
@@ -216,7 +216,9 @@ def _strikes_back(name: str, epochs: int, rate: float, decay: float, mixup: floa
         loss="sigmoid",
         target_threshold=0.2,
         optimizer=Optimizer(rate, weight_decay=decay, algorithm="lamb", clip_norm=1.0),
-        schedule=Schedule(decay="cosine", warmup=5 / epochs, warmup_from=1e-4 / rate, floor=1e-6 / rate),
+        schedule=Schedule(
+            decay="cosine", warmup=5 / epochs, warmup_from=1e-4 / rate, warmup_prefix=False, floor=1e-6 / rate
+        ),
     )
 
 
@@ -227,8 +229,8 @@ def imagenet_a1() -> TrainConfig:
     2,048 images. Source: Wightman et al. 2021, Table 2, and timm's code for what the table leaves open (the gradient
     clipped at 1, mixed labels above 0.2 have the target 1). Expected: 80.4 % top-1 is published there. Cost: not run by
     us; the paper's took 110 hours on four V100.
-    Differs: the rate falls with each step, not each epoch; training images are resized bilinearly, where timm draws
-    bilinear or bicubic; the operations are torchvision's fourteen, without Invert and SolarizeAdd.
+    Differs: the rate falls with each step, not each epoch; training images are resized and warped bilinearly, where
+    timm draws bilinear or bicubic. Labels are smoothed before the threshold, as in timm's code, which leaves 0 and 1.
     """
     config = _strikes_back("imagenet-a1", 600, 5e-3, 0.01, 0.2, 7)
     repeated = dataclasses.replace(config.augmentation, repeats=3)
@@ -277,7 +279,15 @@ def imagenet_v2() -> TrainConfig:
         epochs=600,
         batch_size=1024,
         augmentation=Augmentation(
-            crop="resized", flip=True, policy="trivialaugment", erasing=0.1, mixup=0.2, cutmix=1.0, repeats=4
+            crop="resized",
+            flip=True,
+            policy="trivialaugment",
+            fill="black",
+            erasing=0.1,
+            erasing_fill="mean",
+            mixup=0.2,
+            cutmix=1.0,
+            repeats=4,
         ),
         label_smoothing=0.1,
         zero_init_gamma=False,
@@ -316,8 +326,8 @@ def finetune() -> TrainConfig:
 
     Command: resnet-keras train finetune --data FOLDER, with --weights imagenet or --weights RUN for another start, and
     --budget 10m for what fits into ten minutes. Source: ours. Expected: that depends on the images; docs/results has an
-    example. Cost: the same. Each block has 0.9 of the rate of the block behind it. --freeze stage3 --unfreeze stage3 0.3
-    trains the head first, --class-weights balanced helps with classes of unequal size.
+    example. Cost: the same. Each block has 0.9 of the learning rate of the block behind it. --freeze stage3 --unfreeze
+    stage3 0.3 trains the head first, --class-weights balanced helps with classes of unequal size.
     """
     return TrainConfig(
         name="finetune",

@@ -38,9 +38,12 @@ class Augmentation:
     """For crop=scale: least and greatest shorter side, as a multiple of the network's input size."""
     flip: bool = False
     """Flip each image left to right with probability 1/2."""
-    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
-    """randaugment: several operations of one magnitude (Cubuk et al. 2019); trivialaugment: one operation of a random
-    magnitude (Mueller & Hutter 2021)."""
+    policy: Literal["none", "randaugment", "randaugment-increasing", "trivialaugment"] = "none"
+    """randaugment: several operations of one magnitude (Cubuk et al. 2019), torchvision's fourteen;
+    randaugment-increasing: timm's, each farther from the image the greater the magnitude; trivialaugment: one operation
+    of a random magnitude (Mueller & Hutter 2021)."""
+    fill: Literal["mean", "black"] = "mean"
+    """Colour of what the policy's warps bare: the mean of the images, or black."""
     operations: int = 2
     """For randaugment: operations per image."""
     magnitude: float = 9.0
@@ -54,7 +57,9 @@ class Augmentation:
     lighting: float = 0.0
     """Deviation of a step along the principal components of ImageNet's colours (Krizhevsky et al. 2012: 0.1)."""
     erasing: float = 0.0
-    """Probability of random erasing with noise (Zhong et al. 2017)."""
+    """Probability of random erasing (Zhong et al. 2017)."""
+    erasing_fill: Literal["noise", "mean"] = "noise"
+    """What random erasing puts in: noise, or the mean of the images."""
     mixup: float = 0.0
     """Alpha of the beta distribution of MixUp, which blends pairs of images (Zhang et al. 2017); 0 for none."""
     cutmix: float = 0.0
@@ -148,6 +153,9 @@ class Schedule:
     """Fraction of the peak at which the warm-up starts."""
     warmup_shape: Literal["linear", "constant"] = "linear"
     """linear: rise to the peak; constant: stay at warmup_from until the warm-up ends."""
+    warmup_prefix: bool = True
+    """Count the decay from the end of the warm-up; False: from the first step, of which the warm-up then hides the
+    beginning, as in timm."""
     floor: float = 0.0
     """Fraction of the peak at which linear, poly and cosine end."""
 
@@ -228,8 +236,8 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Label smoothing: this much of each label is spread over all classes."""
     target_threshold: float = 0.0
-    """For loss=sigmoid: a class with more than this part of a mixed label has the target 1, smoothed as any other; 0
-    keeps mixed labels."""
+    """For loss=sigmoid: a class with more than this part of a smoothed and mixed label has the target 1, any other 0,
+    as in timm's code; 0 keeps the labels."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: weight the loss by the inverse frequency of the class."""
     optimizer: Optimizer = Optimizer()

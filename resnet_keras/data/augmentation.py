@@ -233,8 +233,8 @@ def lighting(image: tf.Tensor, seed: tf.Tensor, deviation: float) -> tf.Tensor:
     return tf.reshape(tf.clip_by_value(rows, 0.0, 255.0), image.shape)
 
 
-def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """With that probability, a rectangle of `[H, W, C]` becomes uniform noise (Zhong et al. 2017).
+def erase(image: tf.Tensor, seed: tf.Tensor, probability: float, colour: tf.Tensor | None = None) -> tf.Tensor:
+    """With that probability, a rectangle of `[H, W, C]` becomes uniform noise, or of a `colour` (Zhong et al. 2017).
 
     It has 2 to 33 % of the area and sides of 0.3 to 3.3, on a log scale; one that is longer than the image is cut to
     it, where the paper draws again.
@@ -249,7 +249,10 @@ def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
         tall = tf.clip_by_value(tf.round(tf.sqrt(pixels) * root), 1, height)
         wide = tf.clip_by_value(tf.round(tf.sqrt(pixels) / root), 1, width)
         top, left = whole_below(place[0], height - tall + 1), whole_below(place[1], width - wide + 1)
-        noise = tf.random.stateless_uniform([height, width, channels], seeds[1], maxval=256, dtype=tf.int32)
+        if colour is None:
+            noise = tf.random.stateless_uniform([height, width, channels], seeds[1], maxval=256, dtype=tf.int32)
+        else:
+            noise = tf.reshape(along_rows(colour, image), [1, width, channels])
         inside = _box(height, width, top, left, top + tall, left + wide)
         inside = tf.tile(tf.cast(inside, image.dtype), [1, 1, channels])
         return inside * tf.cast(noise, image.dtype) + (1 - inside) * image  # faster than tf.where

@@ -1,5 +1,7 @@
 """Images in a TensorFlow graph: decode, resize, crop. Training, evaluation and the servable share these."""
 
+import math
+
 import tensorflow as tf
 
 from resnet_keras.data.encoded import decodable, upright
@@ -43,7 +45,8 @@ def resize_and_centre_crop(
     as the uint8 pixels of a client's own image would be.
     """
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
-    scale = tf.reduce_max(tf.constant(size, tf.float32) / crop / sides)
+    covered = [math.floor(side / crop + 1e-4) for side in size]  # whole pixels, as torchvision and timm have them
+    scale = tf.reduce_max(tf.constant(covered, tf.float32) / sides)
     image = tf.raw_ops.ScaleAndTranslate(
         images=tf.cast(image, tf.float32)[None],
         size=size,

@@ -232,7 +232,8 @@ Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: bool) -> Change:
     """All that happens to one image; `ready` where it comes by the evaluation transform."""
-    fill, a = _fill(shape), augmentation
+    mean, a = _fill(shape), augmentation
+    fill = tf.zeros_like(mean) if a.fill == "black" else mean
     pad = a.pad if a.crop == "pad" else 0
 
     def cropped(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -241,7 +242,7 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
         if a.crop == "scale":
             return random_scaled_crop(image, key, shape.size, shape.channels, a.scale_range)
         image = image if ready else tf.cast(shape.evaluation_transform(image), tf.uint8)
-        return pad_crop(image, key, pad, fill) if pad else image
+        return pad_crop(image, key, pad, mean) if pad else image
 
     def by_policy(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         image = image if image.dtype == tf.uint8 else tf.cast(tf.round(image), tf.uint8)
@@ -255,6 +256,7 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
             magnitude=a.magnitude,
             magnitude_std=a.magnitude_std,
             probability=a.operation_probability,
+            policy="increasing" if a.policy == "randaugment-increasing" else "rand",
         )
 
     def change(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
@@ -270,7 +272,7 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
         if a.lighting:
             image = lighting(image, keys[4], a.lighting)
         if a.erasing:
-            image = erase(image, keys[5], a.erasing)
+            image = erase(image, keys[5], a.erasing, mean if a.erasing_fill == "mean" else None)
         return tf.ensure_shape(image, [*shape.size, shape.channels])
 
     return change

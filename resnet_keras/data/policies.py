@@ -60,8 +60,22 @@ def _solarize(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor
 
 def _posterize(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """Clear that many of the lowest bits, rounded."""
-    bits = tf.cast(tf.round(amount), tf.uint8)
-    return tf.bitwise.left_shift(tf.bitwise.right_shift(image, bits), bits)
+    return tf.bitwise.bitwise_and(image, tf.cast(256 - 2 ** tf.cast(tf.round(amount), tf.int32), tf.uint8))
+
+
+def _posterize_down(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Clear that many of the lowest bits, rounded down."""
+    return _posterize(image, tf.floor(amount), fill)
+
+
+def _invert(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    return 255 - image
+
+
+def _solarize_add(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Add the amount, rounded down, to the pixels below 128."""
+    values = tf.cast(image, tf.float32)
+    return _pixels(values + tf.floor(amount) * tf.cast(values < 128, tf.float32))
 
 
 # Enhancements: an amount of 0 changes nothing, one of -1 takes the quality away.
@@ -135,18 +149,32 @@ def _translate_y(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Ten
     return _warp(image, [[1.0, 0.0], [0.0, 1.0]], [0.0, amount * dimensions(image)[0]], fill)
 
 
+def _translate_x_pixels(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    return _translate_x(image, amount / dimensions(image)[1], fill)
+
+
+def _translate_y_pixels(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    return _translate_y(image, amount / dimensions(image)[0], fill)
+
+
 # Policies
+
+Range = tuple[float, float] | None
+"""The amounts at no strength and at full strength; None where a policy does without the operation."""
 
 
 @dataclass(frozen=True)
 class ImageOperation:
-    """One way to change an image, and its amounts at no strength and at full strength."""
+    """One way to change an image, and its amounts in each policy."""
 
     apply: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-    rand: tuple[float, float] = (0.0, 0.0)
-    """For randaugment: as AutoAugment's, but rising from the image as it is."""
-    trivial: tuple[float, float] = (0.0, 0.0)
+    rand: Range = (0.0, 0.0)
+    """For randaugment: torchvision's fourteen, rising from the image as it is."""
+    trivial: Range = (0.0, 0.0)
     """For trivialaugment: the paper's wide ranges."""
+    increasing: Range = (0.0, 0.0)
+    """For randaugment-increasing: timm's `rand-...-inc1`, `timm/data/auto_augment.py` at aa4b585, lines 186 to 277 and
+    641 to 658."""
     signed: bool = False
     """Whether the amount may as well be negative."""
 
@@ -155,20 +183,29 @@ OPERATIONS = {
     "identity": ImageOperation(_identity),
     "autocontrast": ImageOperation(_autocontrast),
     "equalize": ImageOperation(_equalize),
-    "rotate": ImageOperation(_rotate, (0, 30), (0, 135), signed=True),
-    "solarize": ImageOperation(_solarize, (256, 0), (255, 0)),
-    "colour": ImageOperation(_colour, (0, 0.9), (0, 0.99), signed=True),
-    "posterize": ImageOperation(_posterize, (0, 4), (0, 6)),
-    "contrast": ImageOperation(_contrast, (0, 0.9), (0, 0.99), signed=True),
-    "brightness": ImageOperation(_brightness, (0, 0.9), (0, 0.99), signed=True),
-    "sharpness": ImageOperation(_sharpness, (0, 0.9), (0, 0.99), signed=True),
-    "shear_x": ImageOperation(_shear_x, (0, 0.3), (0, 0.99), signed=True),
-    "shear_y": ImageOperation(_shear_y, (0, 0.3), (0, 0.99), signed=True),
-    # The paper's 32 pixels, of 224: as a share, so that a small image does not leave its frame.
-    "translate_x": ImageOperation(_translate_x, (0, 0.45), (0, 32 / 224), signed=True),
-    "translate_y": ImageOperation(_translate_y, (0, 0.45), (0, 32 / 224), signed=True),
+    "rotate": ImageOperation(_rotate, (0, 30), (0, 135), (0, 30), signed=True),
+    "solarize": ImageOperation(_solarize, (256, 0), (255, 0), (256, 0)),
+    "colour": ImageOperation(_colour, (0, 0.9), (0, 0.99), (0, 0.9), signed=True),
+    "posterize": ImageOperation(_posterize, (0, 4), (0, 6), None),
+    "contrast": ImageOperation(_contrast, (0, 0.9), (0, 0.99), (0, 0.9), signed=True),
+    "brightness": ImageOperation(_brightness, (0, 0.9), (0, 0.99), (0, 0.9), signed=True),
+    "sharpness": ImageOperation(_sharpness, (0, 0.9), (0, 0.99), (0, 0.9), signed=True),
+    "shear_x": ImageOperation(_shear_x, (0, 0.3), (0, 0.99), (0, 0.3), signed=True),
+    "shear_y": ImageOperation(_shear_y, (0, 0.3), (0, 0.99), (0, 0.3), signed=True),
+    "translate_x": ImageOperation(_translate_x, (0, 0.45), None, (0, 0.45), signed=True),
+    "translate_y": ImageOperation(_translate_y, (0, 0.45), None, (0, 0.45), signed=True),
+    "translate_x_pixels": ImageOperation(_translate_x_pixels, None, (0, 32), None, signed=True),
+    "translate_y_pixels": ImageOperation(_translate_y_pixels, None, (0, 32), None, signed=True),
+    "posterize_down": ImageOperation(_posterize_down, None, None, (4, 8)),  # four bits are left, then none
+    "invert": ImageOperation(_invert, None, None),
+    "solarize_add": ImageOperation(_solarize_add, None, None, (0, 110)),
 }
 """By name; the identity comes first."""
+
+
+def operations_of(policy: str) -> dict[str, ImageOperation]:
+    """Those that a policy, `rand`, `trivial` or `increasing`, draws from; the identity comes first."""
+    return {name: row for name, row in OPERATIONS.items() if getattr(row, policy) is not None}
 
 
 def randaugment(
@@ -180,47 +217,53 @@ def randaugment(
     magnitude: float,
     magnitude_std: float = 0.0,
     probability: float = 1.0,
+    policy: str = "rand",
 ) -> tf.Tensor:
     """Some operations, one after the other, drawn with replacement from all but the identity (Cubuk et al. 2019).
 
     Each has the strength `magnitude` of 10, or one drawn around it, and is left out with 1 - `probability`. The
-    stronger, the farther from the image as it is, for every operation that has a strength.
+    operations are those of `policy`, `rand` or `increasing`.
     """
+    known = operations_of(policy)
     seeds = tf.random.split(seed, 2)
     uniform = tf.random.stateless_uniform([operations, 3], seeds[0])
-    chosen = 1 + whole_below(uniform[:, 0], tf.constant(len(OPERATIONS) - 1))
+    chosen = 1 + whole_below(uniform[:, 0], tf.constant(len(known) - 1))
     chosen = tf.cast(tf.where(uniform[:, 1] < probability, chosen, 0.0), tf.int32)
     strengths = tf.fill([operations], float(magnitude))
     if magnitude_std:
         strengths += tf.random.stateless_normal([operations], seeds[1], stddev=magnitude_std)
-    amounts = _amounts([row.rand for row in OPERATIONS.values()], chosen, strengths / 10, uniform[:, 2])
+    amounts = _amounts(known, policy, chosen, strengths / 10, uniform[:, 2])
     for i in range(operations):
-        image = _apply(image, chosen[i], amounts[i], fill)
+        image = _apply(known, image, chosen[i], amounts[i], fill)
     return image
 
 
 def trivialaugment(image: tf.Tensor, seed: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """One operation of any strength, of the wide space (Müller & Hutter 2021)."""
-    uniform = tf.random.stateless_uniform([1, 3], seed)
-    chosen = tf.cast(whole_below(uniform[:, 0], tf.constant(len(OPERATIONS))), tf.int32)
+    known, uniform = operations_of("trivial"), tf.random.stateless_uniform([1, 3], seed)
+    chosen = tf.cast(whole_below(uniform[:, 0], tf.constant(len(known))), tf.int32)
     strengths = whole_below(uniform[:, 1], tf.constant(BINS)) / (BINS - 1)
-    amounts = _amounts([row.trivial for row in OPERATIONS.values()], chosen, strengths, uniform[:, 2])
-    return _apply(image, chosen[0], amounts[0], fill)
+    amounts = _amounts(known, "trivial", chosen, strengths, uniform[:, 2])
+    return _apply(known, image, chosen[0], amounts[0], fill)
 
 
-def _amounts(ranges: list[tuple[float, float]], chosen: tf.Tensor, strengths: tf.Tensor, coins: tf.Tensor) -> tf.Tensor:
+Operations = dict[str, ImageOperation]
+
+
+def _amounts(known: Operations, policy: str, chosen: tf.Tensor, strengths: tf.Tensor, coins: tf.Tensor) -> tf.Tensor:
     """The amounts `float32[n]` of the chosen operations at strengths 0 to 1; those with a sign are tossed for it."""
+    ranges = [getattr(row, policy) for row in known.values()]
     start, end = (tf.gather(tf.constant(column, tf.float32), chosen) for column in zip(*ranges, strict=True))
-    signed = tf.gather(tf.constant([row.signed for row in OPERATIONS.values()]), chosen)
+    signed = tf.gather(tf.constant([row.signed for row in known.values()]), chosen)
     amounts = start + tf.clip_by_value(strengths, 0.0, 1.0) * (end - start)
     return tf.where(signed & (coins < 0.5), -amounts, amounts)
 
 
-def _apply(image: tf.Tensor, chosen: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+def _apply(known: Operations, image: tf.Tensor, chosen: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """Only the chosen operation runs."""
 
     def branch(operation: ImageOperation) -> Callable[[], tf.Tensor]:
         return lambda: operation.apply(image, amount, fill)
 
-    changed = tf.switch_case(chosen, [branch(operation) for operation in OPERATIONS.values()])
+    changed = tf.switch_case(chosen, [branch(operation) for operation in known.values()])
     return tf.ensure_shape(changed, image.shape)

@@ -39,7 +39,8 @@ def rate_at(step: Any, peak: float, schedule: Schedule, total_steps: int) -> tf.
         for milestone in schedule.milestones:
             factor = tf.where(progress >= milestone, factor * schedule.factor, factor)
     elif schedule.decay != "constant":
-        left = 1 - tf.clip_by_value((progress - schedule.warmup) / (1 - schedule.warmup), 0.0, 1.0)
+        start = schedule.warmup if schedule.warmup_prefix else 0.0
+        left = 1 - tf.clip_by_value((progress - start) / (1 - start), 0.0, 1.0)
         if schedule.decay == "cosine":
             factor = (1 - tf.cos(math.pi * left)) / 2
         else:

@@ -93,9 +93,7 @@ class Step:
             return self.own_loss(logits, labels)
         if self.config.loss == "sigmoid":
             if self.config.target_threshold:
-                spread = self.config.label_smoothing
                 labels = tf.cast(labels > self.config.target_threshold, tf.float32)
-                labels = labels * (1 - spread) + spread / int(labels.shape[-1] or 1)
             each = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
             return tf.reduce_mean(each if self.class_weights is None else each * self.class_weights, axis=-1)
         each = -labels * tf.nn.log_softmax(logits)

@@ -15,11 +15,34 @@ from peers import timm, torchvision_models
 from small import randomise
 
 import resnet_keras as rk
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
+from resnet_keras.training.state import TrainingState
+from resnet_keras.training.step import Step
 
 pytestmark = pytest.mark.interop
 torch: Any = pytest.importorskip("torch", reason="torch is not installed; make test-interop installs it")
 CifarNet: Any = pytest.importorskip("benchmarks.cifar_torch").CifarNet
+
+
+def test_binary_cross_entropy_with_threshold_and_smoothing_is_timms() -> None:
+    timm()
+    from timm.data.mixup import mixup_target  # pyright: ignore[reportMissingImports]
+    from timm.loss.binary_cross_entropy import BinaryCrossEntropy  # pyright: ignore[reportMissingImports]
+
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(8, 10)).astype("float32"), rng.integers(0, 10, 8)
+    network = rk.build_cifar_resnet(8, blocks=(1, 1, 1))
+    config = TrainConfig(loss="sigmoid", target_threshold=0.2, label_smoothing=0.1)
+    step = Step(network, TrainingState(network, config, tf.distribute.get_strategy(), 1), config)
+    hot = np.eye(10, dtype="float32")[targets] * 0.9 + 0.01  # as the batches of a run have them
+    theirs = BinaryCrossEntropy(smoothing=0.1, target_threshold=0.2)
+    for share in (1.0, 0.85, 0.5, 0.2):
+        labels = share * hot + (1 - share) * hot[::-1]
+        mixed = mixup_target(torch.tensor(targets), 10, share, 0.1)
+        np.testing.assert_allclose(labels, mixed.numpy(), atol=1e-6)
+        expected = float(theirs(torch.tensor(logits), mixed))
+        assert float(tf.reduce_mean(step.losses(tf.constant(logits), tf.constant(labels)))) == pytest.approx(expected)
 
 
 def randomised(module: Any) -> Any:

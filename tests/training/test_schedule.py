@@ -33,6 +33,10 @@ def test_schedules_are_fractions_of_the_run(total: int) -> None:
     np.testing.assert_allclose(rates(decay="poly", power=1), rates(decay="linear"), rtol=1e-5, atol=1e-6)
     assert rates(decay="poly", power=3)[total // 2] == pytest.approx(2.0 / 8)
     assert rates(decay="cosine", floor=0.1)[total] == pytest.approx(0.2)
+    hidden = rates(decay="cosine", warmup=0.25, warmup_from=0.1, warmup_prefix=False)  # as timm's
+    whole = rates(decay="cosine")
+    np.testing.assert_allclose(hidden[total // 4 :], whole[total // 4 :], rtol=1e-6)
+    assert hidden[total // 4] < 1.75  # not the peak
     held = rates(decay="constant", warmup=0.25, warmup_from=0.1, warmup_shape="constant")
     np.testing.assert_allclose(held, np.where(np.arange(total + 1) < total / 4, 0.2, 2.0), rtol=1e-6)
     assert rates(decay="constant", warmup=0.5, warmup_from=0.5)[0] == pytest.approx(1 + 2 / total)
