@@ -35,6 +35,12 @@ def _luma(image: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(image, tf.float32) * tf.constant(LUMA), axis=-1, keepdims=True)
 
 
+def covered(size: tuple[int, int], crop: float) -> tuple[int, int]:
+    """The least sides of a resized image whose centre is of `size`: whole pixels, rounded down as in torchvision."""
+    height, width = (math.floor(side / crop + 1e-4) for side in size)
+    return height, width
+
+
 def resize_and_centre_crop(
     image: tf.Tensor, size: tuple[int, int], crop: float, interpolation: Interpolation
 ) -> tf.Tensor:
@@ -45,8 +51,7 @@ def resize_and_centre_crop(
     as the uint8 pixels of a client's own image would be.
     """
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
-    covered = [math.floor(side / crop + 1e-4) for side in size]  # whole pixels, as torchvision and timm have them
-    scale = tf.reduce_max(tf.constant(covered, tf.float32) / sides)
+    scale = tf.reduce_max(tf.constant(covered(size, crop), tf.float32) / sides)
     image = tf.raw_ops.ScaleAndTranslate(
         images=tf.cast(image, tf.float32)[None],
         size=size,
@@ -65,7 +70,7 @@ def evaluated_window(sides: tuple[int, int], size: tuple[int, int], crop: float)
         sides: height and width of the image.
         size, crop: as there.
     """
-    scale = max(length / crop / side for length, side in zip(size, sides, strict=True))
+    scale = max(length / side for length, side in zip(covered(size, crop), sides, strict=True))
     height, width = (length / scale for length in size)
     top, left = (sides[0] - height) / 2, (sides[1] - width) / 2
     return top, left, top + height, left + width

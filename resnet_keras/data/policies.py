@@ -60,7 +60,7 @@ def _solarize(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor
 
 def _posterize(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """Clear that many of the lowest bits, rounded."""
-    return tf.bitwise.bitwise_and(image, tf.cast(256 - 2 ** tf.cast(tf.round(amount), tf.int32), tf.uint8))
+    return tf.bitwise.bitwise_and(image, tf.cast(256 - tf.pow(2.0, tf.round(amount)), tf.uint8))
 
 
 def _posterize_down(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:

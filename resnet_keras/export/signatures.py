@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from resnet_keras.data.format import ImageFormat
-from resnet_keras.data.images import decode
+from resnet_keras.data.images import covered, decode
 from resnet_keras.export.networks import Network, Outputs
 from resnet_keras.export.saved_model import Signature
 
@@ -86,7 +86,7 @@ def _explained(
     heat = tf.math.divide_no_nan(heat, tf.reduce_max(heat, -1, keepdims=True))
     heat = tf.reshape(heat, (-1, indices.shape[1], height, width))
     size, whole = tf.constant(shape.size, tf.float32), tf.maximum(tf.cast(sides, tf.float32), 1)
-    scale = tf.reduce_max(size / shape.card.crop / whole, -1, keepdims=True)
+    scale = tf.reduce_max(tf.constant(covered(shape.size, shape.card.crop), tf.float32) / whole, -1, keepdims=True)
     seen = size / scale / whole
     return {"heat": heat, "window": tf.concat([(1 - seen) / 2, (1 + seen) / 2], -1)}
 

@@ -9,6 +9,7 @@ import jinja2
 from resnet_keras.config.recipes import RECIPES, recipe_summary
 from resnet_keras.config.run_folder import MODEL
 from resnet_keras.config.train import GIVEN, OPERATIONAL, TrainConfig
+from resnet_keras.data.images import covered
 from resnet_keras.errors import needs_extra
 from resnet_keras.models.registry import NAMES
 from resnet_keras.models.weights.hub import TENSORS, is_hub_name
@@ -73,7 +74,7 @@ def model_card_text(publication: Publication, address: str, name: str) -> str:
         environment={key: environment[key] for key in ENVIRONMENT if key in environment},
         size=(height, width),
         colours={1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel"),
-        side=[round(side / card.crop) for side in (height, width)],
+        side=covered((height, width), card.crop),
         classes=publication.classes,
         labels=[_code(label) for label in card.labels[:LABELS_SHOWN]],
         more=max(0, len(card.labels) - LABELS_SHOWN),
