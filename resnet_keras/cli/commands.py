@@ -112,6 +112,7 @@ class Evaluate:
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data."""
     batch_size: int = 128
+    """Images a batch."""
     skip_damaged: bool = False
     """Leave out image files that cannot be read."""
     json: bool = False

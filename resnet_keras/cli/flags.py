@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 from tyro.conf import OmitArgPrefixes
 
+from resnet_keras.cli.help import print_help
 from resnet_keras.errors import UsageError, nearest
 
 T = TypeVar("T")
@@ -17,9 +18,18 @@ COUNTED: dict[str, str] = dict.fromkeys(("--num-classes", "--classes"), "the dat
 """Flags that other programs have and none of ours needs."""
 
 
-def fill(kind: type[T], words: list[str], program: str, default: T | None = None) -> T | None:
-    """Parse flags into a dataclass; a wrong flag is a `UsageError` of one line instead of tyro's box."""
+def fill(
+    kind: type[T], words: list[str], program: str, default: T | None = None, summary: str | None = None
+) -> T | None:
+    """Parse flags into a dataclass; a wrong flag is a `UsageError` of one line instead of tyro's box.
+
+    None where the words are a request for help, which is then printed, or for a shell's completion.
+    """
+    if "-h" in words or "--help" in words:
+        print_help(kind, program, default, summary)
+        return None
     printed = io.StringIO()
+    tyro._experimental_options["ansi_codes"] = False  # what is printed here is read by us
     try:
         with contextlib.redirect_stderr(printed):
             parse: Any = tyro.cli  # its own annotations have no Annotated

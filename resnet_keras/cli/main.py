@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,9 +27,11 @@ from resnet_keras.cli.commands import (
     Verify,
 )
 from resnet_keras.cli.compare_command import Compare
+from resnet_keras.cli.completion import Completion
 from resnet_keras.cli.data_command import Data
 from resnet_keras.cli.explain_command import Explain
 from resnet_keras.cli.flags import fill
+from resnet_keras.cli.help import WIDTH
 from resnet_keras.cli.predict_command import Predict
 from resnet_keras.cli.publish_command import Publish
 from resnet_keras.cli.tune import Tune, with_run_dir
@@ -62,6 +65,7 @@ Command = (
     | Degradation
     | Experiment
     | Models
+    | Completion
 )
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
@@ -81,6 +85,7 @@ COMMANDS: dict[str, type[Command]] = {
     "degradation": Degradation,
     "experiment": Experiment,
     "models": Models,
+    "completion": Completion,
 }
 
 
@@ -92,9 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command is not None:
             if isinstance(command, Train | Tune | Export | Serve):
                 command.check()
-            if not isinstance(command, Models | Client | Verify):
+            if not isinstance(command, Models | Client | Verify | Completion):
                 _import_tensorflow()
-            command.run()
+            if isinstance(command, Completion):
+                command.run(COMMANDS)
+            else:
+                command.run()
     except UsageError as error:
         return _refuse(str(error))
     except HostLost as error:
@@ -151,7 +159,7 @@ def _parse(words: list[str]) -> Command | None:
         if rest and not rest[0].startswith("-"):
             return _parse_experiment(Experiment, rest[0], rest[1:], f"resnet-keras experiment {rest[0]}")
         print("usage: resnet-keras experiment NAME [flags]\n")
-        print("\n".join(f"  {name:16} {experiment.summary}" for name, experiment in EXPERIMENTS.items()))
+        print("\n".join(_row(name, experiment.summary, 17) for name, experiment in EXPERIMENTS.items()))
         if not rest or rest[0] not in ("-h", "--help"):
             raise UsageError("the experiment comes first: resnet-keras experiment NAME [flags]")
         return None
@@ -163,7 +171,8 @@ def _parse(words: list[str]) -> Command | None:
 
 
 def _parse_experiment(kind: type[Experiment], name: str, words: list[str], program: str) -> Experiment | None:
-    settings = fill(ExperimentConfig, words, program, named_experiment(name).defaults)
+    experiment = named_experiment(name)
+    settings = fill(ExperimentConfig, words, program, experiment.defaults, experiment.summary)
     return settings and kind(name, settings)
 
 
@@ -183,9 +192,10 @@ def _parse_train(words: list[str]) -> Train | None:
     if words and words[0] not in ("-h", "--help"):
         raise UsageError(f"the recipe comes first: resnet-keras train RECIPE {' '.join(words)}")
     print("usage: resnet-keras train RECIPE [flags]\n")
-    print("RECIPE is a name below, the config.json of a run, which is repeated, or a run folder, which is resumed.")
+    print("RECIPE is a name below, the config.json of a run, which is repeated, or a")
+    print("run folder, which is resumed.")
     print("`resnet-keras train RECIPE --help` lists its flags.\n")
-    print("\n".join(f"  {name:18} {recipe_summary(name)}" for name in RECIPES))
+    print("\n".join(_row(name, recipe_summary(name), 19) for name in RECIPES))
     if not words:
         raise UsageError("train needs a recipe")
     return None
@@ -204,11 +214,16 @@ def _help() -> str:
         "",
         "ResNets for Keras 3 and TensorFlow.",
         "",
-        *(f"  {name:11} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in COMMANDS.items()),
+        *(_row(name, (kind.__doc__ or "").splitlines()[0], 12) for name, kind in COMMANDS.items()),
         "",
         "`resnet-keras COMMAND --help` lists a command's flags.",
     ]
     return "\n".join(lines)
+
+
+def _row(name: str, text: str, width: int) -> str:
+    """A name and what it is, within the columns of a terminal."""
+    return textwrap.fill(text, WIDTH, initial_indent=f"  {name:{width}}", subsequent_indent=" " * (width + 2))
 
 
 if __name__ == "__main__":

@@ -50,8 +50,11 @@ class ExperimentConfig:
     learning_rate: float | None = None
     """0.05 for digits, else 0.1, when left out."""
     strategy: Literal["auto", "none", "mirrored", "tpu"] = "auto"
+    """auto: mirrored if there are several GPUs, else one device."""
     xla: Literal["auto", "on", "off"] = "auto"
+    """Compile the step with XLA. auto: on for GPUs and TPUs, off on CPU."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Keras dtype policy of the nets."""
     run_dir: str | None = None
     """The folder to make, or that of a stopped experiment, which is resumed; runs/NAME-DATE-TIME when left
     out."""

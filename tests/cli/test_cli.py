@@ -116,6 +116,7 @@ COMMON_FLAGS = {
     "degradation": {"run-dir", "data-dir", "seed", "quiet", "json"},
     "experiment": {"run-dir", "data-dir", "seed", "quiet", "json"},
     "models": {"json"},
+    "completion": set(),
 }
 MEANINGS = {
     "run-dir": r"[Rr]un folder|folder of|folder to make",  # of a run, a search, an experiment
