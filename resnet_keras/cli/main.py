@@ -29,6 +29,7 @@ from resnet_keras.cli.commands import (
 from resnet_keras.cli.compare_command import Compare
 from resnet_keras.cli.completion import Completion
 from resnet_keras.cli.data_command import Data
+from resnet_keras.cli.doctor import Doctor
 from resnet_keras.cli.explain_command import Explain
 from resnet_keras.cli.flags import fill
 from resnet_keras.cli.help import WIDTH
@@ -65,6 +66,7 @@ Command = (
     | Degradation
     | Experiment
     | Models
+    | Doctor
     | Completion
 )
 COMMANDS: dict[str, type[Command]] = {
@@ -85,6 +87,7 @@ COMMANDS: dict[str, type[Command]] = {
     "degradation": Degradation,
     "experiment": Experiment,
     "models": Models,
+    "doctor": Doctor,
     "completion": Completion,
 }
 

@@ -68,7 +68,8 @@ class ExperimentConfig:
         require(len(set(self.depths)) == len(self.depths), "depths", "different from one another", self.depths)
         for depth in self.depths:
             cifar_spec(depth)
-        require(self.epochs is None or self.epochs >= 1, "epochs", "at least 1", self.epochs)  # 0 has a meaning in a run
+        # 0 has a meaning in a run, and none here.
+        require(self.epochs is None or self.epochs >= 1, "epochs", "at least 1", self.epochs)
         require(self.seeds >= 1, "seeds", "at least 1", self.seeds)
         require(self.width is None or self.width >= 2, "width", "at least 2", self.width)
         self.protocol()

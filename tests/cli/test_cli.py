@@ -116,6 +116,7 @@ COMMON_FLAGS = {
     "degradation": {"run-dir", "data-dir", "seed", "quiet", "json"},
     "experiment": {"run-dir", "data-dir", "seed", "quiet", "json"},
     "models": {"json"},
+    "doctor": {"data-dir", "json"},
     "completion": set(),
 }
 MEANINGS = {
