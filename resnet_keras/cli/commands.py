@@ -97,7 +97,19 @@ class Train:
         if self.json:
             _print_json(found)
         else:
-            print("\n".join(f"{name.replace('_', ' '):26} {value}" for name, value in found.items()))
+            print("\n".join(_estimate_lines(found)))
+
+
+def _estimate_lines(found: dict[str, Any]) -> list[str]:
+    """What a dry run found, a line each; of a list, such as the reasons for what was chosen, a line an item."""
+    lines = []
+    for name, value in found.items():
+        if name == "image_size":
+            value = " x ".join(map(str, value))
+        values = value if isinstance(value, list) else [f"{value:,}" if isinstance(value, int | float) else str(value)]
+        for i, item in enumerate(values):
+            lines.append(f"{name.replace('_', ' ') if i == 0 else '':20} {item}")
+    return lines
 
 
 @dataclass(frozen=True)
