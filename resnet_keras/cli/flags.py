@@ -19,38 +19,48 @@ COUNTED: dict[str, str] = dict.fromkeys(("--num-classes", "--classes"), "the dat
 
 
 def fill(
-    kind: type[T], words: list[str], program: str, default: T | None = None, summary: str | None = None
+    kind: type[T],
+    words: list[str],
+    program: str,
+    default: T | None = None,
+    summary: str | None = None,
+    underscores: bool = False,
 ) -> T | None:
     """Parse flags into a dataclass; a wrong flag is a `UsageError` of one line instead of tyro's box.
 
-    None where the words are a request for help, which is then printed, or for a shell's completion.
+    Both --batch-size and --batch_size are read; `underscores` says which of them help and hints name. None where the
+    words are a request for help, which is then printed, or for a shell's completion.
     """
     if "-h" in words or "--help" in words:
-        print_help(kind, program, default, summary)
+        print_help(kind, program, default, summary, underscores)
         return None
     printed = io.StringIO()
     tyro._experimental_options["ansi_codes"] = False  # what is printed here is read by us
     try:
         with contextlib.redirect_stderr(printed):
             parse: Any = tyro.cli  # its own annotations have no Annotated
-            options = {} if default is None else {"default": default}
+            options: dict[str, Any] = {"use_underscores": underscores}
+            if default is not None:
+                options["default"] = default
             return parse(Annotated[kind, OmitArgPrefixes], args=words, prog=program, **options)
     except SystemExit as exit_:
         if not exit_.code:
             return None
-        raise _unknown_flag(kind, words, program) or UsageError(_one_line(printed.getvalue(), program)) from None
+        unknown = _unknown_flag(kind, words, program, underscores)
+        raise unknown or UsageError(_one_line(printed.getvalue(), program)) from None
 
 
-def _unknown_flag(kind: type, words: list[str], program: str) -> UsageError | None:
+def _unknown_flag(kind: type, words: list[str], program: str, underscores: bool) -> UsageError | None:
     """The error for the first flag that a dataclass does not have; None where it has them all."""
     known = list(_flags_of(kind))
     for word in words:
-        flag = word.partition("=")[0].replace("_", "-")
+        given = word.partition("=")[0]
+        flag = given.replace("_", "-")
         if not flag.startswith("--") or flag in known or flag.replace("--no-", "--", 1) in known:
             continue
-        near = nearest(flag, known)
+        near = [f"--{name[2:].replace('-', '_')}" if underscores else name for name in nearest(flag, known)]
         tail = COUNTED.get(flag) or (f"did you mean {near[0]}" if near else "")
-        return UsageError(f"unknown flag {flag}{tail and f'; {tail}'} (see {program} --help)")
+        return UsageError(f"unknown flag {given}{tail and f'; {tail}'} (see {program} --help)")
     return None
 
 
@@ -69,7 +79,14 @@ def _one_line(box: str, program: str) -> str:
     lines = [re.sub(r"[│╭╮╰╯─]|-{3,}", "", line).strip() for line in box.splitlines()]
     text = " ".join(line for line in lines if line)
     text = text.split("For full helptext")[0].split("Argument helptext:")[0].replace("(required)", "").strip()
-    for title in ("Required options", "Unrecognized options", "Parsing error", "Value error", "Invalid choice"):
+    for title in (
+        "Required options",
+        "Missing argument",
+        "Unrecognized options",
+        "Parsing error",
+        "Value error",
+        "Invalid choice",
+    ):
         text = text.removeprefix(title).strip()
     text = re.sub(rf"^Missing from {program}: ", "missing: ", re.sub(r"^Error parsing config[.\w]*: ", "", text))
     return f"{text or 'wrong arguments'} (see {program} --help)"

@@ -18,7 +18,9 @@ WIDTH = 80
 """Columns of what does not follow the terminal's."""
 
 
-def print_help(kind: type, program: str, default: Any = None, summary: str | None = None) -> None:
+def print_help(
+    kind: type, program: str, default: Any = None, summary: str | None = None, underscores: bool = False
+) -> None:
     """Print what a dataclass has for flags.
 
     Args:
@@ -26,15 +28,16 @@ def print_help(kind: type, program: str, default: Any = None, summary: str | Non
         program: the words before the flags.
         default: an instance with the defaults to say; the dataclass's own when left out.
         summary: what the command does; the dataclass's docstring when left out.
+        underscores: whether flags are written --like_this.
     """
     tyro._experimental_options["ansi_codes"] = colours(sys.stdout)
     words = (summary or kind.__doc__ or "").split("\n\n")
     # Not as tyro's description, which it does not wrap.
     print("\n\n".join(textwrap.fill(" ".join(part.split()), WIDTH) for part in words), end="\n\n")
     parse: Any = tyro.cli  # its own annotations have no Annotated
-    config = (OmitArgPrefixes, DisallowNone)
+    options: dict[str, Any] = {"config": (OmitArgPrefixes, DisallowNone), "use_underscores": underscores}
     try:
-        parse(shown(kind, default), args=["--help"], prog=program, description="", config=config)
+        parse(shown(kind, default), args=["--help"], prog=program, description="", **options)
     except SystemExit:
         return
 

@@ -170,7 +170,8 @@ def _parse(words: list[str]) -> Command | None:
         rest = in_tyro_form(rest)
     if name == "tune":
         rest = with_run_dir(rest)
-    return fill(COMMANDS[name], rest, f"resnet-keras {name}")
+    # TensorFlow Serving's flags have underscores.
+    return fill(COMMANDS[name], rest, f"resnet-keras {name}", underscores=name == "serve")
 
 
 def _parse_experiment(kind: type[Experiment], name: str, words: list[str], program: str) -> Experiment | None:

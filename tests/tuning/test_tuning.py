@@ -160,8 +160,8 @@ def test_latency_is_measured_on_the_export(tmp_path: Path, data_dir: str) -> Non
         ("def space(hp):\n    return 3", r"bad.py:1: space\(hp\) must return a TrainConfig, not 3"),
         ("def space(hp):\n    x = 1\n    return hp.Chioce('a', [1])", r"bad.py:3: AttributeError"),
         (
-            "from resnet_keras.config.train import TrainConfig\ndef space(hp):\n    return TrainConfig(epochs=0)",
-            r"bad.py:3: UsageError: epochs must be at least 1, not 0",
+            "from resnet_keras.config.train import TrainConfig\ndef space(hp):\n    return TrainConfig(epochs=-1)",
+            r"bad.py:3: UsageError: epochs must be at least 1, or 0 for as many as the images call for, not -1",
         ),
     ],
 )
