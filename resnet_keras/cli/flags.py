@@ -88,5 +88,8 @@ def _one_line(box: str, program: str) -> str:
         "Invalid choice",
     ):
         text = text.removeprefix(title).strip()
+    text = re.sub(
+        r"no type matching (.*) could be instantiated from \[(.*?)\]\. Got errors: .*", r"must be \1, not \2", text
+    )
     text = re.sub(rf"^Missing from {program}: ", "missing: ", re.sub(r"^Error parsing config[.\w]*: ", "", text))
     return f"{text or 'wrong arguments'} (see {program} --help)"

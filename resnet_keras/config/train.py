@@ -238,8 +238,9 @@ class TrainConfig:
     target_threshold: float = 0.0
     """For loss=sigmoid: a class with more than this part of a smoothed and mixed label has the target 1, any other 0,
     as in timm's code; 0 keeps the labels."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: weight the loss by the inverse frequency of the class."""
+    class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
+    """Weight of the loss of each class. balanced: by its inverse frequency, images / (classes * images of the class);
+    or pairs of class and weight, such as cat 2 dog 0.5, where a class that is not named has 1."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     epochs: int = 10
@@ -310,6 +311,9 @@ class TrainConfig:
         for name in ("label_smoothing", "target_threshold", "ema"):
             require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1", getattr(self, name))
         require(self.loss == "sigmoid" or not self.target_threshold, "target_threshold", "0 with loss softmax", "more")
+        for label, weight in self.class_weights.items() if isinstance(self.class_weights, dict) else ():
+            good = isinstance(weight, int | float) and 0 <= weight < float("inf")
+            require(good, f"class_weights {label}", "at least 0", weight)
         for part, start in self.unfreeze.items():
             good = isinstance(start, int | float) and 0 < start < 1
             require(good, f"unfreeze {part}", "a fraction of the run, between 0 and 1", start)

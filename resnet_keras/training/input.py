@@ -10,7 +10,7 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import training_batches
 from resnet_keras.data.splits import ArraySplit, FileSplit, Source, inverse_frequency
-from resnet_keras.errors import UsageError
+from resnet_keras.errors import UsageError, unknown
 from resnet_keras.training.devices import describe
 
 GROWING = tf.data.experimental.service.ShardingPolicy.DYNAMIC
@@ -70,8 +70,19 @@ def steps_of(
     return iter(strategy.distribute_datasets_from_function(replica_batches))
 
 
-def balanced_weights(source: Source) -> list[float]:
-    """The weight of each class, by inverse frequency: 1 on average over the training images."""
+def class_weights_of(config: TrainConfig, source: Source) -> list[float] | None:
+    """The factor of the loss of each class; None where all are alike.
+
+    Raises:
+        UsageError: a weight of a class that the data do not have, or balanced weights of data that are streamed.
+    """
+    weights = config.class_weights
+    if isinstance(weights, dict):
+        if strange := [label for label in weights if label not in source.labels]:
+            raise unknown(f"class in class_weights, for {source.name},", strange[0], source.labels)
+        return [float(weights.get(label, 1.0)) for label in source.labels] if weights else None
+    if weights == "none":
+        return None
     if not isinstance(source.train, ArraySplit | FileSplit):
         raise UsageError(
             f"class_weights balanced must count the classes first, and {source.name} is streamed; use none"

@@ -38,7 +38,7 @@ from resnet_keras.models.weights.reading import Weights
 from resnet_keras.models.weights.weight_layers import WeightLayers
 from resnet_keras.training.devices import host_of, use_xla
 from resnet_keras.training.given import Given, Judge, check_augmentable
-from resnet_keras.training.input import balanced_weights, check_batch, steps_of
+from resnet_keras.training.input import check_batch, class_weights_of, steps_of
 from resnet_keras.training.phases import Phase, phases_of, set_trainable
 from resnet_keras.training.plan import plan
 from resnet_keras.training.state import TrainingState
@@ -204,7 +204,7 @@ def make_setup(
         start = _starting_weights(config)
     shape = image_format_for(config, source, start, given.model)
     steps = steps_per_epoch(source.train, config.batch_size)
-    class_weights = balanced_weights(source) if config.class_weights == "balanced" else None
+    class_weights = class_weights_of(config, source)
     keras.utils.set_random_seed(config.seed)
     ends_in_logits = False
     with dtype_policy(config.precision), strategy.scope():

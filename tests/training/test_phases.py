@@ -16,12 +16,9 @@ from small import TINY
 import resnet_keras as rk
 from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import Augmentation, Optimizer, TrainConfig
-from resnet_keras.data.sources import open_source
-from resnet_keras.errors import UsageError
 from resnet_keras.models.layers import Recomputable, leaves
 from resnet_keras.training.batch_stats import recompute_batch_stats
 from resnet_keras.training.devices import make_strategy
-from resnet_keras.training.input import balanced_weights
 from resnet_keras.training.phases import Phase, phases_of, set_trainable, view_of_size
 from resnet_keras.training.setup import make_setup
 from resnet_keras.training.tensorboard import TensorBoardLog, hparams_of
@@ -91,21 +88,6 @@ def test_freeze_norms_leaves_all_of_them(tiny: TrainConfig, tmp_path: Path) -> N
     for variable in model.weights:
         if variable.path.endswith("moving_mean"):
             assert not np.any(variable.numpy()), variable.path
-
-
-def test_balanced_classes_count_the_same(image_folder: Path, tiny: TrainConfig, tmp_path: Path) -> None:
-    for i in range(3):
-        (image_folder / "red" / f"{i}.jpg").unlink()
-    source = open_source(str(image_folder), None)
-    targets: Any = source.train.targets  # pyright: ignore[reportAttributeAccessIssue]
-    weights = np.array(balanced_weights(source))
-    sums = [weights[i] * (targets == i).sum() for i in range(2)]
-    assert sums[0] == pytest.approx(sums[1])
-    assert weights[targets].mean() == pytest.approx(1.0)
-    config = dataclasses.replace(
-        tiny, data=str(image_folder), image_size=16, batch_size=4, class_weights="balanced", epochs=1
-    )
-    assert run(dataclasses.replace(config, run_dir=str(tmp_path / "run"))).metrics["examples"] >= 2
 
 
 @pytest.mark.parametrize("strategy", [NONE, "mirrored"])
@@ -226,15 +208,6 @@ def test_batches_from_a_data_service_are_those_of_the_run(tiny: TrainConfig, tmp
     assert sorted(ours) == sorted(theirs)
     assert run(config).metrics["epochs"] == 2
     del worker
-
-
-def test_class_weights_of_a_stream_are_refused(quick: TrainConfig) -> None:
-    from resnet_keras.data.splits import RecordSplit
-
-    source = open_source("digits", quick.data_dir)
-    streamed = dataclasses.replace(source, train=RecordSplit((), (10,), lambda record: (record, record)))
-    with pytest.raises(UsageError, match="class_weights balanced must count the classes first, and digits is streamed"):
-        balanced_weights(streamed)
 
 
 @pytest.mark.slow
