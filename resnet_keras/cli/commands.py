@@ -151,8 +151,8 @@ class Evaluate:
             found = f"{row['recall']:.1%} found" if row["examples"] else "no images"
             print(f"{row['label']:{width}}  {found}{f', taken for {taken_for}' if taken_for else ''}")
         print(
-            f"accuracy {result.accuracy:.4f}, top 5 {result.top5_accuracy:.4f}, loss {result.loss:.4f} "
-            f"on {result.examples:,} images"
+            f"accuracy {result.accuracy:.4f}, top 5 {result.top5_accuracy:.4f}, loss {result.loss:.4f}, "
+            f"calibration error {result.ece:.4f} on {result.examples:,} images"
         )
 
 

@@ -217,6 +217,9 @@ class TrainConfig:
     final_test: bool = True
     """Measure the test split at the end. Without, the result is the last epoch, measured on the validation images: to
     choose between configs without a look at the test split, as a search does."""
+    calibrate: bool = False
+    """Fit a temperature on the validation images at the end (Guo et al. 2017), so that confidence is as accuracy. No
+    prediction changes; probabilities and losses do."""
     image_size: int | None = None
     """Size of the network's input in pixels; that of the images when left out and all have one size."""
     train_sizes: tuple[int, ...] = ()
@@ -307,6 +310,7 @@ class TrainConfig:
         require(self.patience >= 0, "patience", "at least 0", self.patience)
         require(not self.patience or self.validation != 0, "patience", "0 without validation images", self.patience)
         require(self.final_test or self.validation != 0, "final_test", "on without validation images", "off")
+        require(not self.calibrate or self.validation != 0, "calibrate", "off without validation images", "on")
         require(0 < self.eval_crop <= 1, "eval_crop", "above 0 and at most 1", self.eval_crop)
         for name in ("label_smoothing", "target_threshold", "ema"):
             require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1", getattr(self, name))

@@ -1,6 +1,6 @@
 """`evaluate`: loss, accuracy, per class and confusion, of a model on a data set's test split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,19 +162,18 @@ class Evaluator:
         log = ReliabilityLog() if hosts == 1 else None
         if self.judge:
             self.judge.reset()
-        for images, one_hot in batches.shard(hosts, index):
-            outputs = self._probabilities(images).astype("float64")
-            probabilities = outputs[:, self.columns]
+        for images, one_hot, outputs in self.outputs(batches.shard(hosts, index)):
+            probabilities = outputs[:, self.columns].astype("float64")
             if self.judge:
-                self.judge.add(one_hot.numpy(), outputs[:, classes:])
-            targets = np.argmax(one_hot.numpy(), axis=-1)
+                self.judge.add(one_hot, outputs[:, classes:])
+            targets = np.argmax(one_hot, axis=-1)
             own = probabilities[np.arange(len(targets)), targets]
             # float32's softmax has no smaller normal number to take the logarithm of
             loss -= np.log(np.maximum(own, 1e-37)).sum()
             top5 += (np.isfinite(own) & (np.sum(probabilities > own[:, None], axis=-1) < 5)).sum()
             np.add.at(confusion, (targets, np.argmax(probabilities, axis=-1)), 1)
             if log:
-                log.add(images.numpy(), probabilities, targets)
+                log.add(images, probabilities, targets)
         if hosts > 1:
             own = np.concatenate([[loss, top5], confusion.ravel()]) / self._local_replicas
             loss, top5, *counts = np.asarray(self.strategy.experimental_local_results(self._sum_over_hosts(own))[0])
@@ -185,6 +184,11 @@ class Evaluator:
         loss = given.pop("loss", float(loss / examples))
         reliability = log.result() if log and log.seen else None
         return Evaluation(loss, accuracy, float(top5 / examples), examples, self.labels, confusion, given, reliability)
+
+    def outputs(self, batches: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of each batch the images, the one-hot labels, and what the model gives, `[N, outputs]`."""
+        for images, one_hot in batches:
+            yield images.numpy(), one_hot.numpy(), self._outputs(images)
 
     @property
     def _local_replicas(self) -> int:
@@ -197,7 +201,7 @@ class Evaluator:
     def _summed(self, own: tf.Tensor) -> Any:
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(own))
 
-    def _probabilities(self, images: tf.Tensor) -> np.ndarray:
+    def _outputs(self, images: tf.Tensor) -> np.ndarray:
         replicas, count = self._local_replicas, len(images)
         if self.strategy.num_replicas_in_sync == 1:
             # One graph for whole batches and for the last.

@@ -44,6 +44,9 @@ class ModelCard:
     """Accuracies that the source of the weights states; nothing here has measured them."""
     test_flip: bool = False
     """The metrics are of the mean of an image's scores and its mirror image's."""
+    temperature: float | None = None
+    """What the logits were divided by, fitted on validation images (Guo et al. 2017): the weights of the head are so
+    already. None where it was not fitted."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Measured on the test split of `data` when training ended: loss, accuracy, top5_accuracy, examples."""
 

@@ -65,6 +65,7 @@ OF_THE_HEAD: dict[str, Any] = {
     "recipe": "",
     "claims": {},
     "metrics": {},
+    "temperature": None,
     "test_flip": False,
 }
 """What a card says of its network's head, as a card of no head has it."""

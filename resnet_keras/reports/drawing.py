@@ -47,9 +47,9 @@ def draw_panel(title: str, lines: Sequence[Line], x: str = "Epoch") -> str:
     return svg_of(figure, f"{title} by epoch")
 
 
-def draw_reliability(found: Reliability) -> list[str]:
-    """Accuracy by confidence, and how many images have which."""
-    accuracy, count = (_panel(title, "Confidence (%)") for title in ("Accuracy (%)", "Images (%)"))
+def draw_reliability(found: Reliability, which: str = "") -> list[str]:
+    """Accuracy by confidence, and how many images have which. `which` ends their titles."""
+    accuracy, count = (_panel(title + which, "Confidence (%)") for title in ("Accuracy (%)", "Images (%)"))
     for one in found.bins:
         place = {"x": 100 * one.low, "width": 100 / BINS, "align": "edge", "color": COLOURS[0], "edgecolor": INK}
         accuracy[1].bar(height=100 * one.accuracy, alpha=0.75, linewidth=0.4, **place)
@@ -58,8 +58,8 @@ def draw_reliability(found: Reliability) -> list[str]:
     accuracy[1].set(xlim=(0, 100), ylim=(0, 100))
     count[1].set(xlim=(0, 100))
     return [
-        svg_of(accuracy[0], "Reliability diagram: accuracy by confidence; on the dotted line both are equal"),
-        svg_of(count[0], "Images by confidence"),
+        svg_of(accuracy[0], f"Reliability diagram{which}: accuracy by confidence; on the dotted line both are equal"),
+        svg_of(count[0], f"Images by confidence{which}"),
     ]
 
 

@@ -14,6 +14,7 @@ from resnet_keras.config.recipes import RECIPES
 from resnet_keras.config.run_folder import REPORT
 from resnet_keras.config.train import TrainConfig, flat
 from resnet_keras.inference.evaluate import Evaluation
+from resnet_keras.inference.reliability import Reliability
 from resnet_keras.models.complexity import complexity
 from resnet_keras.reports.drawing import Line, draw_panel, draw_reliability
 from resnet_keras.reports.html import Cell, spaced, write_page
@@ -37,6 +38,8 @@ class RunFacts:
     """Of the working folder's git repository."""
     files: Sequence[str] = ()
     """Of the measured split, where it is of files."""
+    uncalibrated: Reliability | None = None
+    """Before the temperature; None without calibration."""
 
 
 def write_report(
@@ -75,7 +78,7 @@ def write_report(
             "head": ["Class", "Images", "Precision", "Recall", "F1"],
             "rows": list(map(_class_row, result.per_class)),
         },
-        reliability=_reliability(result),
+        reliability=_reliability(result, facts.uncalibrated, metrics.get("calibration", {})),
         mistakes=mistakes,
         heated=any(one.heat for one in mistakes),
         samples=samples_of(facts.samples, result.labels),
@@ -168,17 +171,28 @@ def _percent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1%}"
 
 
-def _reliability(result: Evaluation) -> dict[str, Any] | None:
+def _reliability(result: Evaluation, before: Reliability | None, calibration: dict[str, Any]) -> dict[str, Any] | None:
     found = result.reliability
     if found is None:
         return None
+    plots, calibrated = draw_reliability(found), ""
+    if before is not None and calibration["temperature"] is not None:
+        plots = [draw_reliability(before, ", before")[0], *draw_reliability(found, ", calibrated")]
+        calibrated = (
+            f" Before calibration the error was {before.ece:.2%}: the logits are divided by the temperature "
+            f"{calibration['temperature']:.3f}, which was fitted on {calibration['images']:,} validation images. No "
+            "prediction changes by it."
+        )
+    elif before is not None:
+        calibrated = " It is not calibrated: all validation images are correct, so nothing says how sure to be."
     mean = float(found.confidence.mean())
     way = "more" if mean > result.accuracy else "less"
     return {
         "words": f"Expected calibration error {found.ece:.2%} over 15 bins (Guo et al. 2017). The network gives its "
         f"predictions {mean:.1%} on average, and {result.accuracy:.1%} of them are correct: it is {way} confident than "
-        f"accurate by {abs(mean - result.accuracy) * 100:.1f} points. Bars below the dotted line are overconfident.",
-        "plots": draw_reliability(found),
+        f"accurate by {abs(mean - result.accuracy) * 100:.1f} points. Bars below the dotted line are overconfident."
+        + calibrated,
+        "plots": plots,
     }
 
 

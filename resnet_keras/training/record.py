@@ -37,6 +37,8 @@ class Record:
     config does without."""
     validation: Evaluation | None = None
     """Of the run, at its end, on its validation images."""
+    uncalibrated: Evaluation | None = None
+    """As `evaluation`, before the temperature; None without calibration."""
     step: int = 0
     """Steps done."""
     stopped: bool = False

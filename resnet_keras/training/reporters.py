@@ -40,6 +40,7 @@ class Report(RunCallback):
                 setup.steps_per_epoch * setup.config.batch_size,
                 _commit(),
                 measured.paths if isinstance(measured, FileSplit) else (),
+                record.uncalibrated and record.uncalibrated.reliability,
             )
             write_report(record.folder, setup.config, record.evaluation, record.metrics, list(record.rows), facts)
         except Exception as error:

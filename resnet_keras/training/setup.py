@@ -31,8 +31,10 @@ from resnet_keras.models.builder import dtype_policy
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.complexity import create_model
 from resnet_keras.models.layers import Recomputable
+from resnet_keras.models.preprocessing import model_card
 from resnet_keras.models.registry import hub_name, named
 from resnet_keras.models.spec import ResNetSpec
+from resnet_keras.models.temperature import dense_head, scale_logits
 from resnet_keras.models.weights.loading import assign, classes_of, find_weights, is_own_file, load_weights
 from resnet_keras.models.weights.reading import Weights
 from resnet_keras.models.weights.weight_layers import WeightLayers
@@ -91,8 +93,8 @@ def _validated(source: Source, config: TrainConfig) -> Source:
         return dataclasses.replace(source, validation=None)
     if source.validation is None and (config.validation or _holds_out_by_default(source.train)):
         source = hold_out(source, config.validation or VALIDATION_SHARE)
-    if source.validation is None and (config.patience or not config.final_test):
-        field = "patience" if config.patience else "final_test"
+    if source.validation is None and (config.patience or config.calibrate or not config.final_test):
+        field = "patience" if config.patience else "calibrate" if config.calibrate else "final_test"
         raise UsageError(f"{field} needs validation images, and {source.name} has none; give --validation 0.1")
     return source
 
@@ -196,6 +198,8 @@ def make_setup(
     check_batch(config, strategy)
     if (given.loss or given.metrics) and host_of(strategy)[1] > 1:
         raise UsageError("a loss or metrics of your own are measured on one host; leave them to the config on several")
+    if config.calibrate and host_of(strategy)[1] > 1:
+        raise UsageError("calibrate is for one host; train without it on several")
     xla = use_xla(config, strategy)
     source = source or source_of(config, given.data, given.model and _classes_of(given.model))
     planned = plan(config, source)
@@ -212,8 +216,13 @@ def make_setup(
             network = network_of(config, source, shape, start)
         else:
             _check_fits(given.model, source)
+            temperature = model_card(given.model).temperature
             classifier = classifier_around(given.model, shape.card)
             network, ends_in_logits = classifier.network, classifier.ends_in_logits
+            if temperature:  # the new card has none
+                scale_logits(network, temperature)
+        if config.calibrate:
+            dense_head(network)
         trained = keras.Model(network.input, network.get_layer("logits").output, name=network.name)
         judge = Judge(given.loss, given.metrics, ends_in_logits) if given.loss or given.metrics else None
     phases = phases_of(config)
@@ -274,7 +283,10 @@ def network_of(config: TrainConfig, source: Source, shape: ImageFormat, start: W
         **options,
     )
     if start is not None:  # a head of other classes starts anew
-        assign(WeightLayers(network), start, skip_head=classes_of(start) != len(source.labels))
+        new_head = classes_of(start) != len(source.labels)
+        assign(WeightLayers(network), start, skip_head=new_head)
+        if start.card and start.card.temperature and not new_head:  # the new card has none
+            scale_logits(network, start.card.temperature)
     elif config.weights:
         load_weights(network, config.weights, skip_head=True)
     for layer in network.layers:

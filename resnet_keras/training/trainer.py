@@ -33,6 +33,7 @@ from resnet_keras.models.complexity import complexity
 from resnet_keras.models.preprocessing import card_layer, model_card
 from resnet_keras.models.saved import load_model, save_model, with_optimizer
 from resnet_keras.training.batch_stats import recompute_batch_stats
+from resnet_keras.training.calibrate import calibrate, calibration_of, calibration_words
 from resnet_keras.training.callbacks import MakeCallback
 from resnet_keras.training.devices import describe, host_of, make_strategy
 from resnet_keras.training.estimate import estimate, within_budget
@@ -56,7 +57,9 @@ class TrainResult:
     metrics: dict[str, Any]
     """`loss`, `accuracy`, `top5_accuracy` and `examples` on the `split` that it names: test, or validation without
     `final_test`; `epochs`, `interrupted`, `seconds` and `environment`. With validation images `best_epoch`, whose
-    network the result is, and its figures on them as `validation`."""
+    network the result is, and its figures on them as `validation`. With `calibrate`, `calibration`: the `temperature`
+    (None where all validation images are correct), the `images` it is from, and on `split` `loss_before`, `ece_before`
+    and `ece`, the expected calibration error."""
     run_dir: Path
 
 
@@ -246,21 +249,28 @@ def _run(
             say(f"\ninterrupted: saving {folder}")
             state.finish()
             _take_best(setup, record)
-    record.evaluation = record.evaluation or evaluator(measured_batches)
     tested = source.validation is None or config.final_test
+    final_batches = evaluation_batches(source, setup.shape, config.batch_size) if tested else measured_batches
+    temperature = None
+    if config.calibrate and not interrupted:
+        record.uncalibrated, record.evaluation = evaluator(final_batches), None
+        temperature = calibrate(setup)
+    record.evaluation = record.evaluation or evaluator(measured_batches)
     if source.validation and tested:
-        record.validation = record.evaluation
-        record.evaluation = evaluator(evaluation_batches(source, setup.shape, config.batch_size))
+        record.validation, record.evaluation = record.evaluation, evaluator(final_batches)
     record.metrics = {
         **record.evaluation.metrics,
         "split": "test" if tested else "validation",
         **({"validation": record.validation.metrics} if record.validation else {}),
         **({"best_epoch": best_epoch(record.rows)} if record.validation and record.rows else {}),
+        **({"calibration": calibration_of(setup, record, temperature)} if record.uncalibrated else {}),
         "epochs": len(record.rows),
         "interrupted": interrupted,
         "seconds": time.perf_counter() - started,
         "environment": environment(setup),
     }
+    if "calibration" in record.metrics:
+        say(calibration_words(record.metrics))
     if host == 0:
         _finish(network, record)
         for callback in loop.own:

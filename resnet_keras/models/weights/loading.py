@@ -287,7 +287,9 @@ def _set_card(model: keras.Model, card: ModelCard | None, skip_head: bool) -> No
     layer = card_layer(model)
     assert layer is not None  # every network of ours has one
     if card is None:  # how its images are prepared may be as before; whose weights they are is not
-        layer.card = dataclasses.replace(layer.card, source="", license="", recipe="", claims={}, metrics={})
+        layer.card = dataclasses.replace(
+            layer.card, source="", license="", recipe="", claims={}, metrics={}, temperature=None
+        )
         return
     classes = model.output_shape[-1] if HEAD in {part.name for part in model.layers} else None
     if skip_head or classes != len(card.labels):  # a head that is put on features has classes of its own
