@@ -19,8 +19,9 @@ from matplotlib.ticker import MaxNLocator
 from tyro.conf import Positional
 
 from resnet_keras.cli.flags import fill
+from resnet_keras.config.stored import config_from_json
 from resnet_keras.config.table import read_table
-from resnet_keras.config.train import TrainConfig, config_from_json, differences
+from resnet_keras.config.train import TrainConfig, differences
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import writing_to
 from resnet_keras.reports.plots import COLOURS

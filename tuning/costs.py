@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.config.train import TrainConfig, config_from_json
+from resnet_keras.config.stored import config_from_json
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import export_servable

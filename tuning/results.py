@@ -12,8 +12,9 @@ import keras_tuner
 
 from resnet_keras.config.recipes import RECIPES, recipe
 from resnet_keras.config.run_folder import HISTORY
+from resnet_keras.config.stored import config_from_json
 from resnet_keras.config.table import read_table
-from resnet_keras.config.train import TrainConfig, config_from_json
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.files import json_text, read_json, write_text
 
 from .oracles import Status

@@ -37,7 +37,8 @@ from resnet_keras.cli.predict_command import Predict
 from resnet_keras.cli.publish_command import Publish
 from resnet_keras.cli.tune import Tune, with_run_dir
 from resnet_keras.config.recipes import RECIPES, recipe, recipe_summary
-from resnet_keras.config.train import TrainConfig, config_from_json
+from resnet_keras.config.stored import config_from_json
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import HostLost, UsageError, reason, unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.experiments.table import EXPERIMENTS, named_experiment

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from resnet_keras.config.train import TrainConfig, config_from_json, differences
+from resnet_keras.config.stored import config_from_json
+from resnet_keras.config.train import TrainConfig, differences
 from resnet_keras.errors import UsageError
 from resnet_keras.files import writing_to
 

@@ -13,7 +13,8 @@ from small import randomise
 
 import resnet_keras as rk
 from resnet_keras.config.recipes import recipe
-from resnet_keras.config.train import Augmentation, Schedule, TrainConfig, config_from_json
+from resnet_keras.config.stored import config_from_json
+from resnet_keras.config.train import Augmentation, Schedule, TrainConfig
 from resnet_keras.data.augmentation import pad_crop_flip
 from resnet_keras.data.sources import open_source
 from resnet_keras.training.phases import phases_of

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_keras.config.recipes import RECIPES, recipe, recipe_summary
-from resnet_keras.config.train import AUTO, Augmentation, Optimizer, Schedule, TrainConfig, config_from_json
+from resnet_keras.config.stored import config_from_json
+from resnet_keras.config.train import AUTO, Augmentation, Optimizer, Schedule, TrainConfig
 from resnet_keras.errors import UsageError
 from resnet_keras.models.registry import named
 

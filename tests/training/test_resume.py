@@ -133,7 +133,7 @@ COUNTED = """
 import json, os, signal, sys
 
 import keras
-from resnet_keras.config.train import config_from_json
+from resnet_keras.config.stored import config_from_json
 from resnet_keras.training.trainer import run
 
 last = int(sys.argv[2])

@@ -24,7 +24,8 @@ from resnet_keras.cli.main import main
 from resnet_keras.cli.tune import tuning_module
 from resnet_keras.config.duration import seconds_of
 from resnet_keras.config.recipes import recipe
-from resnet_keras.config.train import TrainConfig, config_from_json
+from resnet_keras.config.stored import config_from_json
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, Source, hold_out
 from resnet_keras.errors import UsageError
