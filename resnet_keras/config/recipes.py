@@ -89,7 +89,8 @@ def cifar10_preact() -> TrainConfig:
     """Pre-activation ResNet-164 on CIFAR-10: rate 0.1 after 400 steps at 0.01, divided by 10 at 32k and 48k of 64k.
 
     Command: resnet-keras train cifar10-preact; --model cifar_preact_resnet1001 --rematerialize --accumulation 4 for the
-    thousand layers. Source: He et al. 2016, section 4 and appendix. Expected: 5.46 % error is published there (1001:
+    thousand layers. Source: He et al. 2016, section 4 and appendix; the net is that of the authors' code,
+    KaimingHe/resnet-1k-layers, resnet-pre-act.lua. Expected: 5.46 % error is published there (1001:
     4.92, and 4.62 with batches of 64). Cost: not run by us.
     Differs: one mean a channel, and no decay of norms and biases.
     """

@@ -19,15 +19,19 @@ def config_from_json(text: str, where: str = "the config") -> TrainConfig:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not JSON: {error}") from error
     if isinstance(values, dict):
-        version = values.pop("format_version", 1)  # files of 0.1 have none
+        of_0_1 = "test_every" in values  # which wrote every field, and no version
+        version = values.pop("format_version", 1 if of_0_1 else FORMAT_VERSION)
         require(is_whole(version) and version >= 1, f"{where}, format_version", "a whole number from 1", repr(version))
         if version > FORMAT_VERSION:
             raise UsageError(
                 f"{where} has format_version {version}, and resnet-keras {__version__} reads up to {FORMAT_VERSION}; "
                 f"it needs a later version: pip install --upgrade resnet-keras"
             )
-        if "final_test" not in values and "test_every" in values and values.get("validation"):
-            values["final_test"] = False  # what validation meant in 0.1, which wrote every field
+        if "final_test" not in values and of_0_1 and values.get("validation"):
+            values["final_test"] = False  # what validation meant in 0.1
+        options = values.get("model_options", {})
+        if version == 1 and str(values.get("model")).startswith("cifar_preact_resnet") and isinstance(options, dict):
+            values["model_options"] = {"stride_in_1x1": False, **options}
     return _from_dict(TrainConfig, values, where)
 
 

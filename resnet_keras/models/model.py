@@ -1,8 +1,11 @@
 """`rk.Model`: what the builders return, a functional Keras model whose `fit` compiles under any strategy."""
 
+from pathlib import Path
 from typing import Any
 
 import keras
+
+from resnet_keras.models.signature import check_options, write_options
 
 _Training: Any = type("_Training", (), {})  # Keras's own
 if keras.backend.backend() == "tensorflow":
@@ -15,7 +18,9 @@ if keras.backend.backend() == "tensorflow":
 class Model(_Training, keras.Model):
     """A functional `keras.Model`, `Model(inputs, outputs)`, that trains with XLA under any `tf.distribute` strategy.
 
-    `compile`, `fit`, `evaluate`, `predict` and files are Keras's. What differs, on TensorFlow:
+    `compile`, `fit`, `evaluate`, `predict` and files are Keras's. `save_weights` writes into its file besides which
+    options the blocks have, and `load_weights` refuses weights of blocks with others, which could have the same shapes.
+    What differs, on TensorFlow:
 
     - `jit_compile=True` compiles the step on each replica; "auto", the default, does so on GPUs, where XLA is faster.
     - Several replicas have the gradients of the whole batch, whatever part of it each has, be it none; clipping and
@@ -31,5 +36,13 @@ class Model(_Training, keras.Model):
 
     Raises:
         UsageError: (a ValueError) from `fit`, for synchronised norms that XLA would have to compile on several
-            replicas, and for a model in which nothing is trainable.
+            replicas, and for a model in which nothing is trainable; from `load_weights`, as above.
     """
+
+    def save_weights(self, filepath: str | Path, *arguments: Any, **options: Any) -> None:
+        super().save_weights(filepath, *arguments, **options)
+        write_options(self, filepath)
+
+    def load_weights(self, filepath: str | Path, *arguments: Any, **options: Any) -> None:
+        check_options(self, filepath)
+        super().load_weights(filepath, *arguments, **options)

@@ -58,6 +58,7 @@ class NamedNetwork:
 
 
 BELLO_2021 = "Bello et al. 2021"
+OURS = "resnet-keras"
 HE_2015 = "He et al. 2015"
 HE_2016 = "He et al. 2016"
 HE_2018 = "He et al. 2018"
@@ -224,7 +225,7 @@ NAMES: Mapping[str, NamedNetwork] = {
     "cifar_resnet8_4": NamedNetwork(
         "cifar_resnet",
         {"depth": 8, "widths": (64, 128, 256), "stem": "cifar_pool", "stem_width": 32, "shortcut": "D"},
-        HE_2015,
+        OURS,
         32,
         10,
     ),

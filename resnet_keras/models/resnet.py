@@ -95,8 +95,10 @@ def build_cifar_resnet(
 
     Args:
         depth: 6n+2 for "v1" (20, 32, 44, 56, 110, 1202 in the paper), 9n+2 for "v2" (164, 1001).
-        variant: "v1" (basic blocks) or "v2" (pre-activation bottlenecks, He et al. 2016; that paper's code uses
-            `shortcut="B"`; `block="basic"` gives its 110-layer net).
+        variant: "v1" (basic blocks) or "v2" (pre-activation bottlenecks, He et al. 2016, with their stride in the first
+            1x1, as in the authors' code: KaimingHe/resnet-1k-layers, resnet-pre-act.lua, lines 43 and 70, which uses
+            `shortcut="B"`; `block="basic"` gives the paper's 110-layer net). Version 0.1 had the stride in the 3x3:
+            `stride_in_1x1=False` builds that net, for weights of it.
         shortcut: "A" (no parameters, the paper's choice), "B", "C", "D" or "none" for the plain net.
         input_shape: `(height, width, channels)`; sides may be None, and must be 4 or more.
         weights: as in `build_resnet`. "cifar10-jpeg", for depth 20, comes with the package: trained by

@@ -255,8 +255,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 CIFAR_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "v1": {"block": "basic"},
-    "v2": {"block": "bottleneck", "preactivation": True},
+    "v2": {"block": "bottleneck", "preactivation": True, "stride_in_1x1": True},
 }
+"""v2's bottlenecks stride in their first 1x1, as its authors' code has it: KaimingHe/resnet-1k-layers,
+resnet-pre-act.lua, lines 43 and 70."""
 
 VGG_DEPTHS: Mapping[int, tuple[int, ...]] = {
     11: (1, 1, 2, 2, 2),
@@ -296,7 +298,10 @@ def cifar_spec(depth: int, variant: str = "v1", **fields: Any) -> ResNetSpec:
     """
     if variant not in CIFAR_VARIANTS:
         raise unknown("variant", variant, CIFAR_VARIANTS)
-    fields = {"widths": (16, 32, 64), "stem": "cifar", "stem_width": 16, **CIFAR_VARIANTS[variant], **fields}
+    row = dict(CIFAR_VARIANTS[variant])
+    if fields.get("block", row["block"]) == "basic":
+        row.pop("stride_in_1x1", None)  # which has no 1x1
+    fields = {"widths": (16, 32, 64), "stem": "cifar", "stem_width": 16, **row, **fields}
     layers = 6 if fields["block"] == "basic" else 9
     n = _per_stage(f"a CIFAR net of {fields['block']} blocks", depth, layers, 2)
     return _spec(ResNetSpec, {"blocks": (n, n, n), **fields})

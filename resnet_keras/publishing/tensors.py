@@ -11,9 +11,10 @@ from resnet_keras.models.card import ModelCard
 from resnet_keras.models.complexity import create_model
 from resnet_keras.models.preprocessing import model_card
 from resnet_keras.models.registry import NAMES
+from resnet_keras.models.signature import signature
 from resnet_keras.models.spec import VGG_GRID
 from resnet_keras.models.weights.saving import torch_state_dict
-from resnet_keras.models.weights.weight_layers import HEAD, WeightLayers, is_ours, signature
+from resnet_keras.models.weights.weight_layers import HEAD, WeightLayers, is_ours
 
 TIMM = {
     **{name: row.weights.split("/")[1].split(".")[0] for name, row in NAMES.items() if row.weights},

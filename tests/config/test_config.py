@@ -98,7 +98,7 @@ def test_refusals(kind: type, values: dict, message: str) -> None:
         ('{"epoch": 3}', "unknown field in best.json 'epoch'; did you mean epochs"),
         ('{"optimizer": {"lr": 3}}', "unknown field in best.json, optimizer 'lr'; did you mean learning_rate"),
         ('{"optimizer": 3}', "best.json, optimizer must be a JSON object"),
-        ('{"format_version": 2}', "best.json has format_version 2, and resnet-keras .* it needs a later version: pip"),
+        ('{"format_version": 3}', "best.json has format_version 3, and resnet-keras .* it needs a later version: pip"),
         ('{"format_version": "1"}', "best.json, format_version must be a whole number from 1, not '1'"),
     ],
 )
@@ -124,7 +124,7 @@ def test_json_round_trip(epochs: int, rate: float, milestones: list[float], opti
 
 
 def test_the_json_says_its_format() -> None:
-    assert json.loads(TrainConfig().to_json())["format_version"] == 1
+    assert json.loads(TrainConfig().to_json())["format_version"] == 2
 
 
 def test_fields_left_out_have_their_defaults() -> None:

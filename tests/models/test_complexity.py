@@ -139,3 +139,19 @@ def test_create_model_takes_the_builders_arguments() -> None:
 
 def test_models_page_is_the_table() -> None:
     assert PAGE.read_text("utf-8") == models_page()
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(164, 244.5), (1001, None)])
+def test_the_preactivation_nets_cost_what_the_authors_code_does(depth: int, millions: float | None) -> None:
+    """Counted by the loops of KaimingHe/resnet-1k-layers, resnet-pre-act.lua, lines 34 to 122."""
+    macs, side, channels = 3 * 9 * 16 * 32**2, 32, 16
+    for out, stride in ((64, 1), (128, 2), (256, 2)):
+        for block in range((depth - 2) // 9):
+            side //= stride if block == 0 else 1
+            narrow = out // 4
+            macs += side**2 * (channels * narrow + 9 * narrow**2 + narrow * out)
+            macs += side**2 * channels * out if channels != out else 0
+            channels = out
+    macs += 256 * 10
+    assert macs == MEASURED[f"cifar_preact_resnet{depth}"]["macs"]
+    assert millions is None or round(macs / 1e6, 1) == millions

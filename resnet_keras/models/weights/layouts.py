@@ -201,29 +201,30 @@ def _keras_applications(network: WeightLayers) -> Rows:
 
 def _check_keras_applications(network: WeightLayers) -> None:
     if network.preactivation and network.bottleneck and not network.slim:
-        raise _answers_differ(
-            network, "strides in the first block of a stage", "keras.applications' V2 in the last", "v2_slim"
-        )
+        theirs = "keras.applications' V2 in the last"
+        raise _answers_differ(network, "strides in the first block of a stage", theirs, "variant 'v2_slim'")
     if network.bottleneck and not (network.preactivation or network.stride_in_1x1):
-        raise _answers_differ(network, "strides in the 3x3 of a block", "keras.applications' in its first 1x1", "v1")
+        theirs = "keras.applications' in its first 1x1"
+        raise _answers_differ(network, "strides in the 3x3 of a block", theirs, "variant 'v1'")
 
 
 def _check_stride_in_3x3(network: WeightLayers) -> None:
-    """Of torchvision, timm and KerasHub."""
+    """Of torchvision, timm, KerasHub, and PyTorch's CIFAR nets."""
     if network.stride_in_1x1:
-        raise _answers_differ(network, "strides in the first 1x1 of a block", "that library's in its 3x3", "v1.5")
+        build = "with stride_in_1x1=False" if network.preactivation else "variant 'v1.5'"
+        raise _answers_differ(network, "strides in the first 1x1 of a block", "that library's in its 3x3", build)
     if network.slim:
-        raise _answers_differ(network, "strides in the last block of a stage", "that library's in the first", "v2")
+        theirs = "that library's in the first"
+        raise _answers_differ(network, "strides in the last block of a stage", theirs, "variant 'v2'")
     if network.antialias:
-        raise _answers_differ(
-            network, "blurs where it strides", "that library's does not, or not in the same places", "v1.5"
-        )
+        theirs = "that library's does not, or not in the same places"
+        raise _answers_differ(network, "blurs where it strides", theirs, "variant 'v1.5'")
 
 
-def _answers_differ(network: WeightLayers, ours: str, theirs: str, variant: str) -> UsageError:
+def _answers_differ(network: WeightLayers, ours: str, theirs: str, build: str) -> UsageError:
     name = network.model.name
     return UsageError(
-        f"the weights would fit and the answers be wrong: {name} {ours}, {theirs}; build variant {variant!r} for them"
+        f"the weights would fit and the answers be wrong: {name} {ours}, {theirs}; build {build} for them"
     )
 
 
@@ -282,7 +283,7 @@ LAYOUTS = (
     OWN,
     TORCH_RESNET,
     TIMM_V2,
-    Layout("PyTorch pre-activation ResNets", "torch", _torch_preactivation),
+    Layout("PyTorch pre-activation ResNets", "torch", _torch_preactivation, check=_check_stride_in_3x3),
     TRANSFORMERS,
     TORCH_VGG,
     TORCH_DENSENET,

@@ -17,18 +17,20 @@ from resnet_keras.models.card import ModelCard
 from resnet_keras.models.normalization import BN_EPSILON
 from resnet_keras.models.preprocessing import OF_THE_HEAD, card_layer, model_card
 from resnet_keras.models.registry import COMPLEXITY, NAMES, hub_name
+from resnet_keras.models.signature import check_options, is_ambiguous, signature, unsaid_stride
 from resnet_keras.models.weights.hub import fetch, is_hub_name
 from resnet_keras.models.weights.layouts import (
     HEAD_TENSORS,
     HIDDEN_TENSORS,
     LAYOUTS,
+    OWN,
     TRANSFORMERS,
     Layout,
     to_ours,
     to_theirs,
 )
 from resnet_keras.models.weights.reading import Weights, read_weights
-from resnet_keras.models.weights.weight_layers import HEAD, WeightLayer, WeightLayers, signature
+from resnet_keras.models.weights.weight_layers import HEAD, WeightLayer, WeightLayers
 
 
 def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, set_card: bool = True) -> None:
@@ -194,6 +196,8 @@ def _check_signature(network: WeightLayers, weights: Weights, layout: Layout) ->
     """Weights of the same shapes can mean something else; where the source or its library says so, refuse them."""
     layout.check(network)
     ours, theirs = signature(network.model), weights.signature
+    if layout is OWN and not theirs and is_ambiguous(network.model):
+        raise unsaid_stride(network.model, weights.where)
     unlike = next((option for option in theirs if option in ours and ours[option] != theirs[option]), None)
     if unlike:
         raise UsageError(
@@ -307,6 +311,7 @@ def _load_own_file(model: keras.Model, path: Path, skip_head: bool) -> None:
     path = path.expanduser()
     if not path.is_file():
         raise UsageError(f"there is no file of weights at {path}")
+    check_options(model, path)
     before = model.get_weights()
     try:
         with warnings.catch_warnings(record=True) as said:

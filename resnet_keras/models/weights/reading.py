@@ -21,7 +21,8 @@ from resnet_keras.models.layers import leaves
 from resnet_keras.models.preprocessing import card_layer
 from resnet_keras.models.registry import OFFER, packaged
 from resnet_keras.models.saved import load_model
-from resnet_keras.models.weights.weight_layers import is_ours, signature
+from resnet_keras.models.signature import signature
+from resnet_keras.models.weights.weight_layers import is_ours
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "resnet.")
 NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")

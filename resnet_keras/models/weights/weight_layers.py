@@ -11,7 +11,7 @@ import keras
 
 from resnet_keras.errors import UsageError
 from resnet_keras.models.blocks import ResidualBlock
-from resnet_keras.models.layers import Composite, leaves
+from resnet_keras.models.layers import leaves
 from resnet_keras.models.preprocessing import Preprocessing
 from resnet_keras.models.spec import VGG_GRID
 
@@ -80,19 +80,6 @@ class WeightLayers:
     def small_stem(self) -> bool:
         """Whether the stem keeps the size, as in the CIFAR nets."""
         return not any(layer.name == "stem_pool" for layer in self.model.layers)
-
-
-def signature(model: keras.Model) -> dict[str, Any]:
-    """The options, by layer, that two of our networks must share for the same weights to give the same answers."""
-    free = {"name", "dtype", "trainable", "frozen", "drop_rate", "dropout", "zero_init_gamma", "zero_init", "dilation"}
-    free |= {"stride_as_dilation", "card", "normalise", "layer_dropout"}
-    found: dict[str, Any] = {}
-    for layer in model.layers:
-        if isinstance(layer, Composite):
-            for option, value in layer.get_config().items():
-                if option not in free:
-                    found[f"{option} of {layer.name}"] = "batch" if value == "sync_batch" else value
-    return found
 
 
 def is_ours(model: keras.Model) -> bool:
