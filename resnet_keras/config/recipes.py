@@ -98,11 +98,14 @@ def cifar10_preact() -> TrainConfig:
 
 
 def cifar10_wrn() -> TrainConfig:
-    """Wide ResNet 28-10 on CIFAR-10: 200 epochs, rate 0.1, a fifth of it from epochs 60, 120 and 160 on.
+    """Wide ResNet 28-10 on CIFAR-10: 200 epochs, rate 0.1, a fifth of it from the 60th, 120th and 160th epoch on.
 
-    Command: resnet-keras train cifar10-wrn. Source: Zagoruyko & Komodakis 2016, section 3, and the authors' code.
-    Expected: 4.00 % error is published there. Cost: not run by us; it needs a GPU.
-    Differs: padded by the mean colour instead of the image's mirror image; no decay of norms and biases.
+    Command: resnet-keras train cifar10-wrn. Source: Zagoruyko & Komodakis 2016, section 3, and the authors' code,
+    szagoruyko/wide-residual-networks: train.lua, lines 174 to 184 (the rate falls when the 60th epoch begins, which is
+    after 59, and the momentum starts anew), models/utils.lua, line 5 (kernels start by the channels they read), and
+    scripts/train_cifar.sh. Expected: 4.00 % error is published there. Cost: not run by us; it needs a GPU.
+    Differs: padded by the mean colour instead of the image's mirror image; no decay of norms and biases, as in all our
+    recipes; gammas start at one, where Torch's batch norm draws them from 0 to 1.
     """
     return TrainConfig(
         name="cifar10-wrn",
@@ -113,7 +116,7 @@ def cifar10_wrn() -> TrainConfig:
         augmentation=Augmentation(crop="pad", pad=4, flip=True),
         zero_init_gamma=False,
         optimizer=Optimizer(learning_rate=0.1, weight_decay=5e-4),
-        schedule=Schedule(decay="step", milestones=(0.3, 0.6, 0.8), factor=0.2),
+        schedule=Schedule(decay="step", milestones=(59 / 200, 119 / 200, 159 / 200), factor=0.2, reset_momentum=True),
     )
 
 

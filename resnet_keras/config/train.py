@@ -145,6 +145,8 @@ class Schedule:
     """For decay=step: fractions of the run."""
     factor: float = 0.1
     """For decay=step: factor of the rate at each milestone."""
+    reset_momentum: bool = False
+    """For decay=step and sgd: start the momentum from zero at each milestone, as Wide ResNet's code."""
     power: float = 2.0
     """For decay=poly: exponent of the remaining fraction of the run."""
     warmup: float = 0.0
@@ -170,6 +172,7 @@ class Schedule:
             require(0 <= getattr(self, name) <= 1, name, "between 0 and 1", getattr(self, name))
         stuck = self.warmup > 0 and self.warmup_shape == "constant" and not self.warmup_from
         require(not stuck, "warmup_from", "above 0 with warmup_shape constant", self.warmup_from)
+        require(not self.reset_momentum or self.decay == "step", "decay", "step with reset_momentum", self.decay)
 
 
 @dataclass(frozen=True)
@@ -318,6 +321,8 @@ class TrainConfig:
         for label, weight in self.class_weights.items() if isinstance(self.class_weights, dict) else ():
             good = isinstance(weight, int | float) and 0 <= weight < float("inf")
             require(good, f"class_weights {label}", "at least 0", weight)
+        resets, algorithm = self.schedule.reset_momentum, self.optimizer.algorithm
+        require(not resets or algorithm == "sgd", "algorithm", "sgd with reset_momentum", algorithm)
         for part, start in self.unfreeze.items():
             good = isinstance(start, int | float) and 0 < start < 1
             require(good, f"unfreeze {part}", "a fraction of the run, between 0 and 1", start)

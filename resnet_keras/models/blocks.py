@@ -130,8 +130,8 @@ class ResidualBlock(Specified, Recomputable):
 
     def _conv_norm(self, convolution: ConvSpec, name: str, **options: Any) -> ConvNorm:
         """A convolution of this block, in the branch or the shortcut."""
-        standard = self.spec.weight_standardization
-        spec = dataclasses.replace(convolution, **options, weight_standardization=standard)
+        common = {name: getattr(self.spec, name) for name in ("weight_standardization", "initialization")}
+        spec = dataclasses.replace(convolution, **options, **common)
         return ConvNorm(spec=spec, name=name, dtype=self.dtype_policy)
 
     @property

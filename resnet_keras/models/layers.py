@@ -15,12 +15,15 @@ from keras import ops
 from resnet_keras.errors import UsageError
 from resnet_keras.models.normalization import normalization
 from resnet_keras.models.pooling import BlurPool, Shape
-from resnet_keras.models.spec import Norm
+from resnet_keras.models.spec import Initialization, Norm
 
 
-def he_normal_fan_out() -> keras.initializers.Initializer:
-    """Normal with variance 2 / (kernel area x filters), not truncated (He et al. 2015b, equation 14)."""
-    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+def he_normal(initialization: Initialization) -> keras.initializers.Initializer:
+    """Normal, not truncated, with variance 2 / (kernel area x filters), or of the channels read for `fan_in`.
+
+    He et al. 2015b, equations 14 and 10.
+    """
+    return keras.initializers.VarianceScaling(2.0, initialization, "untruncated_normal")
 
 
 def dropped_branch(rate: float, dtype: Any) -> keras.layers.Layer:
@@ -189,6 +192,7 @@ class ConvSpec:
     antialias: bool = False
     """Convolve every pixel, and blur before the strides leave some out."""
     weight_standardization: bool = False
+    initialization: Initialization = "fan_out"
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
@@ -218,7 +222,7 @@ class ConvNorm(Specified, Chain):
                 dilation_rate=spec.dilation,
                 groups=spec.groups,
                 use_bias=spec.use_bias,
-                kernel_initializer="zeros" if spec.zero_init and not spec.norm else he_normal_fan_out(),
+                kernel_initializer="zeros" if spec.zero_init and not spec.norm else he_normal(spec.initialization),
                 name="conv",
                 dtype=dtype,
             )

@@ -35,7 +35,7 @@ PACKAGED: Mapping[str, Path] = {"cifar10-jpeg": Path(__file__).parent / "weights
 """Trained networks that come with the package. The card in each file says of what, on what and how well."""
 OFFER = "cifar10-jpeg (a ResNet-20, right for 84.27 % of the test images of CIFAR-10 (JPEG Q75))"
 """The same in words, for where they are offered."""
-FREE_FIELDS = ("stochastic_depth", "dropout", "layer_dropout", "zero_init_gamma", "output_stride")
+FREE_FIELDS = ("stochastic_depth", "dropout", "layer_dropout", "zero_init_gamma", "initialization", "output_stride")
 """Fields of a spec with which the same weights mean the same: of training only, or for denser maps."""
 
 
@@ -186,7 +186,14 @@ NAMES: Mapping[str, NamedNetwork] = {
     # Wide ResNet counts the three shortcut convolutions as layers: 28 is 6n+4, so 26 here.
     "cifar_wrn28_10": NamedNetwork(
         "cifar_resnet",
-        {"depth": 26, "variant": "v2", "block": "basic", "widths": (160, 320, 640), "shortcut": "B"},
+        {
+            "depth": 26,
+            "variant": "v2",
+            "block": "basic",
+            "widths": (160, 320, 640),
+            "shortcut": "B",
+            "initialization": "fan_in",  # szagoruyko/wide-residual-networks, models/utils.lua, line 5
+        },
         ZAGORUYKO_2016,
         32,
         10,

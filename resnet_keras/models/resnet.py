@@ -37,8 +37,10 @@ def build_resnet(
     Args:
         depth: 18, 34, 50, 101, 152 (He et al. 2015, Table 1), 200 (2016), 270, 350 or 420 (Bello et al. 2021).
         variant: "v1" (stride in the bottleneck's first 1x1, as published), "v1.5" (in its 3x3, as everyone trains
-            it), "v2" (pre-activation), "v2_slim" (as in TF-slim and keras.applications), "d" (He et al. 2018,
-            ResNet-D) or "rs" (Bello et al. 2021, ResNet-RS, whose stochastic depth and dropout `create_model` sets).
+            it), "v2" (pre-activation, He et al. 2016, with the stem of timm's resnetv2.py: the first block's norm and
+            ReLU follow the max-pool, in fb.resnet.torch's preresnet.lua, line 147, they precede it), "v2_slim" (as in
+            TF-slim and keras.applications), "d" (He et al. 2018, ResNet-D) or "rs" (Bello et al. 2021, ResNet-RS,
+            whose stochastic depth and dropout `create_model` sets).
         include_top: with the classifier; without it the output is the last stage, `[N, H/32, W/32, C]`.
         weights: None; "imagenet", for published weights of this very network; a name on the Hugging Face Hub, such
             as "timm/resnet50.a1_in1k"; "cifar10-jpeg" (see `build_cifar_resnet`); or a file that `load_weights` reads.
@@ -157,9 +159,11 @@ def _is_strided(spec: ResNetSpec, stage: int, block: int) -> bool:
 
 
 def _stem(spec: ResNetSpec, x: Any) -> Any:
-    standard = spec.weight_standardization
-    inner: dict[str, Any] = {"norm": spec.norm, "activation": spec.activation, "weight_standardization": standard}
-    # A pre-activation net normalises inside its blocks, so the end of its stem has neither norm nor activation.
+    names = ("norm", "activation", "weight_standardization", "initialization")
+    inner: dict[str, Any] = {name: getattr(spec, name) for name in names}
+    # A pre-activation net normalises inside its blocks, so the end of its stem has neither norm nor activation: for
+    # ImageNet as timm has it (resnetv2.py), whose published weights these nets take. The authors' reference, Facebook's
+    # fb.resnet.torch (models/preresnet.lua, lines 146 to 150), has norm and ReLU before the pool instead of after it.
     last = inner if not spec.preactivation else {**inner, "norm": None, "activation": None}
     width = spec.stem_width
     if spec.stem == "cifar":

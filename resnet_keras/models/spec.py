@@ -15,6 +15,7 @@ BlockKind = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "cifar", "cifar_pool", "deep", "deep_strided", "slim"]
 Shortcut = Literal["A", "B", "C", "D", "none"]
 Norm = Literal["batch", "sync_batch", "group", "layer"]
+Initialization = Literal["fan_out", "fan_in"]
 Spec = TypeVar("Spec", "ResNetSpec", "VGGSpec", "DenseNetSpec")
 
 
@@ -43,6 +44,9 @@ class BlockSpec:
     zero_init_gamma: bool = False
     """Every block starts as the identity: the last norm's gamma (pre-activation: the last kernel) starts at zero
     (Goyal et al. 2017, section 5.1)."""
+    initialization: Initialization = "fan_out"
+    """Kernels start as normals of variance 2 / (kernel area x filters), or of 2 / (kernel area x channels read)
+    (`fan_in`; He et al. 2015b, equations 14 and 10)."""
     activation: str = "relu"
     antialias: bool = False
     """Blur where pixels are left out: in blocks, shortcuts and the stem's pool (Zhang 2019)."""
@@ -85,6 +89,7 @@ class ResNetSpec:
     norm: Norm = BlockSpec.norm
     weight_standardization: bool = BlockSpec.weight_standardization
     zero_init_gamma: bool = BlockSpec.zero_init_gamma
+    initialization: Initialization = BlockSpec.initialization
     activation: str = BlockSpec.activation
     stochastic_depth: float = 0.0
     """Chance that training drops the last block's branch for an image; it rises along a line from the first block

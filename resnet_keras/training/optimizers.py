@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from resnet_keras.config.train import Optimizer
 from resnet_keras.errors import unknown
+from resnet_keras.training.schedule import RunSchedule
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
@@ -41,7 +42,11 @@ class SGD(keras.optimizers.Optimizer):
         weight, rate = tf.convert_to_tensor(variable), tf.cast(learning_rate, variable.dtype)
         if self.coupled_decay and self._use_weight_decay(variable):
             gradient += self.coupled_decay * weight
-        velocity = self.momentum * tf.convert_to_tensor(kept) + gradient
+        velocity = tf.convert_to_tensor(kept)
+        if isinstance(self._learning_rate, RunSchedule) and self._learning_rate.schedule.reset_momentum:
+            resets = self._learning_rate.resets_momentum(tf.convert_to_tensor(self.iterations))
+            velocity = tf.where(resets, tf.zeros_like(velocity), velocity)
+        velocity = self.momentum * velocity + gradient
         self.assign(kept, velocity)
         self.assign(variable, weight - rate * (gradient + self.momentum * velocity if self.nesterov else velocity))
 

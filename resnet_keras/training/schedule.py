@@ -27,6 +27,13 @@ class RunSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Any) -> tf.Tensor:
         return rate_at(step, self.peak, self.schedule, self.total_steps)
 
+    def resets_momentum(self, step: Any) -> tf.Tensor:
+        """Whether the momentum starts from zero in a step: the first behind a milestone, where the schedule says so."""
+        if not self.schedule.reset_momentum:
+            return tf.constant(False)
+        before, now = (tf.cast(step - back, tf.float32) / self.total_steps for back in (1, 0))
+        return tf.reduce_any([(before < m) & (now >= m) for m in self.schedule.milestones])
+
     def get_config(self) -> dict[str, Any]:
         return {"peak": self.peak, "schedule": dataclasses.asdict(self.schedule), "total_steps": self.total_steps}
 

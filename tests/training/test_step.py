@@ -15,6 +15,7 @@ from resnet_keras.config.train import Optimizer, Schedule, TrainConfig
 from resnet_keras.models.optimizer import PureOptimizer
 from resnet_keras.training.devices import make_strategy
 from resnet_keras.training.optimizers import make_optimizer
+from resnet_keras.training.schedule import RunSchedule
 from resnet_keras.training.state import ITERATION, TrainingState
 from resnet_keras.training.step import Step
 
@@ -278,10 +279,10 @@ def test_a_bad_batch_stops_all_change(strategy: str) -> None:
             np.testing.assert_array_equal(bad.arrays[name], value, err_msg=name)
 
 
-def step_of(config: Optimizer, weight: Any) -> Callable[[Any], np.ndarray]:
+def step_of(config: Optimizer, weight: Any, schedule: RunSchedule | None = None) -> Callable[[Any], np.ndarray]:
     """A function from the gradient of a kernel, of two dimensions so that it decays, to the kernel after a step."""
     kernel = keras.Variable(np.asarray(weight, "float32"), name="kernel")
-    optimizer = make_optimizer(config, config.learning_rate, [kernel])
+    optimizer = make_optimizer(config, schedule or config.learning_rate, [kernel])
     pure = PureOptimizer(optimizer)
     values = [tf.convert_to_tensor(kernel)], [tf.convert_to_tensor(v) for v in optimizer.variables]
 
@@ -310,6 +311,19 @@ def test_two_steps_by_hand(algorithm: Any, decay: float, expected: list[list[flo
     step = step_of(Optimizer(algorithm=algorithm, weight_decay=decay), [[3.0, 4.0]])
     for gradient, weight in zip([[1.0, 2.0], [-1.0, 2.0]], expected, strict=True):
         np.testing.assert_allclose(step([gradient]), [weight], rtol=1e-5)
+
+
+@pytest.mark.parametrize("resets", [False, True])
+def test_momentum_starts_anew_at_milestones(resets: bool) -> None:
+    """szagoruyko/wide-residual-networks, train.lua, lines 179 to 184: the state of the optimizer is made anew."""
+    total, gradient = 8, np.ones((1, 2))
+    schedule = Schedule("step", milestones=(0.25, 0.75), factor=0.5, reset_momentum=resets)
+    step = step_of(Optimizer(1.0, nesterov=False, weight_decay=0), [[0.0, 0.0]], RunSchedule(1.0, schedule, total))
+    weight, velocity = 0.0, 0.0
+    for i in range(total):
+        velocity = 1 + (0 if resets and i in (2, 6) else 0.9 * velocity)
+        weight -= 0.5 ** ((i >= 2) + (i >= 6)) * velocity
+        np.testing.assert_allclose(step(gradient), [[weight, weight]], rtol=1e-5)
 
 
 def test_lamb_moves_what_starts_at_zero() -> None:
