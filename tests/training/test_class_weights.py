@@ -10,7 +10,8 @@ import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
 from resnet_keras.cli.main import main
-from resnet_keras.config.train import Augmentation, TrainConfig, config_from_json
+from resnet_keras.config.stored import config_from_json
+from resnet_keras.config.train import Augmentation, TrainConfig
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import RecordSplit, Source
 from resnet_keras.errors import UsageError
