@@ -45,6 +45,8 @@ class Client:
         replies = client.send(self.images, concurrency=self.concurrency, repeat=self.repeat)
         self._print(replies, time.perf_counter() - started)
         failed = [reply for reply in replies if reply.error is not None]
+        if len(replies) == 1 and failed:
+            raise UsageError(f"{failed[0].image}: {failed[0].error}")
         if failed:
             raise UsageError(f"{len(failed)} of {len(replies)} requests failed; the first: {failed[0].error}")
 
@@ -58,7 +60,7 @@ class Client:
             answers = [reply.to_dict() for reply in once]
             print(json_text({"answers": answers, **summary, "latency_ms": latency, "histogram": histogram(times)}))
             return
-        for reply in once:
+        for reply in once if len(replies) > 1 or times else ():  # the only failure is told as the command's
             best = ", ".join(f"{label} {score:.4f}" for label, score in zip(reply.labels, reply.scores, strict=True))
             print(f"{reply.image}: {best if reply.error is None else reply.error}")
         if len(times) > 1:

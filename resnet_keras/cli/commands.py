@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from resnet_keras.config.train import AUTO, GIVEN, TrainConfig
 from resnet_keras.errors import UsageError, needs_extra, require, unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
+from resnet_keras.models.registry import check_there
 from resnet_keras.serving.options import ServerOptions
 
 FORMATS = ("saved_model", "onnx", "litert")
@@ -130,6 +131,10 @@ class Evaluate:
     json: bool = False
     """One JSON object on standard output."""
 
+    def check(self) -> None:
+        """Raise `UsageError` for a model that is not there, before TensorFlow is imported."""
+        check_there(self.model)
+
     def run(self) -> None:
         from resnet_keras.inference.evaluate import evaluate
 
@@ -184,9 +189,10 @@ class Export:
     """One JSON object on standard output."""
 
     def check(self) -> None:
-        """Raise `UsageError` for an unknown format, before TensorFlow is imported."""
+        """Raise `UsageError` for an unknown format, or a model that is not there, before TensorFlow is imported."""
         if self.format not in FORMATS:
             raise unknown("format", self.format, FORMATS)
+        check_there(self.model)
 
     def run(self) -> None:
         from resnet_keras.export.servable import SOFTMAX_ADDED, export_servable, manifest_of, read_labels

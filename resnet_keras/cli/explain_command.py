@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from resnet_keras.cli.unreadable import UnreadableImages
 from resnet_keras.errors import UsageError
 from resnet_keras.files import json_text
+from resnet_keras.models.registry import check_there
 
 if TYPE_CHECKING:
     from resnet_keras.inference.explain import Explainer, Explanation
@@ -30,6 +31,10 @@ class Explain:
     """The class to explain; the likeliest when left out."""
     json: bool = False
     """One JSON object on standard output."""
+
+    def check(self) -> None:
+        """Raise `UsageError` for a model that is not there, before TensorFlow is imported."""
+        check_there(self.model)
 
     def run(self) -> None:
         from resnet_keras.inference.explain import Explainer, check_explainable

@@ -11,9 +11,31 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from resnet_keras.cli.help import print_help
-from resnet_keras.errors import UsageError, nearest
+from resnet_keras.errors import UsageError, nearest, unknown
 
 T = TypeVar("T")
+TITLES = (
+    "Required options",
+    "Missing argument",
+    "Unrecognized options",
+    "Parsing error",
+    "Value error",
+    "Invalid choice",
+)
+"""Of tyro's boxes."""
+IN_WORDS = {
+    r"^Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)$": r"\1 must be a whole number, not \2",
+    r"^Error parsing (--\S+): could not convert string to float: (.*)$": r"\1 must be a number, not \2",
+    r"^Error parsing (--\S+): Could not find valid parse for arguments: \[(.*)\]$": r"\1 cannot be \2",
+    r"^Error parsing (--\S+): no type matching (.*) could be instantiated from \[(.*?)\]\. Got errors: .*": (
+        r"\1 must be \2, not \3"
+    ),
+    r"^Error parsing (--\S+): Failed to parse key-value pairs!$": r"\1 takes names and values, NAME VALUE ...",
+    r"^Error parsing [A-Za-z][.\w]*: ": "",
+    r"^Missing value for argument '(.*)'\. Expected.*$": r"\1 needs a value",
+    r"^Unrecognized options: ": "unexpected: ",
+}
+"""Messages of tyro's, and how we say them."""
 COUNTED: dict[str, str] = dict.fromkeys(("--num-classes", "--classes"), "the data says how many classes there are")
 """Flags that other programs have and none of ours needs."""
 
@@ -46,8 +68,8 @@ def fill(
     except SystemExit as exit_:
         if not exit_.code:
             return None
-        unknown = _unknown_flag(kind, words, program, underscores)
-        raise unknown or UsageError(_one_line(printed.getvalue(), program)) from None
+        wrong = _unknown_flag(kind, words, program, underscores)
+        raise wrong or UsageError(_one_line(printed.getvalue(), program)) from None
 
 
 def _unknown_flag(kind: type, words: list[str], program: str, underscores: bool) -> UsageError | None:
@@ -79,17 +101,12 @@ def _one_line(box: str, program: str) -> str:
     lines = [re.sub(r"[│╭╮╰╯─]|-{3,}", "", line).strip() for line in box.splitlines()]
     text = " ".join(line for line in lines if line)
     text = text.split("For full helptext")[0].split("Argument helptext:")[0].replace("(required)", "").strip()
-    for title in (
-        "Required options",
-        "Missing argument",
-        "Unrecognized options",
-        "Parsing error",
-        "Value error",
-        "Invalid choice",
-    ):
+    for title in TITLES:
         text = text.removeprefix(title).strip()
-    text = re.sub(
-        r"no type matching (.*) could be instantiated from \[(.*?)\]\. Got errors: .*", r"must be \1, not \2", text
-    )
-    text = re.sub(rf"^Missing from {program}: ", "missing: ", re.sub(r"^Error parsing config[.\w]*: ", "", text))
+    text = re.sub(rf"^Missing from {program}: ", "missing: ", text)
+    if chosen := re.match(r"invalid choice '(.*)' for argument '--(.*)'\. Expected one of \((.*)\)", text):
+        given, flag, words = chosen.groups()
+        text = str(unknown(flag, given, re.findall(r"'([^']*)'", words)))
+    for pattern, words in IN_WORDS.items():
+        text = re.sub(pattern, words, text)
     return f"{text or 'wrong arguments'} (see {program} --help)"

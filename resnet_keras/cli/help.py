@@ -6,6 +6,7 @@ tyro's own has two flags for each switch, {None} among the values of most, and b
 import dataclasses
 import functools
 import os
+import shutil
 import sys
 import textwrap
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -15,7 +16,7 @@ import tyro
 from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes, arg
 
 WIDTH = 80
-"""Columns of what does not follow the terminal's."""
+"""Columns that are used at most, by what tyro does not lay out."""
 
 
 def print_help(
@@ -33,13 +34,18 @@ def print_help(
     tyro._experimental_options["ansi_codes"] = colours(sys.stdout)
     words = (summary or kind.__doc__ or "").split("\n\n")
     # Not as tyro's description, which it does not wrap.
-    print("\n\n".join(textwrap.fill(" ".join(part.split()), WIDTH) for part in words), end="\n\n")
+    print("\n\n".join(textwrap.fill(" ".join(part.split()), width()) for part in words), end="\n\n")
     parse: Any = tyro.cli  # its own annotations have no Annotated
     options: dict[str, Any] = {"config": (OmitArgPrefixes, DisallowNone), "use_underscores": underscores}
     try:
         parse(shown(kind, default), args=["--help"], prog=program, description="", **options)
     except SystemExit:
         return
+
+
+def width() -> int:
+    """Columns that there are, of `WIDTH` at most."""
+    return min(WIDTH, shutil.get_terminal_size().columns)
 
 
 def colours(stream: Any) -> bool:

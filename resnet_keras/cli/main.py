@@ -32,7 +32,7 @@ from resnet_keras.cli.data_command import Data
 from resnet_keras.cli.doctor import Doctor
 from resnet_keras.cli.explain_command import Explain
 from resnet_keras.cli.flags import fill
-from resnet_keras.cli.help import WIDTH
+from resnet_keras.cli.help import width
 from resnet_keras.cli.predict_command import Predict
 from resnet_keras.cli.publish_command import Publish
 from resnet_keras.cli.tune import Tune, with_run_dir
@@ -70,6 +70,8 @@ Command = (
     | Doctor
     | Completion
 )
+CHECKED = Train | Tune | Evaluate | Predict | Explain | Export | Publish | Serve
+"""Commands of which something can be refused before TensorFlow is imported, which takes seconds."""
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
     "train": Train,
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = _parse(words)
         if command is not None:
-            if isinstance(command, Train | Tune | Export | Serve):
+            if isinstance(command, CHECKED):
                 command.check()
             if not isinstance(command, Models | Client | Verify | Completion):
                 _import_tensorflow()
@@ -197,9 +199,9 @@ def _parse_train(words: list[str]) -> Train | None:
     if words and words[0] not in ("-h", "--help"):
         raise UsageError(f"the recipe comes first: resnet-keras train RECIPE {' '.join(words)}")
     print("usage: resnet-keras train RECIPE [flags]\n")
-    print("RECIPE is a name below, the config.json of a run, which is repeated, or a")
-    print("run folder, which is resumed.")
-    print("`resnet-keras train RECIPE --help` lists its flags.\n")
+    text = "RECIPE is a name below, the config.json of a run, which is repeated, or a run folder, which is resumed."
+    print(textwrap.fill(text, width()))
+    print(f"{textwrap.fill('`resnet-keras train RECIPE --help` lists its flags.', width())}\n")
     print("\n".join(_row(name, recipe_summary(name), 19) for name in RECIPES))
     if not words:
         raise UsageError("train needs a recipe")
@@ -221,14 +223,14 @@ def _help() -> str:
         "",
         *(_row(name, (kind.__doc__ or "").splitlines()[0], 12) for name, kind in COMMANDS.items()),
         "",
-        "`resnet-keras COMMAND --help` lists a command's flags.",
+        textwrap.fill("`resnet-keras COMMAND --help` lists a command's flags.", width()),
     ]
     return "\n".join(lines)
 
 
-def _row(name: str, text: str, width: int) -> str:
-    """A name and what it is, within the columns of a terminal."""
-    return textwrap.fill(text, WIDTH, initial_indent=f"  {name:{width}}", subsequent_indent=" " * (width + 2))
+def _row(name: str, text: str, column: int) -> str:
+    """A name and what it is from a column on, within those of the terminal."""
+    return textwrap.fill(text, width(), initial_indent=f"  {name:{column}}", subsequent_indent=" " * (column + 2))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 from resnet_keras.cli.unreadable import UnreadableImages
 from resnet_keras.errors import UsageError
 from resnet_keras.files import json_text
+from resnet_keras.models.registry import check_there
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class Predict:
     """Classes to name for each."""
     json: bool = False
     """One JSON object on standard output."""
+
+    def check(self) -> None:
+        """Raise `UsageError` for a model that is not there, before TensorFlow is imported."""
+        check_there(self.model)
 
     def run(self) -> None:
         from resnet_keras.inference.files import image_files

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from resnet_keras.models.registry import check_there
+
 
 @dataclass(frozen=True)
 class Publish:
@@ -26,6 +28,10 @@ class Publish:
     """No progress and no notes on standard error."""
     json: bool = False
     """One JSON object on standard output."""
+
+    def check(self) -> None:
+        """Raise `UsageError` for a model that is not there, before TensorFlow is imported."""
+        check_there(self.run_folder)
 
     def run(self) -> None:
         from resnet_keras.files import json_text

@@ -294,6 +294,17 @@ def packaged(source: str | Path) -> Path | None:
     return None if file is None or Path(source).exists() else file
 
 
+def check_there(source: str) -> None:
+    """Raise `UsageError` for a run folder, a model or a SavedModel that is not there. What is there may be damaged."""
+    if not source.startswith("hf://") and not packaged(source) and not Path(source).expanduser().exists():
+        raise no_model(source)
+
+
+def no_model(path: str | Path) -> UsageError:
+    """The error for a path with nothing."""
+    return UsageError(f"there is no run folder or model at {path}; packaged ones are {OFFER}")
+
+
 def _core(spec: Any) -> dict[str, Any]:
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
     norm = "batch" if fields["norm"] == "sync_batch" else fields["norm"]

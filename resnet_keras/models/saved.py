@@ -17,7 +17,7 @@ from resnet_keras.models.downloads import repository_of
 from resnet_keras.models.graph import head_of, is_functional
 from resnet_keras.models.model import Model
 from resnet_keras.models.preprocessing import model_card
-from resnet_keras.models.registry import OFFER, packaged
+from resnet_keras.models.registry import no_model, packaged
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -51,7 +51,7 @@ def model_file(source: str | Path) -> Path:
             raise UsageError(f"{path} is not a run folder: it has no {MODEL}")
         return path / MODEL
     if not path.exists():
-        raise UsageError(f"there is no run folder or model at {path}; packaged ones are {OFFER}")
+        raise no_model(path)
     if path.suffix != ".keras":
         raise UsageError(f"{path} is neither a run folder nor a .keras file")
     return path

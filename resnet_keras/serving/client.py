@@ -155,13 +155,18 @@ class Rest:
             raise UsageError(f"cannot reach {self._address}: {_cause(error)}") from error
         if response.status_code != 200:
             why = answer.get("error", "no reason given") if isinstance(answer, dict) else answer
-            raise UsageError(f"the server refused with status {response.status_code}: {why}")
+            raise UsageError(f"the server refused with status {response.status_code}: {why}{_mend(why)}")
         first = answer["predictions"][0]
         version = response.headers.get("model-version")
         return first["labels"], first["scores"], int(version) if version else None
 
     def close(self) -> None:
         self._session.close()
+
+
+def _mend(why: object) -> str:
+    """What to do where a server, ours or TensorFlow Serving, has no model of that name."""
+    return "; give --model NAME, as it is served" if "Servable not found for request: Latest(" in str(why) else ""
 
 
 def _cause(error: BaseException) -> str:
@@ -198,7 +203,8 @@ class Grpc:
             response = self._stub.Predict(self._request, timeout=self._timeout)
         except grpc.RpcError as error:
             call: Any = error
-            raise UsageError(f"{self._address} refused: {call.code().name}: {call.details()}") from error
+            why = f"{call.code().name}: {call.details()}"
+            raise UsageError(f"{self._address} refused: {why}{_mend(why)}") from error
         labels, scores = (tf.make_ndarray(response.outputs[name])[0] for name in ("labels", "scores"))
         return [label.decode() for label in labels], scores.tolist(), response.model_spec.version.value
 

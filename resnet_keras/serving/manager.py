@@ -9,7 +9,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,14 @@ log = logging.getLogger(__name__)
 PLATFORM = "tensorflow"
 MOST_ENDED = 16
 """Unloaded versions of a model whose state is kept."""
+MOST_NAMED = 10
+"""Models in a message."""
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names in a message, of many the first."""
+    more = len(names) - MOST_NAMED
+    return ", ".join([*names[:MOST_NAMED], *([f"and {more} more"] if more > 0 else [])]) or "none"
 
 
 class Manager:
@@ -286,7 +294,8 @@ class Manager:
                 state = model.versions.get(chosen) if model and chosen is not None else None
                 if state is None or state.state != AVAILABLE or state.loaded is None:
                     missing = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
-                    raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {missing}")
+                    known = "" if model else f"; models here: {_few(sorted(self._models))}"
+                    raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {missing}{known}")
                 loaded = held.enter_context(state.loaded)
             yield loaded
 

@@ -126,3 +126,12 @@ def test_completion_of_another_shell(capsys: Capture) -> None:
 
 def test_tyro_s_switch_for_colours_is_there() -> None:
     assert "ansi_codes" in tyro._experimental_options
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["train", "digits"], ["serve"], ["experiment"]])
+def test_it_fits_a_narrow_terminal(
+    words: list[str], terminal: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = re.sub("\033.*?m", "", help_of(capsys, *words))
+    assert max(len(line) for line in text.splitlines() if not line.startswith("usage: ")) <= 40

@@ -32,6 +32,16 @@ from resnet_keras.models.spec import BUILDER_ARGUMENTS
         ("serve --modle-base-path a", "unknown flag --modle-base-path; did you mean --model_base_path (see"),
         ("serve --no_such_flag", "unknown flag --no_such_flag"),
         ("train digits --model resnet5", "unknown model 'resnet5'; did you mean resnet50"),
+        ("train digits --epochs three", "--epochs must be a whole number, not 'three' (see"),
+        ("train digits --learning-rate high", "--learning-rate must be a number, not 'high' (see"),
+        ("train digits --learning-rate", "--learning-rate needs a value (see"),
+        ("train digits --decay cosin", "unknown decay 'cosin'; choose from constant, step, linear, poly, cosine (see"),
+        ("train digits --model-options shortcut", "--model-options takes names and values, NAME VALUE ... (see"),
+        ("train digits too", "unexpected: too (see"),
+        ("experiment gradients --depths", "depths must be at least one, not none (see"),
+        ("serve --port", "--port needs a value (see"),
+        ("evaluate cifar10-jpg", "there is no run folder or model at cifar10-jpg; packaged ones are cifar10-jpeg"),
+        ("publish /nowhere someone/net", "there is no run folder or model at /nowhere"),
         ("export /nowhere --format tflite", "unknown format 'tflite'; did you mean litert"),
         ("export /nowhere --format savedmodel", "unknown format 'savedmodel'; choose from saved_model, onnx, litert"),
     ],
@@ -66,13 +76,14 @@ def test_a_wrong_name_does_not_wait_for_tensorflow() -> None:
     code = (
         "import sys; sys.argv = ['resnet-keras']\n"
         "from resnet_keras.cli.main import main\n"
-        "for words in ('train digits --model resnet5', 'train digit', 'experiment gradint', 'export a --format b'):\n"
+        "for words in ('train digits --model resnet5', 'train digit', 'experiment gradint', 'export a --format b',\n"
+        "              'evaluate none', 'predict none a.png', 'explain none a.png', 'export none', 'publish none a'):\n"
         "    assert main(words.split()) == 2\n"
         "assert 'tensorflow' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("\n") == 4
+    assert done.stderr.count("\n") == 9
 
 
 def test_as_a_module() -> None:

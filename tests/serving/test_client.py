@@ -114,7 +114,7 @@ def test_a_module_of_ours_that_is_not_there_is_no_usage_error() -> None:
         (["{png}", "--concurrency", "0"], "concurrency must be at least 1"),
         (["{png}", "--timeout", "0"], "timeout must be more than 0 seconds"),
         (["{png}", "--version", "1", "--label", "x"], "give --version or --label, not both"),
-        (["{png}", "--model", "other"], "Servable not found for request: Latest(other)"),
+        (["{png}", "--model", "other"], "request: Latest(other); models here: digits; give --model NAME"),
         (["{png}", "--version", "9"], "Specific(digits, 9)"),
         (["{png}", "--label", "x"], "Unrecognized servable version label: x"),
         (["/no/such/file"], "cannot read /no/such/file"),

@@ -89,7 +89,7 @@ def test_the_flag(uneven: Source, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "balancd"]) == 2
     assert main([*command, "red", "3", "grene", "0.5"]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("resnet-keras: Error parsing --class-weights: must be {none,balanced}|{[STR FLOAT")
+    assert first.startswith("resnet-keras: --class-weights must be {none,balanced}|{[STR FLOAT")
     assert first.endswith("not 'balancd' (see resnet-keras train finetune --help)")
     assert "unknown class in class_weights" in second
     assert "'grene'" in second
