@@ -26,14 +26,14 @@ def import_tensorflow() -> None:
 
 @contextlib.contextmanager
 def standard_error_held() -> Iterator[None]:
-    """Hold back what libraries write to standard error themselves; show it after all where an exception passes."""
+    """Hold back what libraries write to standard error themselves; show it after all where an error passes."""
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # but not where the user interrupts it
             held.seek(0)
             os.write(real, held.read())
             raise

@@ -16,7 +16,7 @@ ROOT = Path(rk.__file__).parents[1]
 PACKAGE = ROOT / "resnet_keras"
 # A file may import what is in its own row or a row above.
 ROWS = [
-    {"version", "startup", "errors", "files"},
+    {"version", "startup", "errors", "files", "progress"},
     {"config"},
     {"models"},
     {"data"},
@@ -26,7 +26,16 @@ ROWS = [
     {"experiments", "tuning"},
     {"cli"},
 ]
-STANDARD_LIBRARY_ONLY = {"version", "errors", "files", "config", "models/spec", "models/registry", "models/card"}
+STANDARD_LIBRARY_ONLY = {
+    "version",
+    "errors",
+    "files",
+    "progress",
+    "config",
+    "models/spec",
+    "models/registry",
+    "models/card",
+}
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tuning").rglob("*.py")])
 FILES.remove(PACKAGE / "__init__.py")
 

@@ -1,17 +1,20 @@
 """Training a config in a process of its own: a crash, or too much memory, ends that process alone."""
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_keras.config.run_folder import METRICS
+from resnet_keras.config.run_folder import HISTORY, METRICS
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.files import read_json, write_text
+from resnet_keras.progress import progress
 
 CONFIG = "config.json"
 LOG = "log.txt"
@@ -57,7 +60,8 @@ def run(config: TrainConfig, folder: Path, deadline: float | None = None) -> Out
         process = subprocess.Popen(
             [sys.executable, "-m", "resnet_keras", *words], stdout=log, stderr=log, preexec_fn=_die_with_parent
         )
-        code = _wait(process, deadline)
+        with progress(folder.name.replace("_", " "), config.epochs) as task:
+            code = _wait(process, deadline, lambda: task.to(_epochs_in(run_dir / HISTORY)))
     if code:
         raise RunError(_why(code, folder / LOG))
     metrics = read_json(run_dir / METRICS, "remove its folder, and the trial runs again")
@@ -71,19 +75,28 @@ def _die_with_parent() -> None:
     os.setpgrp()  # Ctrl-C is for the search, which passes it on
 
 
-def _wait(process: "subprocess.Popen[bytes]", deadline: float | None) -> int:
+def _wait(process: "subprocess.Popen[bytes]", deadline: float | None, look: Callable[[], None]) -> int:
     try:
         while True:
-            left = None if deadline is None else deadline - time.monotonic()
+            left = math.inf if deadline is None else deadline - time.monotonic()
             try:
-                return process.wait(left if left is None else max(0.0, min(left, 1.0)))
+                return process.wait(max(0.0, min(left, 1.0)))
             except subprocess.TimeoutExpired:
+                look()
                 if deadline is not None and time.monotonic() >= deadline:
                     raise OutOfTime from None
     except BaseException:
         process.send_signal(signal.SIGTERM)  # it writes a checkpoint
         process.wait()
         raise
+
+
+def _epochs_in(table: Path) -> int:
+    """Rows of the table of a run, which is written anew after each epoch."""
+    try:
+        return max(0, len(table.read_text("utf-8").splitlines()) - 1)
+    except OSError:  # there is none yet
+        return 0
 
 
 def _why(code: int, log: Path) -> str:

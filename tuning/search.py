@@ -25,6 +25,7 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.files import read_json, write_text
+from resnet_keras.progress import Progress, progress
 from resnet_keras.training.setup import source_of
 
 from .costs import Bounds, Cost, count, latency_of, refusal
@@ -120,7 +121,7 @@ class Search(base_tuner.BaseTuner):
         log: Callable[[str], None] = print,
     ) -> None:
         self.space, self.settings, self.folder = space, settings, folder.resolve()
-        self.deadline, self.role, self.log = deadline, role, log
+        self.trials, self.deadline, self.role, self.log = trials, deadline, role, log
         self.last_moment: Callable[[], float | None] | None = None
         config = self.config(keras_tuner.HyperParameters())
         self.epochs = config.epochs
@@ -174,6 +175,10 @@ class Search(base_tuner.BaseTuner):
 
     def search(self, *_: Any, **__: Any) -> None:
         """Run trials until there are no more. Raises `OutOfTime` at the deadline."""
+        with progress("searching", self.trials, "trials") as task:
+            self._search(task)
+
+    def _search(self, task: Progress) -> None:
         while True:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 raise OutOfTime
@@ -187,6 +192,7 @@ class Search(base_tuner.BaseTuner):
                 self._try_run_and_update_trial(trial)
             self.oracle.end_trial(trial)
             self._log_trial(self.oracle.get_trial(trial.trial_id))
+            task.add()
 
     def serve(self, address: str) -> None:
         """Hand out trials to workers, as the chief of KerasTuner's distributed mode, until there are no more.
@@ -204,15 +210,18 @@ class Search(base_tuner.BaseTuner):
             raise UsageError(f"cannot listen at {address}; is the port taken? give another --address") from error
         server.start()
         logged, over_since = len(oracle.end_order), None
+        task = Progress("searching", self.trials, "trials")
         try:
             while over_since is None or time.monotonic() - over_since < LINGER_SECONDS:
                 time.sleep(0.2)
                 for trial_id in oracle.end_order[logged:]:
                     self._log_trial(oracle.trials[trial_id])
                     logged += 1
+                    task.to(logged)
                 if servicer.stop_triggered and not oracle.ongoing_trials and over_since is None:
                     over_since = time.monotonic()
         finally:
+            task.end()
             server.stop(1.0).wait()
 
     def set_deadline(self) -> None:

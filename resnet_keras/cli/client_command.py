@@ -36,6 +36,8 @@ class Client:
     """Times each image is sent."""
     timeout: float = 60.0
     """Seconds to wait for an answer."""
+    quiet: bool = False
+    """No progress on standard error."""
     json: bool = False
     """One JSON object on standard output."""
 

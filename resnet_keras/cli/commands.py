@@ -128,6 +128,8 @@ class Evaluate:
     """Images a batch."""
     skip_damaged: bool = False
     """Leave out image files that cannot be read."""
+    quiet: bool = False
+    """No progress on standard error."""
     json: bool = False
     """One JSON object on standard output."""
 
@@ -185,6 +187,8 @@ class Export:
     """Classes that the image_bytes signature names."""
     labels: str | None = None
     """A file with the name of a class on each line; the model's own names when left out."""
+    quiet: bool = False
+    """No progress on standard error."""
     json: bool = False
     """One JSON object on standard output."""
 

@@ -26,6 +26,8 @@ class Data:
     image_size: int | None = None
     """Size of the network's input in pixels, below which images are called small; that of the images when left out and
     all have one size, else 64, which the recipe finetune takes."""
+    quiet: bool = False
+    """No progress on standard error."""
     json: bool = False
     """One JSON object on standard output."""
 

@@ -11,6 +11,7 @@ from resnet_keras.cli.unreadable import UnreadableImages
 from resnet_keras.errors import UsageError
 from resnet_keras.files import json_text
 from resnet_keras.models.registry import check_there
+from resnet_keras.progress import counted
 
 if TYPE_CHECKING:
     from resnet_keras.inference.explain import Explainer, Explanation
@@ -29,6 +30,8 @@ class Explain:
     a folder: the folder to write to, explained when left out."""
     label: str | None = None
     """The class to explain; the likeliest when left out."""
+    quiet: bool = False
+    """No progress on standard error."""
     json: bool = False
     """One JSON object on standard output."""
 
@@ -78,7 +81,7 @@ class Explain:
         done: list[dict[str, Any]] = []
         unreadable = UnreadableImages()
         taken: set[str] = set()
-        for file in files:
+        for file in counted(files, "explaining", len(files)):
             try:
                 explanation = explainer.file(file)
             except UsageError as error:

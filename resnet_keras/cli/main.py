@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_keras.cli.bars import bars
 from resnet_keras.cli.client_command import Client
 from resnet_keras.cli.commands import (
     Degradation,
@@ -42,6 +43,7 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import HostLost, UsageError, reason, unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.experiments.table import EXPERIMENTS, named_experiment
+from resnet_keras.progress import progress
 from resnet_keras.serving.options import in_tyro_form
 from resnet_keras.startup import import_tensorflow
 from resnet_keras.version import __version__
@@ -103,12 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command is not None:
             if isinstance(command, CHECKED):
                 command.check()
-            if not isinstance(command, Models | Client | Verify | Completion):
-                _import_tensorflow()
-            if isinstance(command, Completion):
-                command.run(COMMANDS)
-            else:
-                command.run()
+            with bars(_is_quiet(command)):
+                if _needs_tensorflow(command):
+                    with progress("starting TensorFlow"):
+                        _import_tensorflow()
+                if isinstance(command, Completion):
+                    command.run(COMMANDS)
+                else:
+                    command.run()
     except UsageError as error:
         return _refuse(str(error))
     except HostLost as error:
@@ -125,6 +129,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refuse(f"cannot use {error.filename or 'the output folder'}: {error.strerror}")
     return 0
+
+
+def _is_quiet(command: Command) -> bool:
+    """Whether progress is not to be shown. A server has none: its lines are a log."""
+    settings = command.settings if isinstance(command, Experiment) else command
+    return isinstance(command, Serve) or getattr(settings, "quiet", False)
+
+
+def _needs_tensorflow(command: Command) -> bool:
+    """Whether to import it first, without its messages. The client's gRPC imports it by itself."""
+    if isinstance(command, Client):
+        return command.protocol == "grpc"
+    return not isinstance(command, Models | Verify | Completion)
 
 
 def _import_tensorflow() -> None:

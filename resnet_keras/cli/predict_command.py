@@ -21,6 +21,8 @@ class Predict:
     """JPEG, PNG, GIF, BMP or WebP files, or folders of them."""
     top_k: int = 5
     """Classes to name for each."""
+    quiet: bool = False
+    """No progress on standard error."""
     json: bool = False
     """One JSON object on standard output."""
 

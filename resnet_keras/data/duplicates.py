@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from resnet_keras.progress import counted
+
 MOST_COMPARED = 50_000
 """Images of which each is compared with each for near-duplicates."""
 NEAR = 4.0
@@ -68,7 +70,7 @@ def near_pairs(thumbs: np.ndarray) -> np.ndarray:
     coarse = thumbs.reshape(count, 4, 4, 4, 4, 3).mean((2, 4), dtype="float32").reshape(count, -1)
     lengths, found = (coarse**2).sum(1), []
     limit = np.minimum(NEAR, NEAR_PART * fine.reshape(count, -1, 3).std(1).max(1))
-    for start in range(0, count, BLOCK):
+    for start in counted(range(0, count, BLOCK), "comparing images", -(-count // BLOCK), ""):
         stop = min(start + BLOCK, count)
         squares = lengths[start:stop, None] + lengths[None, start:] - 2 * coarse[start:stop] @ coarse[start:].T
         # Rounding of the squares is far below one level.

@@ -23,6 +23,7 @@ from resnet_keras.data.splits import (
     inverse_frequency,
     places_below,
 )
+from resnet_keras.progress import counted
 
 SIZES = (32, 64, 128, 224, 512, 1024)
 """Where the shorter sides of images are told apart."""
@@ -189,7 +190,7 @@ def inspect(data: str, data_dir: str | None = None) -> Inspection:
 
 
 def _inspect_files(data: str, listing: Listing) -> Inspection:
-    found = list(facts_of(listing.paths))
+    found = list(counted(facts_of(listing.paths), "reading images", len(listing)))
     damaged = {path: fact for path, fact in zip(listing.paths, found, strict=True) if isinstance(fact, str)}
     facts = tuple(fact for fact in found if isinstance(fact, ImageFacts))
     good = listing.without(damaged)
@@ -232,7 +233,8 @@ def _inspect_source(data: str, source: Source) -> Inspection:
                 own.append(target)
                 yield content
 
-        for i, fact in enumerate(facts_of(read())):
+        count = 0 if part is None else len(part)
+        for i, fact in enumerate(counted(facts_of(read()), f"reading {split} images", count)):
             if isinstance(fact, str):
                 damaged[f"{split}/{i}"] = fact
                 continue

@@ -12,6 +12,7 @@ import tensorflow as tf
 from resnet_keras.data.images import decode, undecodable
 from resnet_keras.data.splits import FileSplit, Source, places_below
 from resnet_keras.errors import UsageError
+from resnet_keras.progress import counted
 from resnet_keras.startup import standard_error_held
 
 SplitName = Literal["train", "validation", "test"]
@@ -130,7 +131,8 @@ def damaged_files(paths: Sequence[str]) -> dict[str, str]:
         return None
 
     with standard_error_held(), concurrent.futures.ThreadPoolExecutor() as pool:  # libjpeg writes there itself
-        return {path: why for path, why in zip(paths, pool.map(fault, paths), strict=True) if why}
+        faults = counted(pool.map(fault, paths), "checking images", len(paths))
+        return {path: why for path, why in zip(paths, faults, strict=True) if why}
 
 
 def damage_in_words(damaged: dict[str, str]) -> str:

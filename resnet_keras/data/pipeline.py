@@ -34,6 +34,7 @@ from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.policies import randaugment, trivialaugment
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, DatasetSplit, FileSplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError
+from resnet_keras.progress import progress
 
 as_it_is = tf.autograph.experimental.do_not_convert
 """For what `map` takes: no Python here depends on a tensor, and AutoGraph's rewriting costs a run's first seconds."""
@@ -58,7 +59,12 @@ def in_memory(split: Split, shape: ImageFormat) -> ArraySplit | None:
         images = tf.data.Dataset.from_tensor_slices(_images(split)).map(
             as_it_is(lambda image: tf.cast(shape.evaluation_transform(_read(image)), tf.uint8)), tf.data.AUTOTUNE
         )
-        decoded = np.concatenate(list(images.batch(256).as_numpy_iterator()))
+        batches = []
+        with progress("decoding images", len(split), "images") as task:
+            for batch in images.batch(256).as_numpy_iterator():
+                batches.append(batch)
+                task.add(len(batch))
+        decoded = np.concatenate(batches)
         known = _IN_MEMORY[split] = (way, ArraySplit(decoded, split.targets))
     return known[1]
 

@@ -4,9 +4,11 @@ import contextlib
 import difflib
 import io
 import sys
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,12 @@ import tensorflow_datasets as tfds
 from resnet_keras.data.digits import Digits
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError, reason
+from resnet_keras.progress import progress
 
 # ImageNet's own test split has no labels.
 TEST_SPLIT = {"imagenet2012": "validation"}
+LOOK_SECONDS = 0.5
+"""Between two looks at what has been downloaded and prepared."""
 
 
 def is_known(name: str) -> bool:
@@ -90,12 +95,47 @@ def _download_and_prepare(builder: Any) -> None:
                 f"{host}; connect, or give --data-dir the folder of a prepared copy"
             )
     try:
-        with contextlib.redirect_stdout(sys.stderr if builder.name != "digits" else io.StringIO()):
+        output = sys.stderr if builder.name != "digits" else io.StringIO()
+        with contextlib.redirect_stdout(output), _growth_shown(builder):
             builder.download_and_prepare()
     except (OSError, AssertionError, tfds.download.DownloadError, tf.errors.OpError) as error:
         if builder.is_prepared():  # by another process, meanwhile
             return
         raise UsageError(f"--data {builder.name} cannot be prepared: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _growth_shown(builder: Any) -> Iterator[None]:
+    """Within it, the progress of a download and of what is made of it, by the bytes of both on the disk.
+
+    TensorFlow Datasets has bars of its own for each file and split, on standard error, which know no whole.
+    """
+    folders = Path(builder.data_dir_root) / "downloads", Path(builder.data_dir).parent
+    expected = int(builder.info.download_size or 0) + int(builder.info.dataset_size or 0)
+    before, ended = _bytes_in(*folders), threading.Event()
+    with progress(f"preparing {builder.name}", expected or None, "B") as task:
+
+        def watch() -> None:
+            while not ended.wait(LOOK_SECONDS):
+                task.to(_bytes_in(*folders) - before)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+
+
+def _bytes_in(downloads: Path, prepared: Path) -> int:
+    """The bytes of downloads, finished or not, but not of what is unpacked of them; and of prepared versions."""
+    files = [*downloads.glob("*"), *downloads.glob("*.tmp.*/*"), *prepared.glob("*"), *prepared.glob("*/*")]
+    total = 0
+    for file in files:
+        with contextlib.suppress(OSError):  # it has been renamed meanwhile
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _reachable(page: str) -> bool:
@@ -112,9 +152,11 @@ def _array_split(builder: Any, split: str, image_key: str, label_key: str) -> Sp
     images, targets = [], []
     dataset = builder.as_dataset(split=split, batch_size=1024, shuffle_files=False)
     try:
-        for batch in tfds.as_numpy(dataset):
-            images.append(batch[image_key])
-            targets.append(batch[label_key])
+        with progress(f"reading {builder.name} {split}", builder.info.splits[split].num_examples, "images") as task:
+            for batch in tfds.as_numpy(dataset):
+                images.append(batch[image_key])
+                targets.append(batch[label_key])
+                task.add(len(batch[label_key]))
     except tf.errors.OpError as error:
         raise UsageError(f"--data {builder.name} in {builder.data_dir} is damaged: {reason(error)}") from error
     return ArraySplit(np.concatenate(images), np.concatenate(targets).astype("int64"))

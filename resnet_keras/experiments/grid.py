@@ -22,6 +22,7 @@ from resnet_keras.files import json_text, read_json, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
 from resnet_keras.models.saved import load_model
+from resnet_keras.progress import Progress
 from resnet_keras.training import trainer
 from resnet_keras.training.callbacks import MakeCallback
 from resnet_keras.training.reporters import all_reporters
@@ -120,11 +121,13 @@ def train_all(
     The runs are folders below `folder`; those that are finished there are read. `source` is the data of the protocol.
     """
     total, done, started = len(nets) * settings.seeds, 0, time.perf_counter()
+    task = Progress("training nets", total)
     for seed in range(settings.seed, settings.seed + settings.seeds):
         for net in nets:
             run = folder / f"{net.name}-seed{seed}"
             trained = _train(net, seed, settings, source, run, reporters)
             done += 1
+            task.add()
             left = (time.perf_counter() - started) / done * (total - done)
             if not settings.quiet:
                 found = f"training loss {trained.train_loss:.4g}, test accuracy {trained.test_accuracy:.4f}"
@@ -132,6 +135,7 @@ def train_all(
                 print(f"{done} of {total}: {who}: {found}; {left / 60:.1f} minutes left", file=sys.stderr, flush=True)
             yield trained
             keras.utils.clear_session()
+    task.end()
 
 
 def _train(
@@ -173,6 +177,6 @@ def _on_training(source: Source) -> Source:
 
 def _measure(model: keras.Model, source: Source, batch_size: int) -> dict[str, float]:
     batches = evaluation_batches(_on_training(source), image_format(model), batch_size)
-    found = Evaluator(model, source.labels)(batches)
+    found = Evaluator(model, source.labels)(batches, len(source.train))
     parameters = complexity(model).trainable_parameters
     return {"train_loss": found.loss, "train_accuracy": found.accuracy, "parameters": parameters}

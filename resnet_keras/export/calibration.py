@@ -16,6 +16,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.export.floating import emit_float
 from resnet_keras.export.networks import Ends, FloatNetwork, Int8Network, batches, run_network
 from resnet_keras.export.operations import Operation, in_order
+from resnet_keras.progress import Progress, progress
 
 LEAST, MOST = 256, 4096
 """Images: fewer measure the ranges badly, more take time and change nothing."""
@@ -116,24 +117,35 @@ def calibrate(ends: Ends, data: CalibrationSet, most: float, name: str) -> Calib
         UsageError: where more is lost, or the model itself returns NaN.
     """
     seen, unseen = data.halves
+    # Float32, two passes of `measure_ranges` and the candidates on one half; float32 and int8 on the other.
+    passes = (3 + len(PERCENTILES)) * len(seen.images) + 2 * len(unseen.images)
+    with progress("calibrating int8", passes) as task:
+        return _calibrate(ends, seen, unseen, most, name, task)
+
+
+def _calibrate(
+    ends: Ends, seen: CalibrationSet, unseen: CalibrationSet, most: float, name: str, task: Progress
+) -> Calibrated:
     plain = FloatNetwork(ends, tf.float32)
-    wanted = run_network(plain, seen.images).probabilities
+    wanted = run_network(plain, seen.images, task).probabilities
     if not np.isfinite(wanted).all():
         raise UsageError(f"{name} itself returns NaN for images; its weights cannot be exported")
-    candidates = {p: Int8Network(ends, ranges) for p, ranges in measure_ranges(ends, seen.images).items()}
+    candidates = {p: Int8Network(ends, ranges) for p, ranges in measure_ranges(ends, seen.images, task).items()}
     errors = {
-        percentile: float(np.square(run_network(network, seen.images).probabilities - wanted).mean())
+        percentile: float(np.square(run_network(network, seen.images, task).probabilities - wanted).mean())
         for percentile, network in candidates.items()
     }
     percentile = min(errors, key=lambda p: errors[p])
-    result = run_network(candidates[percentile], unseen.images)
-    expected = run_network(plain, unseen.images).probabilities
+    result = run_network(candidates[percentile], unseen.images, task)
+    expected = run_network(plain, unseen.images, task).probabilities
     facts = prove(expected, result.probabilities, unseen.targets, most)
     facts |= {"calibrated_on": len(wanted), "share_of_macs": round(result.int8_share, 4), "percentile": percentile}
     return Calibrated(candidates[percentile], unseen.images, result.probabilities, facts)
 
 
-def measure_ranges(ends: Sequence[Operation], images: np.ndarray) -> dict[float, dict[Operation, float]]:
+def measure_ranges(
+    ends: Sequence[Operation], images: np.ndarray, task: Progress
+) -> dict[float, dict[Operation, float]]:
     """For each of `PERCENTILES`, the largest absolute value that each map's range is to hold.
 
     Maps that both convolutions and sums read are measured behind their activation. Two passes: the largest values, then
@@ -145,13 +157,13 @@ def measure_ranges(ends: Sequence[Operation], images: np.ndarray) -> dict[float,
         maps = [operation for operation in in_order(*ends) if operation.inputs]
         sizes = [tf.abs(tf.cast(values[operation], tf.float32)) for operation in maps]
         largest = [tf.reduce_max(size) for size in sizes]
-        tops = np.max([session.run(largest, {pixels: batch}) for batch in batches(images)], 0)
+        tops = np.max([session.run(largest, {pixels: batch}) for batch in batches(images, task)], 0)
         tops = np.maximum(tops, 1e-6)
         counts = [
             tf.histogram_fixed_width(size, [0.0, float(top)], BINS, tf.int64)
             for size, top in zip(sizes, tops, strict=True)
         ]
-        histograms = np.sum([session.run(counts, {pixels: batch}) for batch in batches(images)], 0)
+        histograms = np.sum([session.run(counts, {pixels: batch}) for batch in batches(images, task)], 0)
     ranges: dict[float, dict[Operation, float]] = {}
     for percentile in PERCENTILES:
         shares = np.cumsum(histograms, 1) / histograms.sum(1, keepdims=True)

@@ -24,6 +24,7 @@ from resnet_keras.export.operations import Operation
 from resnet_keras.files import atomic_write, writing_to
 from resnet_keras.inference.predict import model_labels
 from resnet_keras.models.saved import classifier
+from resnet_keras.progress import counted, progress
 from resnet_keras.startup import standard_error_held
 
 FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
@@ -70,20 +71,23 @@ def export_file(
         raise unknown(f"dtype for {format}", dtype, known)
     if (dtype == "int8") != (calibration_data is not None):
         raise UsageError("int8 needs calibration_data; leave it out with any other dtype")
-    given = classifier(model_or_run)
-    shape, ends = image_format(given), lower(in_float32(given))
+    with progress("reading the model"):
+        given = classifier(model_or_run)
+        shape, ends = image_format(given), lower(in_float32(given))
     file = Path(path).expanduser()
     if file.is_dir():
         file = file / f"{given.name}{FORMATS[format]}"
     targets = None
     if calibration_data is None:
         images = np.random.default_rng(0).integers(0, 256, (4, *shape.size, shape.channels), "uint8")
-        content = (_onnx if format == "onnx" else _litert)(ends[0], shape)
+        with progress(f"converting to {format}"):
+            content = (_onnx if format == "onnx" else _litert)(ends[0], shape)
     else:
         seen, unseen = open_calibration(calibration_data, shape, model_labels(given), data_dir).halves
         images = unseen.images[:PROVED_ON]
         targets = None if unseen.targets is None else unseen.targets[:PROVED_ON]
-        content = _litert(ends[0], shape, seen.images)
+        with progress("converting to litert in int8"):
+            content = _litert(ends[0], shape, seen.images)
     outputs = _run_onnx(content, images) if format == "onnx" else _run_litert(content, images)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         expected = session.run(_probabilities(ends[0], tf.constant(images)))
@@ -148,7 +152,7 @@ def _run_litert(content: bytes, images: np.ndarray) -> np.ndarray:
         (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
         interpreter.allocate_tensors()
     rows = []
-    for image in images:
+    for image in counted(images, "running LiteRT", len(images)):
         interpreter.set_tensor(given["index"], image[None])
         interpreter.invoke()
         rows.append(interpreter.get_tensor(wanted["index"])[0])

@@ -1,6 +1,6 @@
 """A lowered model in the numbers that its servable computes in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import tensorflow as tf
 from resnet_keras.export.floating import emit_float
 from resnet_keras.export.operations import Dense, GlobalPool, Operation
 from resnet_keras.export.quantized import Int8Graph
+from resnet_keras.progress import Progress
 
 BATCH = 32
 Ends = tuple[Operation, Operation]
@@ -82,15 +83,17 @@ class Result:
     int8_share: float
 
 
-def run_network(network: Network, images: np.ndarray) -> Result:
+def run_network(network: Network, images: np.ndarray, task: Progress) -> Result:
     """Write a network into a graph of its own and run it on images `uint8[N, H, W, C]`."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         pixels = tf.compat.v1.placeholder(tf.uint8, [None, *images.shape[1:]])
         outputs = network.emit(pixels)
-        parts = [session.run(outputs.probabilities, {pixels: batch}) for batch in batches(images)]
+        parts = [session.run(outputs.probabilities, {pixels: batch}) for batch in batches(images, task)]
     return Result(np.concatenate(parts), outputs.int8_share)
 
 
-def batches(images: np.ndarray) -> list[np.ndarray]:
-    """The images, `BATCH` at a time."""
-    return [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+def batches(images: np.ndarray, task: Progress) -> Iterator[np.ndarray]:
+    """The images, `BATCH` at a time, each of which is counted when it is done."""
+    for i in range(0, len(images), BATCH):
+        yield (batch := images[i : i + BATCH])
+        task.add(len(batch))

@@ -27,6 +27,7 @@ from resnet_keras.inference.predict import model_labels
 from resnet_keras.models.graph import head_of, output_of, run
 from resnet_keras.models.preprocessing import card_layer, missing_normalisation, normalises
 from resnet_keras.models.saved import classifier, load_model
+from resnet_keras.progress import progress
 from resnet_keras.version import __version__
 
 LABELS = Path("assets", "labels.txt")
@@ -91,7 +92,8 @@ def export_servable(
         RuntimeError: the outputs of the servable differ from those of the model; nothing was written.
     """
     _check_arguments(dtype, calibration_data, top_k)
-    source = load_model(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
+    with progress("reading the model"):
+        source = load_model(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
     given = classifier(source)
     if not head_of(given).activation:
         last = given.layers[-1].name
@@ -101,8 +103,9 @@ def export_servable(
     names = tuple(labels) if labels is not None else model_labels(given)
     if len(names) != given.output_shape[-1]:
         raise UsageError(f"{len(names)} labels for the {given.output_shape[-1]} classes of {given.name}")
-    shape, plain = image_format(given), in_float32(given)
-    ends = lower(plain)
+    with progress("folding norms into convolutions"):
+        shape, plain = image_format(given), in_float32(given)
+        ends = lower(plain)
     calibrated = None
     if dtype == "int8":
         images = open_calibration(calibration_data, shape, names, data_dir)
@@ -168,9 +171,11 @@ class _Export:
 
 def _write(export: _Export, folder: Path) -> None:
     """Write and check everything that is in a version folder."""
-    made = servable(export.network, export.shape, export.labels, export.top_k)
-    write_saved_model(made.graph, made.signatures, folder)
-    differences = _check(export, folder)
+    with progress("writing the SavedModel"):
+        made = servable(export.network, export.shape, export.labels, export.top_k)
+        write_saved_model(made.graph, made.signatures, folder)
+    with progress("comparing the SavedModel with the model"):
+        differences = _check(export, folder)
     for path in (MANIFEST, LABELS):
         (folder / path).parent.mkdir(exist_ok=True)
     (folder / LABELS).write_text("".join(f"{label}\n" for label in export.labels), "utf-8")

@@ -18,6 +18,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.inference.reliability import Reliability, ReliabilityLog
 from resnet_keras.models.preprocessing import model_card
 from resnet_keras.models.saved import classifier
+from resnet_keras.progress import Progress, progress
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def evaluate(
     # The same classes in another order, such as a folder's alphabet: put the model's outputs into the data's order.
     columns = [card.labels.index(label) for label in opened.labels] if known else None
     return Evaluator(model, opened.labels, columns=columns, flip=shape.card.test_flip)(
-        evaluation_batches(opened, shape, min(batch_size, len(opened.test)))
+        evaluation_batches(opened, shape, min(batch_size, len(opened.test))), len(opened.test)
     )
 
 
@@ -154,7 +155,12 @@ class Evaluator:
         )
         self._sum_over_hosts = tf.function(lambda own: self.strategy.run(self._summed, args=(own,)), autograph=False)
 
-    def __call__(self, batches: tf.data.Dataset) -> Evaluation:
+    def __call__(self, batches: tf.data.Dataset, total: int | None = None) -> Evaluation:
+        """Evaluate the model on batches; `total` is the number of their images, for who watches the progress."""
+        with progress("evaluating", total and -(-total // self.host[1]), "images") as task:
+            return self._evaluated(batches, task)
+
+    def _evaluated(self, batches: tf.data.Dataset, task: Progress) -> Evaluation:
         classes = len(self.labels)
         confusion = np.zeros((classes, classes), "int64")
         loss = top5 = 0.0
@@ -174,6 +180,7 @@ class Evaluator:
             np.add.at(confusion, (targets, np.argmax(probabilities, axis=-1)), 1)
             if log:
                 log.add(images, probabilities, targets)
+            task.add(len(targets))
         if hosts > 1:
             own = np.concatenate([[loss, top5], confusion.ravel()]) / self._local_replicas
             loss, top5, *counts = np.asarray(self.strategy.experimental_local_results(self._sum_over_hosts(own))[0])

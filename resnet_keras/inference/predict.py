@@ -14,6 +14,7 @@ from resnet_keras.data.images import decode
 from resnet_keras.errors import UsageError, reason, require
 from resnet_keras.models.preprocessing import card_layer, model_card, normalised, normalises
 from resnet_keras.models.saved import classifier, model_file
+from resnet_keras.progress import progress
 from resnet_keras.startup import standard_error_held
 
 BATCH = 32
@@ -72,17 +73,19 @@ def predict_each(
         UsageError: of the model.
     """
     answers = _opened(source, top_k)()
-    for paths in _batches(images):
-        encoded: dict[int, bytes] = {}
-        failed: dict[int, str] = {}
-        for i, path in enumerate(paths):
-            try:
-                encoded[i] = read_image(path)
-            except UsageError as error:
-                failed[i] = str(error)
-        found = dict(zip(encoded, answers(list(encoded.values())), strict=True)) if encoded else {}
-        for i, path in enumerate(paths):
-            yield _prediction(path, found[i], top_k) if i in found else Unreadable(str(path), failed[i])
+    with progress("predicting", len(images), "images") as task:
+        for paths in _batches(images):
+            encoded: dict[int, bytes] = {}
+            failed: dict[int, str] = {}
+            for i, path in enumerate(paths):
+                try:
+                    encoded[i] = read_image(path)
+                except UsageError as error:
+                    failed[i] = str(error)
+            found = dict(zip(encoded, answers(list(encoded.values())), strict=True)) if encoded else {}
+            for i, path in enumerate(paths):
+                yield _prediction(path, found[i], top_k) if i in found else Unreadable(str(path), failed[i])
+            task.add(len(paths))
 
 
 def _opened(source: str | Path | keras.Model, top_k: int) -> Callable[[], Answers]:

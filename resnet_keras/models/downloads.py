@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from resnet_keras.errors import UsageError, needs_extra, reason
+from resnet_keras.progress import Progress, has_display
 
 SCHEME = "hf://"
 NAME = r"\w[\w.-]*/[\w.-]+"
@@ -46,7 +47,8 @@ class Repository:
             return _checked(Path(cached))
         try:
             check_network()
-            return _checked(Path(hub.hf_hub_download(self.name, name, revision=self.revision, etag_timeout=5)))
+            shown = {"tqdm_class": _bar_class()} if has_display() else {}
+            return _checked(Path(hub.hf_hub_download(self.name, name, revision=self.revision, etag_timeout=5, **shown)))
         except UsageError:
             raise
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
@@ -84,6 +86,25 @@ def repository_of(source: Any) -> Repository | None:
     if not found:
         raise UsageError(f"{source} names no repository of the Hugging Face Hub; write hf://owner/name")
     return Repository(found[1], found[2], newest=True)
+
+
+def _bar_class() -> Any:
+    """A class of the client's own bars, which tells the progress instead of drawing it."""
+    from huggingface_hub.utils import tqdm
+
+    class HubBar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.task = Progress(f"fetching {options.get('desc') or 'a file'}", options.get("total"), "B")
+            super().__init__(*args, **{**options, "leave": False})
+
+        def display(self, *_: Any, **__: Any) -> None:
+            self.task.to(self.n, total=self.total)
+
+        def close(self) -> None:
+            self.task.end()
+            super().close()
+
+    return HubBar
 
 
 def check_network() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from resnet_keras.errors import UsageError, needs_extra, reason, require, unknown
+from resnet_keras.progress import counted
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"}
 SIGNATURE = "image_bytes"
@@ -101,7 +102,8 @@ class ServerClient:
 
         try:
             with ThreadPoolExecutor(concurrency) as pool:
-                return list(pool.map(one, images * repeat))
+                replies = pool.map(one, images * repeat)
+                return list(counted(replies, "sending images", len(images) * repeat, "requests"))
         finally:
             for connection in made:
                 connection.close()

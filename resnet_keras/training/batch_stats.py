@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from resnet_keras.models.layers import leaves
 from resnet_keras.models.replicas import local_copy
+from resnet_keras.progress import counted
 from resnet_keras.training.phases import phases_of, view_of_size
 from resnet_keras.training.setup import TrainingSetup
 from resnet_keras.training.state import per_replica
@@ -58,6 +59,6 @@ def recompute_batch_stats(setup: TrainingSetup) -> None:
             local_copy(layer.moving_variance).assign(square - mean**2)
 
     one = tf.function(lambda iterator: strategy.run(add, args=next(iterator)), autograph=False)
-    for _ in range(count):
+    for _ in counted(range(count), "measuring batch statistics", count, "batches"):
         one(batches)
     tf.function(lambda: strategy.run(finish), autograph=False)()

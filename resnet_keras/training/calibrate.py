@@ -10,6 +10,7 @@ from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.inference.temperature import fit_temperature
 from resnet_keras.models.preprocessing import card_layer
 from resnet_keras.models.temperature import scale_logits
+from resnet_keras.progress import progress
 from resnet_keras.training.record import Record
 from resnet_keras.training.setup import TrainingSetup
 
@@ -24,7 +25,11 @@ def calibrate(setup: TrainingSetup) -> float | None:
     """
     batches = evaluation_batches(setup.source, setup.shape, setup.config.batch_size, setup.source.validation)
     logits = Evaluator(setup.trained, setup.source.labels, setup.strategy)
-    parts = [(outputs, labels.argmax(-1)) for _, labels, outputs in logits.outputs(batches)]
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    with progress("calibrating", len(setup.source.validation or ()), "images") as task:
+        for _, labels, outputs in logits.outputs(batches):
+            parts.append((outputs, labels.argmax(-1)))
+            task.add(len(labels))
     temperature = fit_temperature(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     if temperature is not None:
         scale_logits(setup.network, 1 / temperature)

@@ -29,6 +29,9 @@ class RunCallback(keras.callbacks.Callback):
         super().__init__()
         self.setup, self.record = setup, record
 
+    def on_interrupted(self) -> None:
+        """The run was interrupted, and its checkpoint is written."""
+
     def on_results(self) -> None:
         """The run is over, finished or interrupted by hand; its model and `record.metrics` are written."""
 

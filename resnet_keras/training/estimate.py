@@ -13,6 +13,7 @@ from resnet_keras.config.train import GIVEN, TrainConfig
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError
+from resnet_keras.progress import progress
 from resnet_keras.training.devices import host_of
 from resnet_keras.training.phases import phases_of, view_of_size
 from resnet_keras.training.plan import MOST_EPOCHS, plan, sizes_for, usual_side
@@ -51,6 +52,11 @@ class Estimate:
 
 def estimate(setup: TrainingSetup) -> Estimate:
     """Measure some steps of a run in its first phase. They train the setup's network: it is of no use afterwards."""
+    with progress(f"measuring steps of {' x '.join(map(str, setup.shape.size))} pixels"):
+        return _estimate(setup)
+
+
+def _estimate(setup: TrainingSetup) -> Estimate:
     started = time.perf_counter()
     phase = phases_of(setup.config)[0]
     steps = setup.step.runner(view_of_size(setup.trained, phase.size))

@@ -10,6 +10,7 @@ from resnet_keras.config.run_folder import MODEL
 from resnet_keras.data.splits import FileSplit
 from resnet_keras.errors import reason
 from resnet_keras.models.saved import save_model
+from resnet_keras.progress import progress
 from resnet_keras.reports.images import SAMPLES
 from resnet_keras.reports.run import RunFacts, write_report
 from resnet_keras.training.callbacks import MakeCallback, RunCallback
@@ -33,16 +34,17 @@ class Report(RunCallback):
         record, setup = self.record, self.setup
         assert record.evaluation is not None
         try:
-            measured = setup.source.test if record.metrics["split"] == "test" else setup.source.validation
-            facts = RunFacts(
-                setup.network,
-                _samples(setup),
-                setup.steps_per_epoch * setup.config.batch_size,
-                _commit(),
-                measured.paths if isinstance(measured, FileSplit) else (),
-                record.uncalibrated and record.uncalibrated.reliability,
-            )
-            write_report(record.folder, setup.config, record.evaluation, record.metrics, list(record.rows), facts)
+            with progress("writing the report"):
+                measured = setup.source.test if record.metrics["split"] == "test" else setup.source.validation
+                facts = RunFacts(
+                    setup.network,
+                    _samples(setup),
+                    setup.steps_per_epoch * setup.config.batch_size,
+                    _commit(),
+                    measured.paths if isinstance(measured, FileSplit) else (),
+                    record.uncalibrated and record.uncalibrated.reliability,
+                )
+                write_report(record.folder, setup.config, record.evaluation, record.metrics, list(record.rows), facts)
         except Exception as error:
             print(f"the run is complete; its report could not be written: {reason(error)}", file=sys.stderr)
 

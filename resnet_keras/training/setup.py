@@ -38,6 +38,7 @@ from resnet_keras.models.temperature import dense_head, scale_logits
 from resnet_keras.models.weights.loading import assign, classes_of, find_weights, is_own_file, load_weights
 from resnet_keras.models.weights.reading import Weights
 from resnet_keras.models.weights.weight_layers import WeightLayers
+from resnet_keras.progress import progress
 from resnet_keras.training.devices import host_of, use_xla
 from resnet_keras.training.given import Given, Judge, check_augmentable
 from resnet_keras.training.input import check_batch, class_weights_of, steps_of
@@ -211,7 +212,7 @@ def make_setup(
     class_weights = class_weights_of(config, source)
     keras.utils.set_random_seed(config.seed)
     ends_in_logits = False
-    with dtype_policy(config.precision), strategy.scope():
+    with progress(f"building {config.model}"), dtype_policy(config.precision), strategy.scope():
         if given.model is None:
             network = network_of(config, source, shape, start)
         else:

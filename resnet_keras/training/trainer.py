@@ -218,6 +218,7 @@ def _run(
     host, hosts = host_of(setup.strategy)
     source = setup.source
     measured_batches = evaluation_batches(source, setup.shape, config.batch_size, source.measured)
+    measured_images = len(source.measured)
     evaluator = Evaluator(
         setup.measured,
         setup.source.labels,
@@ -226,7 +227,7 @@ def _run(
         host=(host, hosts),
         judge=setup.judge,
     )
-    loop = Loop(setup, record, lambda: evaluator(measured_batches), callbacks, say)
+    loop = Loop(setup, record, lambda: evaluator(measured_batches, measured_images), callbacks, say)
     say(_opening(setup))
     if resumes and loop.restore():
         say(f"resuming after step {int(state.value_of(state.step)):,} of {setup.total_steps:,}")
@@ -244,6 +245,8 @@ def _run(
                 record.evaluation = None
         except Interrupted as stop:
             interrupted, record.evaluation = True, None
+            for callback in loop.own:
+                callback.on_interrupted()
             if hosts > 1 or not stop.by_hand:
                 raise KeyboardInterrupt(_how_to_resume(folder)) from None
             say(f"\ninterrupted: saving {folder}")
@@ -251,13 +254,14 @@ def _run(
             _take_best(setup, record)
     tested = source.validation is None or config.final_test
     final_batches = evaluation_batches(source, setup.shape, config.batch_size) if tested else measured_batches
+    final_images = len(source.test) if tested else measured_images
     temperature = None
     if config.calibrate and not interrupted:
-        record.uncalibrated, record.evaluation = evaluator(final_batches), None
+        record.uncalibrated, record.evaluation = evaluator(final_batches, final_images), None
         temperature = calibrate(setup)
-    record.evaluation = record.evaluation or evaluator(measured_batches)
+    record.evaluation = record.evaluation or evaluator(measured_batches, measured_images)
     if source.validation and tested:
-        record.validation, record.evaluation = record.evaluation, evaluator(final_batches)
+        record.validation, record.evaluation = record.evaluation, evaluator(final_batches, final_images)
     record.metrics = {
         **record.evaluation.metrics,
         "split": "test" if tested else "validation",
