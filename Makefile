@@ -20,7 +20,7 @@ test-slow: $(INSTALLED)
 	$(MEMORY) $(BIN)/python -m pytest -m slow --timeout 7200 $(PYTEST_FLAGS)
 
 test-guides: $(INSTALLED)
-	$(BIN)/python -m pytest -m guides -n 2 $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m guides -n 2 --dist worksteal $(PYTEST_FLAGS)
 
 # Faults put into the code one by one, each of which a test must find.
 mutations: $(INSTALLED)

@@ -19,7 +19,8 @@ sys.argv = ["resnet-keras"]
 from resnet_keras.cli.main import main
 from resnet_keras.training import reporters, trainer
 
-def run(words, environment, output, reports):
+def run(words, environment, output, reports, folder):
+    os.chdir(folder)
     if not reports:
         trainer.all_reporters = lambda quiet: [reporters.ModelFiles]
     os.environ.update(environment)
@@ -48,14 +49,14 @@ def wait(child, output):
 
 
 for line in sys.stdin:
-    words, environment, output, reports = json.loads(line)
+    words, environment, output, reports, folder = json.loads(line)
     if not os.fork():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         child = os.fork()
         if child:
             print(child, flush=True)
             wait(child, output)
-        run(words, environment, output, reports)
+        run(words, environment, output, reports, folder)
 """
 
 
@@ -103,15 +104,17 @@ class Server(contextlib.AbstractContextManager["Server"]):
         self.process.kill()
         self.process.communicate()
 
-    def start(self, words: list[str], reports: bool = False, **environment: str) -> Command:
-        """Start `resnet-keras WORDS`, or `python -c CODE WORDS`.
+    def start(self, words: list[str], reports: bool = False, folder: Path | None = None, **environment: str) -> Command:
+        """Start `resnet-keras WORDS`, or `python -c CODE WORDS`, in a folder, or in this process's.
 
         Without `reports` the command has no reporters but the one that writes models.
         """
         self.count += 1
         output = self.folder / f"{self.count}.txt"
         output.touch()
-        _pipe(self.process.stdin).write(json.dumps([words, environment, str(output), reports]) + "\n")
+        _pipe(self.process.stdin).write(
+            json.dumps([words, environment, str(output), reports, str(folder or Path.cwd())]) + "\n"
+        )
         _pipe(self.process.stdin).flush()
         return Command(int(_pipe(self.process.stdout).readline()), output)
 
