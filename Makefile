@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-guides test-interop test-backends mutations attack coverage check bench bench-export docs-figures clean
+.PHONY: demo test test-slow test-guides test-interop test-backends mutations attack coverage check dist bench bench-export docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -48,6 +48,16 @@ check: $(INSTALLED)
 	$(BIN)/deptry .
 	$(BIN)/pyright
 
+# The wheel and the sdist, checked, in dist/. The wheel's files alone, away from the checkout, then train, export and serve.
+dist: $(INSTALLED) .venv/dist/.installed
+	rm -rf dist build/lib build/wheel
+	.venv/dist/bin/python -m build --outdir dist .
+	.venv/dist/bin/python -m twine check --strict dist/*
+	.venv/dist/bin/check-wheel-contents dist/*.whl
+	.venv/dist/bin/python -m pip install --quiet --no-deps --target build/wheel dist/*.whl
+	cd build && PYTHONPATH=wheel ../$(BIN)/python -m resnet_keras demo --quiet
+	ls -l dist
+
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.step
@@ -84,6 +94,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 .venv/backends/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv/backends
 	.venv/backends/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]" jax torch
+	touch $@
+
+.venv/dist/.installed: constraints.txt
+	$(PYTHON) -m venv .venv/dist
+	.venv/dist/bin/python -m pip install --quiet --constraint constraints.txt build twine check-wheel-contents
 	touch $@
 
 # The peers of bench-export. Only ONNX Runtime is of use to the package itself: its extra "onnx".
