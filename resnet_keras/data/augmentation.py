@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from resnet_keras.config.train import Augmentation
 from resnet_keras.data.encoded import orientation_of
-from resnet_keras.data.images import LUMA, decode, resize
+from resnet_keras.data.images import LUMA, decoder, resize
 
 ATTEMPTS, RATIO = 10, (3 / 4, 4 / 3)
 """Of random parts of images: draws until one fits, and width by height."""
@@ -109,7 +109,7 @@ def _cut(image: tf.Tensor, channels: int, part_of: Callable[[tf.Tensor], tf.Tens
     if image.dtype != tf.string:
         return from_pixels(image)
     in_parts = tf.io.is_jpeg(image) & tf.equal(orientation_of(image), 1)
-    return tf.cond(in_parts, from_jpeg, lambda: from_pixels(decode(image, channels)))
+    return tf.cond(in_parts, from_jpeg, lambda: from_pixels(decoder(channels)(image)))
 
 
 def resized_part(sides: tf.Tensor, seed: tf.Tensor, min_area: float) -> tf.Tensor:

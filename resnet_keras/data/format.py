@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from resnet_keras.data.images import decode, resize_and_centre_crop
+from resnet_keras.data.images import decoder, resize_and_centre_crop
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.preprocessing import missing_normalisation, model_card
 
@@ -22,7 +22,7 @@ class ImageFormat:
 
     def evaluation_transform(self, image: tf.Tensor) -> tf.Tensor:
         """An encoded image, or `uint8[H, W, channels]`, to `float32[*size, channels]`: the evaluation transform."""
-        image = decode(image, self.channels) if image.dtype == tf.string else image
+        image = decoder(self.channels)(image) if image.dtype == tf.string else image
         image = resize_and_centre_crop(image, self.size, self.card.crop, self.card.interpolation)
         return tf.ensure_shape(image, [*self.size, self.channels])
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data.images import decode, undecodable
+from resnet_keras.data.images import decoder, undecodable
 from resnet_keras.data.splits import FileSplit, Source, places_below
 from resnet_keras.errors import UsageError
 from resnet_keras.progress import counted
@@ -121,11 +121,10 @@ def open_listing(listing: Listing, skip_damaged: bool = False) -> Source:
 
 def damaged_files(paths: Sequence[str]) -> dict[str, str]:
     """The files that cannot be decoded, and why."""
-    decoded = tf.function(lambda path: tf.shape(decode(tf.io.read_file(path), 3)), [tf.TensorSpec([], tf.string)])
 
     def fault(path: str) -> str | None:
         try:
-            decoded(path)
+            decoder(3)(tf.io.read_file(path))
         except tf.errors.OpError as error:
             return undecodable(error)
         return None
