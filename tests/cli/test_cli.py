@@ -181,6 +181,7 @@ def test_train_evaluate_predict_export(
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_a_packaged_name_in_place_of_a_run(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

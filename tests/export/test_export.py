@@ -62,16 +62,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 QUICK = (
     "resnet18",
-    "resnet50d",
     "seresnet50",
-    "resnext50_32x4d",
     "cifar_resnet20",
     "cifar_preact_resnet110",
     "vgg11",
     "cifar_densenet_bc_100_12",
-    "resnet18 group",
-    "resnet18 blurred",
-    "resnet18 dilated",
     "resnet18 silu",
     "resnet18 BGR",
 )

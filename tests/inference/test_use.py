@@ -272,6 +272,7 @@ def test_reports_draw_any_class_name() -> None:
     assert len(png_of(figure)) > 1000
 
 
+@pytest.mark.slow
 def test_many_images_are_answered_in_batches(servable: Path, digits_run: Path, digit_png: Path) -> None:
     for source in (servable, digits_run):
         answers = rk.predict(source, [digit_png] * 70, top_k=1)
@@ -299,7 +300,9 @@ def test_a_failed_export_leaves_nothing(small: keras.Model, tmp_path: Path, monk
     assert not (tmp_path / "net").exists()
 
 
-@pytest.mark.parametrize(("dtype", "change"), [("float32", 1.02), ("bfloat16", -1.0)])
+@pytest.mark.parametrize(
+    ("dtype", "change"), [("float32", 1.02), pytest.param("bfloat16", -1.0, marks=pytest.mark.slow)]
+)
 def test_a_servable_that_differs_is_not_exported(
     dtype: str, change: float, small: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +322,7 @@ def test_a_servable_that_differs_is_not_exported(
     assert not (tmp_path / "net").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not quantized.available(), reason="this TensorFlow has no quantised convolution")
 def test_an_int8_servable_that_answers_other_than_it_was_proved_is_not_exported(
     small: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -402,7 +406,7 @@ def test_every_kind_of_net_exports(name: str, options: dict[str, Any], tmp_path:
     np.testing.assert_allclose(out, model(normal), atol=1e-4)
 
 
-@pytest.mark.parametrize("end", ["softmax", None])
+@pytest.mark.parametrize("end", [pytest.param("softmax", marks=pytest.mark.slow), None])
 def test_a_classifier_of_anyones_exports(end: str | None, tmp_path: Path) -> None:
     """As a run saves it, with what was put around it."""
     layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation=end)]

@@ -223,7 +223,9 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
         rk.build_cifar_resnet(20, weights=path)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "cifar_resnet20", "vgg11", "cifar_densenet_bc_100_12"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "cifar_resnet20", "vgg11", pytest.param("cifar_densenet_bc_100_12", marks=pytest.mark.slow)]
+)
 def test_dtype_is_that_of_each_layer_and_of_no_other_model(name: str, tmp_path: Path) -> None:
     before = keras.config.dtype_policy().name
     small = {"vgg11": {"widths": (4, 4, 8, 8, 8), "hidden": 8}, "resnet18": {"widths": (8, 8, 16, 16)}}.get(name, {})

@@ -302,6 +302,7 @@ def test_packaged_weights_are_published_with_their_card(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_timm_gets_rgb_of_a_network_that_takes_bgr(tmp_path: Path) -> None:
     card = rk.ModelCard(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), channels="BGR", labels=("a", "b"), crop=0.5)
     model = rk.build_resnet(18, classes=2, input_shape=(32, 32, 3), include_preprocessing=card)
@@ -393,6 +394,7 @@ def test_a_model_of_the_user_takes_the_place_of_tensors(hub: Hub, digits_run: Pa
     assert find_weights(f"hf://{NAME}").tensors["scores/kernel"].shape == (64, 3)
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_hub(hub: Hub, digits_run: Path, quick: TrainConfig, tmp_path: Path) -> None:
     rk.publish(digits_run, NAME, license="mit")
     config = dataclasses.replace(quick, weights=f"hf://{NAME}", epochs=1, run_dir=str(tmp_path / "run"))
@@ -435,8 +437,9 @@ def test_an_upload_that_the_hub_refuses(
         return
     assert "someone/digits was made, and has none of the files" in err
     assert len(hub.repos[NAME].commits) == 1
-    hub.failures.clear()
-    assert rk.publish(digits_run, NAME).commit == hub.repos[NAME].commits[1][0]
+    if status == 409:
+        hub.failures.clear()
+        assert rk.publish(digits_run, NAME).commit == hub.repos[NAME].commits[1][0]
 
 
 def test_no_network_is_said_at_once(hub: Hub, digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

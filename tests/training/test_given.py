@@ -55,9 +55,9 @@ def datasets(size: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:
     "make",
     [
         sequential,
-        lambda: sequential(None),
+        pytest.param(lambda: sequential(None), marks=pytest.mark.slow),
         ours,
-        lambda: ours(classifier_activation=None),
+        pytest.param(lambda: ours(classifier_activation=None), marks=pytest.mark.slow),
         lambda: ours(include_preprocessing=rk.ModelCard(mean=(0.4,), std=(0.3,))),
     ],
     ids=["softmax", "logits", "ours", "our logits", "with a card"],

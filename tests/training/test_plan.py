@@ -73,6 +73,7 @@ def test_random_weights_on_few_images_are_said() -> None:
     assert not plan(recipe("digits"), Source("digits", ("0", "1"), 1, (8, 8), images, images)).reasons
 
 
+@pytest.mark.slow
 def test_what_a_run_chose_it_keeps(
     finetune: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

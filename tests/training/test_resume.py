@@ -161,6 +161,7 @@ print(json.dumps([counting.batches, counting.epochs, counting.seen]))
 """
 
 
+@pytest.mark.slow
 def test_killed_with_adamw_and_a_callback_nothing_is_counted_twice(
     commands: Server, tiny: TrainConfig, tmp_path: Path
 ) -> None:

@@ -153,6 +153,7 @@ def test_devices_xla_and_parts_give_the_one_device_run(
     assert_same(group, train(strategy, xla, config=dataclasses.replace(BASE, **changes), norm="group"))
 
 
+@pytest.mark.slow
 def test_replicas_with_batch_norm_and_xla_follow_replicas_without() -> None:
     """Each replica's batch_stats are of its own images: they are compared replica by replica."""
     halves = dataclasses.replace(BASE, accumulation=2)

@@ -179,7 +179,7 @@ def test_tensorboard_has_the_scalars(digits_run: Path) -> None:
     assert wanted | {"test/epoch_loss", "test/epoch_accuracy"} <= tags
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_mixed_precision_trains_and_exports(tiny: TrainConfig, precision: str, tmp_path: Path) -> None:
     before = keras.config.dtype_policy().name
     result = run(dataclasses.replace(tiny, precision=precision, run_dir=str(tmp_path / "run")))
@@ -328,6 +328,7 @@ def test_fine_tuning_leaves_what_is_frozen_and_makes_a_new_head(tiny: TrainConfi
     assert np.abs(moved).max() > 0
 
 
+@pytest.mark.slow
 def test_what_is_dropped_follows_the_seed(tiny: TrainConfig, tmp_path: Path) -> None:
     losses = []
     for name in ("one", "two"):

@@ -145,6 +145,7 @@ def test_bounds(bounds: Bounds, words: str | None) -> None:
     assert why is None if words is None else why is not None and words in why
 
 
+@pytest.mark.slow
 def test_latency_is_measured_on_the_export(tmp_path: Path, data_dir: str) -> None:
     config = dataclasses.replace(recipe("digits"), data_dir=data_dir, model_options=TINY_NET, validation=0.1)
     (tmp_path / "config.json").write_text(config.to_json())
@@ -380,6 +381,7 @@ def forked(monkeypatch: pytest.MonkeyPatch, commands: Server) -> None:
     replace_popen(monkeypatch, lambda command, **_: Forked(commands, command))
 
 
+@pytest.mark.slow
 def test_a_search_is_killed_and_resumed(
     tmp_path: Path,
     space_file: Path,
@@ -453,6 +455,7 @@ def test_failing_trials_do_not_end_a_search(
     assert "all 2 trials failed, the report says why" in said.err
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_says_why(tmp_path: Path, data_dir: str, in_process: None) -> None:
     config = dataclasses.replace(recipe("digits"), data_dir=data_dir, model_options=TINY_NET, batch_size=2000)
     with pytest.raises(RunError, match="^batch_size 2000 is larger than"):
