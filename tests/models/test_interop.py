@@ -341,3 +341,30 @@ def test_lamb_is_timms(decay: float) -> None:
         ours, state = pure(state, [tf.constant(gradient)], ours)
     # 1 - beta^count is in float32 here, as in Keras, and in float64 there: 1e-5 of a step apart.
     np.testing.assert_allclose(ours[0], theirs.detach().numpy(), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_torchs(nesterov: bool) -> None:
+    """Twenty steps from the same weights, with coupled decay of the kernel and none of the bias."""
+    from resnet_keras.config.train import Optimizer
+    from resnet_keras.models.optimizer import PureOptimizer
+    from resnet_keras.training.optimizers import make_optimizer
+
+    rng = np.random.default_rng(0)
+    starts = [rng.normal(size=shape).astype("float32") for shape in ((5, 4), (4,))]
+    theirs = [torch.nn.Parameter(torch.from_numpy(start.copy())) for start in starts]
+    groups = [{"params": [theirs[0]], "weight_decay": 0.02}, {"params": [theirs[1]], "weight_decay": 0.0}]
+    sgd = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=nesterov)
+    weights = [keras.Variable(start, name=name) for start, name in zip(starts, ("kernel", "bias"), strict=True)]
+    optimizer = make_optimizer(Optimizer(weight_decay=0.02, nesterov=nesterov), 0.05, weights)
+    pure, state = PureOptimizer(optimizer), [tf.constant(v) for v in optimizer.variables]
+    ours = [tf.constant(start) for start in starts]
+    for _ in range(20):
+        gradients = [rng.normal(size=start.shape).astype("float32") for start in starts]
+        for parameter, gradient in zip(theirs, gradients, strict=True):
+            parameter.grad = torch.from_numpy(gradient)
+        sgd.step()
+        ours, state = pure(state, [tf.constant(gradient) for gradient in gradients], ours)
+    for one, other, start in zip(ours, theirs, starts, strict=True):
+        np.testing.assert_allclose(one, other.detach().numpy(), rtol=1e-6, atol=1e-6)
+        assert np.abs(np.asarray(one) - start).max() > 0.1
