@@ -191,6 +191,50 @@ def test_state_dict_goes_round(name: str) -> None:
     assert same_weights(model, again)
 
 
+def in_one_list(state: dict[str, np.ndarray], names: dict[str, str]) -> dict[str, np.ndarray]:
+    """A state dict of a CIFAR net of two blocks a stage, with its blocks in one list."""
+    renamed = {}
+    for key, array in state.items():
+        key = re.sub(r"^layer(\d)\.(\d)", lambda m: f"{names['blocks']}.{2 * int(m[1]) - 2 + int(m[2])}", key)
+        for usual in ("conv1.", "bn1.", "linear."):
+            key = re.sub(rf"^{re.escape(usual)}", f"{names.get(usual, usual[:-1])}.", key)
+        renamed[key.replace("shortcut", names.get("shortcut", "shortcut"))] = array
+    return renamed
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"blocks": "convs", "conv1.": "conv0", "bn1.": "bn0", "linear.": "fc"},
+        {"blocks": "blocks", "conv1.": "stem.0", "bn1.": "stem.1", "linear.": "head", "shortcut": "downsample"},
+    ],
+)
+def test_blocks_in_one_list(names: dict[str, str]) -> None:
+    model = small("cifar_resnet20", blocks=(2, 2, 2), shortcut="B")
+    state = in_one_list(rk.torch_state_dict(model), names)
+    assert f"{names['blocks']}.5.conv2.weight" in state
+    again = rk.create_model("cifar_resnet20", blocks=(2, 2, 2), shortcut="B")
+    rk.load_weights(again, state)
+    assert same_weights(model, again)
+    biased = {**state, f"{names['blocks']}.0.conv1.bias": np.ones(16, "float32")}
+    rk.load_weights(again, biased)  # into the mean of the norm
+    moved = again.get_layer("stage1_block1").branch[0].layers[1].moving_mean
+    np.testing.assert_allclose(moved, state[f"{names['blocks']}.0.bn1.running_mean"] - 1, rtol=1e-6)
+
+    padded = in_one_list(rk.torch_state_dict(small("cifar_resnet20", blocks=(2, 2, 2))), names)
+    for shortcut in ("A", "none"):
+        options = {"blocks": (2, 2, 2), "shortcut": shortcut}
+        refused(small("cifar_resnet20", **options), padded, "whether shortcuts are there, leave pixels out, average")
+    refused(small("cifar_resnet20", blocks=(2, 2, 2), shortcut="D"), state, "whether shortcuts are there")
+    refused(again, padded, r"\.2\.(shortcut|downsample)\.0\.weight.* missing there")
+
+
+def test_bottlenecks_in_one_list_do_not_say_where_they_stride() -> None:
+    model = small("cifar_resnext29_8x64d", blocks=(2, 2, 2), widths=(4, 4, 8), cardinality=1)
+    state = in_one_list(rk.torch_state_dict(model), {"blocks": "blocks", "conv1.": "stem.0", "bn1.": "stem.1"})
+    refused(model, state, "do not say where their bottlenecks stride")
+
+
 def test_cifar_names_are_the_usual_ones() -> None:
     state = rk.torch_state_dict(small())
     assert state["layer2.0.conv1.weight"].shape == (32, 16, 3, 3)
@@ -303,7 +347,8 @@ def test_another_networks_weights_are_refused_and_named() -> None:
     state = rk.torch_state_dict(small())
     del state["layer3.2.bn2.running_var"]
     refused(small(), state, "layer3.2.bn2.running_var missing there")
-    refused(small(), {"a.weight": np.zeros((3, 3), "float32")}, "in no layout that is known .*: it has a.weight")
+    nothing = "in no layout that is known .*: it has a.weight ...; tried were resnet-keras; torchvision.*KerasHub"
+    refused(small(), {"a.weight": np.zeros((3, 3), "float32")}, nothing)
     refused(small(), {"epoch": 3}, "there are no tensors in the mapping")
     refused(small(), {"conv1.weight": np.zeros((16, 3, 3, 3), "int64")}, "holds int64, which are no weights")
     refused(small(), 3, "a mapping, a model or a file, not int")

@@ -32,7 +32,7 @@ TENSORS: Mapping[str, Mapping[str, str]] = {
 }
 HEAD_TENSORS = {
     f"{layer}{end}"
-    for layer in ("fc", "linear", "classifier", "classifier.1", "classifier.6", "head.fc")
+    for layer in ("fc", "linear", "classifier", "classifier.1", "classifier.6", "head", "head.fc")
     for end in (".weight", ".bias")
 } | {f"{layer}/{end}" for layer in ("predictions", "probs", "fc1000", HEAD) for end in ("kernel", "bias")}
 """Names of classifiers' tensors, in all layouts."""
@@ -105,6 +105,25 @@ def _torch_resnet(network: WeightLayers) -> Rows:
         BLOCK + "/se/expand": ("layer{s}.{b0}.se.fc2", "layer{s}.{b0}.se_module.fc2"),
         HEAD: ("linear", "fc") if network.small_stem else ("fc", "linear"),
     }
+
+
+def _torch_flat(network: WeightLayers) -> Rows:
+    """CIFAR nets whose blocks are counted over all stages: `conv0`, `convs.0.conv1`, or `stem.0`, `blocks.0.conv1`."""
+    if network.preactivation or not network.blocks:
+        return {}
+    rows: dict[str, tuple[str, ...]] = {
+        "stem/conv": ("conv0", "stem.0"),
+        "stem/norm": ("bn0", "stem.1"),
+        HEAD: ("fc", "linear", "head", "classifier"),
+    }
+    for i, block in enumerate(network.blocks):
+        ours, theirs = re.escape(block.name), (f"convs.{i}.", f"blocks.{i}.")
+        rows[ours + CONV] = tuple(each + "conv{c}" for each in theirs)
+        rows[ours + NORM] = tuple(each + "bn{c}" for each in theirs)
+        for at, part in enumerate(("conv", "norm")):
+            names = tuple(f"{each}{side}.{at}" for each in theirs for side in ("shortcut", "downsample"))
+            rows[f"{ours}/projection/{part}"] = names
+    return rows
 
 
 def _torch_preactivation(network: WeightLayers) -> Rows:
@@ -221,6 +240,22 @@ def _check_stride_in_3x3(network: WeightLayers) -> None:
         raise _answers_differ(network, "blurs where it strides", theirs, "variant 'v1.5'")
 
 
+def _check_flat(network: WeightLayers) -> None:
+    """Such names are of many people's programs, whose nets differ where no weight shows it."""
+    name = network.model.name
+    if network.bottleneck:
+        raise UsageError(
+            f"weights named so do not say where their bottlenecks stride, in the 1x1 or in the 3x3: they cannot be "
+            f"loaded into {name}; rename them as torchvision's (layer1.0.conv1) for a stride in the 3x3"
+        )
+    if not network.small_stem or network.antialias or {b.spec.shortcut for b in network.blocks} - {"B", "C"}:
+        raise UsageError(
+            f"weights named so do not say what {name} does where no weight is: whether shortcuts are there, leave "
+            "pixels out, average or blur; where you know that they are the same, rename them as torchvision's "
+            "(layer1.0.conv1)"
+        )
+
+
 def _answers_differ(network: WeightLayers, ours: str, theirs: str, build: str) -> UsageError:
     name = network.model.name
     return UsageError(
@@ -283,6 +318,7 @@ LAYOUTS = (
     OWN,
     TORCH_RESNET,
     TIMM_V2,
+    Layout("PyTorch CIFAR ResNets with blocks in one list", "torch", _torch_flat, check=_check_flat),
     Layout("PyTorch pre-activation ResNets", "torch", _torch_preactivation, check=_check_stride_in_3x3),
     TRANSFORMERS,
     TORCH_VGG,

@@ -38,6 +38,8 @@ def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, se
 
     The source's layout is found by its names: torchvision, timm, the common PyTorch CIFAR nets, keras.applications
     (biases of its convolutions are folded into the norms, exactly), Hugging Face transformers, KerasHub, our own.
+    CIFAR nets with their blocks in one list (`conv0` and `convs.0`, `stem.0` and `blocks.0`) are loaded where their
+    shortcuts have weights: without, nothing says whether they leave pixels out or average.
 
     Weights of RGB images fit a network for 1 channel, which reads the sum of the three, or for more, which read the
     colours in turn at 3/N; the card's mean and std follow.
@@ -224,8 +226,11 @@ def _layout_of(network: WeightLayers, weights: Weights) -> tuple[Layout, dict[st
         found.append((hits, layout, chosen))
     hits, layout, chosen = max(found, key=lambda item: item[0])
     if not hits:
-        some = ", ".join(list(weights.tensors)[:3])
-        raise UsageError(f"{weights.where} is in no layout that is known for {network.model.name}: it has {some} ...")
+        some, tried = ", ".join(list(weights.tensors)[:3]), "; ".join(layout.title for layout in LAYOUTS)
+        raise UsageError(
+            f"{weights.where} is in no layout that is known for {network.model.name}: it has {some} ...; tried were "
+            f"{tried}"
+        )
     return layout, chosen
 
 
