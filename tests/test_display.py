@@ -1,31 +1,13 @@
 """Progress as the layers tell it."""
 
-from collections.abc import Sequence
-
 import pytest
+from display_log import DisplayLog
 
 from resnet_keras.progress import SILENT, Progress, clock, counted, has_display, progress, shown_by
 
 
-class Log:
-    """A display that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple] = []
-
-    def begin(self, what: str, total: float | None, unit: str | None) -> "Log":
-        self.told.append(("begin", what, total, unit))
-        return self
-
-    def to(self, done: float, notes: Sequence[str], total: float | None) -> None:
-        self.told.append(("to", done, *notes, total))
-
-    def end(self) -> None:
-        self.told.append(("end",))
-
-
 def test_a_display_is_told_how_far_a_task_is() -> None:
-    log = Log()
+    log = DisplayLog()
     with shown_by(log), progress("reading", 3, "images") as task:
         task.add()
         task.to(2, ["slow"], total=4)
@@ -33,7 +15,7 @@ def test_a_display_is_told_how_far_a_task_is() -> None:
 
 
 def test_items_are_counted_when_they_are_done_with() -> None:
-    log = Log()
+    log = DisplayLog()
     with shown_by(log):
         for item in counted("ab", "reading", 2):
             log.told.append((item,))
@@ -41,7 +23,7 @@ def test_items_are_counted_when_they_are_done_with() -> None:
 
 
 def test_a_task_ends_with_an_error() -> None:
-    log = Log()
+    log = DisplayLog()
     with shown_by(log), pytest.raises(ValueError, match="oh"), progress("reading"):
         raise ValueError("oh")
     assert log.told[-1] == ("end",)

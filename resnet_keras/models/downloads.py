@@ -47,7 +47,7 @@ class Repository:
             return _checked(Path(cached))
         try:
             check_network()
-            shown = {"tqdm_class": _bar_class()} if has_display() else {}
+            shown = {"tqdm_class": _bar_class(name)} if has_display() else {}
             return _checked(Path(hub.hf_hub_download(self.name, name, revision=self.revision, etag_timeout=5, **shown)))
         except UsageError:
             raise
@@ -88,13 +88,13 @@ def repository_of(source: Any) -> Repository | None:
     return Repository(found[1], found[2], newest=True)
 
 
-def _bar_class() -> Any:
-    """A class of the client's own bars, which tells the progress instead of drawing it."""
+def _bar_class(name: str) -> Any:
+    """A class of the client's own bars, which tells the progress of a file instead of drawing it."""
     from huggingface_hub.utils import tqdm
 
     class HubBar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
-            self.task = Progress(f"fetching {options.get('desc') or 'a file'}", options.get("total"), "B")
+            self.task = Progress(f"fetching {name}", options.get("total"), "B")
             super().__init__(*args, **{**options, "leave": False})
 
         def display(self, *_: Any, **__: Any) -> None:

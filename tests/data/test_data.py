@@ -3,12 +3,15 @@
 import dataclasses
 import io
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from display_log import DisplayLog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +33,7 @@ from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, FileSplit, RecordSplit, Source, channel_statistics, hold_out
 from resnet_keras.errors import UsageError
 from resnet_keras.models.card import ModelCard
+from resnet_keras.progress import shown_by
 
 RNG = np.random.default_rng(0)
 CARD = ModelCard(mean=(0.5,), std=(0.25,), crop=1.0)
@@ -463,6 +467,38 @@ def test_streamed_records_are_shuffled_resumed_and_counted(tmp_path: Path) -> No
     shape = ImageFormat((8, 8), 1, CARD)
     tested = numbers(evaluation_batches(source, shape, 16))
     assert sorted(number for batch in tested for number in batch) == list(range(40))
+
+
+def test_preparing_shows_what_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download under way, and the records that are made of it, but nothing that was there before."""
+    monkeypatch.setattr(tfds_source, "LOOK_SECONDS", 0.01)
+    folder, log = tmp_path / "sketches" / "1.0.0", DisplayLog()
+
+    unfinished = folder.with_name("1.0.0.incompleteX") / "a.tfrecord"
+
+    def prepare() -> None:
+        for file, wanted in ((tmp_path / "downloads" / "a.tmp.1" / "a.zip", 1000), (unfinished, 2000)):
+            file.parent.mkdir(parents=True)
+            file.write_bytes(bytes(1000))
+            deadline = time.monotonic() + 60
+            while ("to", wanted, 5000) not in log.told and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "of another").write_bytes(bytes(7))
+    builder = SimpleNamespace(
+        name="sketches",
+        data_dir_root=str(tmp_path),
+        data_dir=str(folder),
+        info=SimpleNamespace(download_size=2000, dataset_size=3000, homepage=""),
+        download_and_prepare=prepare,
+    )
+    with shown_by(log):
+        tfds_source._download_and_prepare(builder)
+    assert log.told[0] == ("begin", "preparing sketches", 5000, "B")
+    assert ("to", 1000, 5000) in log.told
+    assert ("to", 2000, 5000) in log.told
+    assert log.told[-1] == ("end",)
 
 
 def test_prepared_tfds_data_is_read_both_ways(data_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from display_log import DisplayLog
 from small import randomise
 
 import resnet_keras as rk
@@ -23,6 +24,7 @@ from resnet_keras.export import ask_servable, calibration, lowering, quantized, 
 from resnet_keras.files import json_text
 from resnet_keras.inference.evaluate import Evaluation, Evaluator
 from resnet_keras.models.around import classifier_around
+from resnet_keras.progress import shown_by
 from resnet_keras.reports.plots import draw_confusion, png_of
 
 RNG = np.random.default_rng(0)
@@ -335,7 +337,12 @@ def test_an_int8_servable_that_answers_other_than_it_was_proved_is_not_exported(
 
     images = RNG.integers(0, 256, (256, 8, 8, 1), "uint8")
     options: dict[str, Any] = {"dtype": "int8", "calibration_data": images, "max_accuracy_loss": 100.0}
-    assert rk.export_servable(small, tmp_path / "sound", **options).name == "1"
+    log = DisplayLog()
+    with shown_by(log):
+        assert rk.export_servable(small, tmp_path / "sound", **options).name == "1"
+    counted = [done for done, total in (told[1:] for told in log.told if told[0] == "to") if total]
+    assert counted[-1] == 8 * 128  # passes over one half of the images or the other
+    assert ("begin", "calibrating int8", 8 * 128, "") in log.told
     monkeypatch.setattr(servable, "calibrate", calibrate)
     with pytest.raises(RuntimeError, match="not exported"):
         rk.export_servable(small, tmp_path / "net", **options)

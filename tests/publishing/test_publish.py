@@ -2,9 +2,11 @@
 
 import dataclasses
 import getpass
+import importlib
 import json
 import re
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from display_log import DisplayLog
 from forked import Server
 from hub_stand_in import OWNER, TOKEN, Hub, Repo, hub_stand_in
 from small import free_ports, randomise
@@ -21,7 +24,9 @@ import resnet_keras as rk
 from resnet_keras.cli.main import main
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
+from resnet_keras.models.downloads import Repository
 from resnet_keras.models.weights.loading import find_weights
+from resnet_keras.progress import SILENT, shown_by
 from resnet_keras.publishing.publication import FILES, without_path
 from resnet_keras.publishing.tensors import timm_name
 
@@ -34,9 +39,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype("float32
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """The stand-in, to which the Hub's client talks, with an empty cache and a token that may write."""
-    client = pytest.importorskip("huggingface_hub")
+    pytest.importorskip("huggingface_hub")
     with hub_stand_in() as server:
-        constants = client.constants
+        constants = importlib.import_module("huggingface_hub.constants")
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -506,6 +511,20 @@ def test_words_that_name_a_folder_and_words_that_name_a_repository(
     assert rk.publish(digits_run, f"{OWNER}/net").commit
     assert list(hub.repos) == [f"{OWNER}/net"]
     assert not Path(OWNER).exists()
+
+
+def test_a_download_shows_how_far_it_is(hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda stream: True)
+    hub.repos["someone/net"] = Repo()
+    hub.repos["someone/net"].commit("weights", {"model.keras": bytes(1 << 20)})
+    log = DisplayLog()
+    with shown_by(log):
+        Repository("someone/net").file("model.keras")
+    assert log.told[0] == ("begin", "fetching model.keras", 1 << 20, "B")
+    assert log.told[-1] == ("end",)
+    with shown_by(SILENT):
+        Repository("someone/net", newest=True).file("model.keras")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_files_that_the_hub_does_not_have(hub: Hub, digits_run: Path) -> None:
