@@ -21,6 +21,8 @@ def writing_to(folder: Path) -> Iterator[None]:
     """Within it, a disk that is full or read-only is a `UsageError` that names the folder."""
     try:
         yield
+    except BrokenPipeError:  # not of a file: who reads what is printed has gone
+        raise
     except OSError as error:
         raise cannot_write(folder, error) from error
 

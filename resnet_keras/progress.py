@@ -4,6 +4,8 @@ Without one nothing is shown, as in scripts and notebooks. Standard library only
 """
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
@@ -112,6 +114,15 @@ def counted(items: Iterable[T], what: str, total: int | None = None, unit: str =
         for item in items:
             yield item
             task.add()
+
+
+def say(line: str, end: str = "\n") -> None:
+    """Print on standard error. That its reader has gone, as `head` does, is no reason to stop what takes hours."""
+    try:
+        print(line, end=end, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())
 
 
 def clock(seconds: float) -> str:

@@ -1,5 +1,8 @@
 """Progress as the layers tell it."""
 
+import subprocess
+import sys
+
 import pytest
 from display_log import DisplayLog
 
@@ -44,3 +47,24 @@ def test_nothing_is_shown_without_a_display(capfd: pytest.CaptureFixture[str]) -
 )
 def test_times(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+SAYS = """
+import sys
+sys.argv = ["bin/resnet-keras"]  # which does not import TensorFlow before it is needed
+from resnet_keras.progress import say
+sys.stdin.readline()
+say("a")
+say("b")
+print("done")
+"""
+
+
+def test_who_prints_goes_on_without_a_reader() -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", SAYS]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stderr
+        process.stderr.close()
+        assert process.communicate("\n")[0] == "done\n"
+    assert process.returncode == 0

@@ -107,6 +107,8 @@ class Tune:
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command resumes the search") from None
+        except BrokenPipeError:  # who reads what is printed has gone
+            raise
         except OSError as error:
             raise UsageError(f"cannot use {error.filename or 'the folder'}: {reason(error)}") from error
         if summary is None:

@@ -1,7 +1,6 @@
 """Nets times seeds, each trained into a run folder of its own, so that a stopped experiment can be resumed."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from resnet_keras.files import json_text, read_json, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
 from resnet_keras.models.saved import load_model
-from resnet_keras.progress import Progress
+from resnet_keras.progress import Progress, say
 from resnet_keras.training import trainer
 from resnet_keras.training.callbacks import MakeCallback
 from resnet_keras.training.reporters import all_reporters
@@ -132,7 +131,7 @@ def train_all(
             if not settings.quiet:
                 found = f"training loss {trained.train_loss:.4g}, test accuracy {trained.test_accuracy:.4f}"
                 who = f"{net.kind}, {net.depth} layers, seed {seed}"
-                print(f"{done} of {total}: {who}: {found}; {left / 60:.1f} minutes left", file=sys.stderr, flush=True)
+                say(f"{done} of {total}: {who}: {found}; {left / 60:.1f} minutes left")
             yield trained
             keras.utils.clear_session()
     task.end()

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_keras.errors import unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
+from resnet_keras.progress import say
 
 if TYPE_CHECKING:
     from resnet_keras.data.splits import Source
@@ -92,7 +92,7 @@ def run_experiment(name: str, settings: ExperimentConfig) -> tuple["Finding", Pa
     image_format_for(protocol, source)  # which reports what a source lacks, before there is a folder
     folder = open_folder(settings, name)
     if not settings.quiet:
-        print(f"{name} in {folder}", file=sys.stderr)
+        say(f"{name} in {folder}")
     logger = logging.getLogger("tensorflow")
     before = logger.level
     logger.setLevel(logging.ERROR)  # each net is traced anew, of which TensorFlow would warn

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from resnet_keras.progress import Progress as Task
-from resnet_keras.progress import clock, has_display
+from resnet_keras.progress import clock, has_display, say
 from resnet_keras.training.callbacks import RunCallback
 from resnet_keras.training.record import Record
 from resnet_keras.training.setup import TrainingSetup
@@ -48,7 +48,7 @@ class Progress(RunCallback):
         pace = self._pace() if step > self.first else []
         if self.live:
             line = f"{self._place(place)} {done * 100 // self.steps_per_epoch:3d} %  {'  '.join(figures)}"
-            print(f"{self.start}{line}  {', '.join(pace)}{self.clear}", end="", file=sys.stderr, flush=True)
+            say(f"{self.start}{line}  {', '.join(pace)}{self.clear}", end="")
             return
         self.task = self.task or Task(self._place(place), self.steps_per_epoch, unit=None)  # resumed in the midst of it
         self.task.to(done, [*figures, *pace])
@@ -61,12 +61,10 @@ class Progress(RunCallback):
         self._end_task()
         row, found, split = self.record.row, self.record.evaluation, self.setup.source.measured_name
         measured = f"{split} loss {found.loss:.4f}  {split} accuracy {found.accuracy:.4f}  " if found else ""
-        print(
+        say(
             f"{self.start}{self._place(int(row['epoch']))}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"{measured}{row['seconds']:.1f} s, "
-            f"{', '.join(self._pace())}{self.clear}",
-            file=sys.stderr,
-            flush=True,
+            f"{', '.join(self._pace())}{self.clear}"
         )
         self.epoch_first, self.epoch_started = self.record.step, time.perf_counter()
 

@@ -1,7 +1,6 @@
 """What a run shows beside its weights and its table: TensorBoard, progress, a model each epoch and a report."""
 
 import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from resnet_keras.config.run_folder import MODEL
 from resnet_keras.data.splits import FileSplit
 from resnet_keras.errors import reason
 from resnet_keras.models.saved import save_model
-from resnet_keras.progress import progress
+from resnet_keras.progress import progress, say
 from resnet_keras.reports.images import SAMPLES
 from resnet_keras.reports.run import RunFacts, write_report
 from resnet_keras.training.callbacks import MakeCallback, RunCallback
@@ -46,7 +45,7 @@ class Report(RunCallback):
                 )
                 write_report(record.folder, setup.config, record.evaluation, record.metrics, list(record.rows), facts)
         except Exception as error:
-            print(f"the run is complete; its report could not be written: {reason(error)}", file=sys.stderr)
+            say(f"the run is complete; its report could not be written: {reason(error)}")
 
 
 def _samples(setup: TrainingSetup) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity
 from resnet_keras.models.preprocessing import card_layer, model_card
 from resnet_keras.models.saved import load_model, save_model, with_optimizer
+from resnet_keras.progress import say as print_line
 from resnet_keras.training.batch_stats import recompute_batch_stats
 from resnet_keras.training.calibrate import calibrate, calibration_of, calibration_words
 from resnet_keras.training.callbacks import MakeCallback
@@ -140,7 +140,7 @@ def run(
     if hosts > 1 and not config.run_dir:
         raise UsageError("with several hosts, give --run-dir a folder that all of them see")
     folder = Path(config.run_dir).expanduser() if config.run_dir else new_folder_name(config.name)
-    say = _say if not quiet and host == 0 else _say_nothing
+    say = print_line if not quiet and host == 0 else _say_nothing
     if begun := run_config(folder):
         config = as_begun(config, begun)
     resumes = check_run_folder(folder, config)
@@ -318,10 +318,6 @@ def _finished(folder: Path, say: Callable[[str], None]) -> TrainResult | None:
         say(str(error))
         return None
     return None if metrics.get("interrupted", True) else TrainResult(load_model(folder), metrics, folder)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _say_nothing(line: str) -> None:
