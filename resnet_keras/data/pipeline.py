@@ -85,7 +85,9 @@ def _read(image: tf.Tensor) -> tf.Tensor:
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Whole batches in an epoch. Raises `UsageError` where there is not one."""
     if batch_size > len(split):
-        raise UsageError(f"batch_size {batch_size} is larger than the {len(split)} training images")
+        raise UsageError(
+            f"batch_size {batch_size} is larger than the {len(split)} training images; give {len(split)} or less"
+        )
     return len(split) // batch_size
 
 

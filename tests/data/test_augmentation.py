@@ -661,7 +661,7 @@ def test_repeated_images_are_changed_anew(kind: str, tmp_path: Path) -> None:
         ({"batch_size": 7}, Augmentation(cutmix=1.0), "batch_size must be even .* not 7"),
         ({}, Augmentation(lighting=0.1), "lighting .* must be 0 for images of 1 channel"),
         ({}, Augmentation("pad", 9), "pad 9 is more than the 8 pixels"),
-        ({"batch_size": 51}, Augmentation(), "batch_size 51 is larger than the 50 training images"),
+        ({"batch_size": 51}, Augmentation(), "batch_size 51 is larger than the 50 training images; give 50 or less"),
     ],
 )
 def test_refusals(options: dict[str, Any], augmentation: Augmentation, message: str) -> None:
