@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from resnet_keras.version import __version__
 
 if TYPE_CHECKING:
+    from resnet_keras.config.augmentation import Augmentation
     from resnet_keras.config.recipes import RECIPES
-    from resnet_keras.config.train import Augmentation, Optimizer, Schedule, TrainConfig
+    from resnet_keras.config.train import Optimizer, Schedule, TrainConfig
     from resnet_keras.errors import UsageError
     from resnet_keras.export.servable import export_servable
     from resnet_keras.inference.evaluate import evaluate
@@ -45,7 +46,7 @@ _HOMES = {
     "ModelCard": "models.card",
     "RECIPES": "config.recipes",
     "TrainConfig": "config.train",
-    "Augmentation": "config.train",
+    "Augmentation": "config.augmentation",
     "Optimizer": "config.train",
     "Schedule": "config.train",
     "UsageError": "errors",

@@ -4,7 +4,8 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 
-from resnet_keras.config.train import AUTO, Augmentation, Optimizer, Schedule, TrainConfig
+from resnet_keras.config.augmentation import Augmentation
+from resnet_keras.config.train import AUTO, Optimizer, Schedule, TrainConfig
 from resnet_keras.errors import unknown
 
 

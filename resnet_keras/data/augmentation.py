@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.config.train import Augmentation
+from resnet_keras.config.augmentation import Augmentation
 from resnet_keras.data.encoded import orientation_of
 from resnet_keras.data.images import LUMA, decoder, resize
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.config.train import Augmentation
+from resnet_keras.config.augmentation import Augmentation
 from resnet_keras.data import given
 from resnet_keras.data.augmentation import (
     distorted_part,
