@@ -15,23 +15,29 @@ class Augmentation:
     as torchvision and timm draw it; distorted: as TensorFlow draws it, with smaller parts; scale: resize the shorter
     side at random, then crop (He et al. 2015)."""
     pad: int = 4
-    """Pixels of mean colour on each side, for crop=pad."""
+    """Pixels on each side, for crop=pad."""
+    pad_fill: Literal["mean", "reflection"] = "mean"
+    """What they show: the mean colour, or the mirrored image."""
     min_area: float = 0.08
     """Least fraction of the image's area that crop=resized and crop=distorted keep."""
+    crop_interpolation: Literal["bilinear", "bicubic", "random"] = "bilinear"
+    """Interpolation of these two; random: bilinear or bicubic, drawn for each image, as timm does."""
     scale_range: tuple[float, ...] = (256 / 224, 480 / 224)
     """For crop=scale: least and greatest shorter side, as a multiple of the network's input size."""
     flip: bool = False
     """Flip each image left to right with probability 1/2."""
-    policy: Literal["none", "randaugment", "randaugment-increasing", "trivialaugment"] = "none"
+    policy: Literal["none", "randaugment", "randaugment-increasing", "randaugment-rs", "trivialaugment"] = "none"
     """randaugment: several operations of one magnitude (Cubuk et al. 2019), torchvision's fourteen;
-    randaugment-increasing: timm's, each farther from the image the greater the magnitude; trivialaugment: one operation
-    of a random magnitude (Mueller & Hutter 2021)."""
-    fill: Literal["mean", "black"] = "mean"
-    """Colour of what the policy's warps bare: the mean of the images, or black."""
+    randaugment-increasing: timm's, each farther from the image the greater the magnitude; randaugment-rs: the sixteen
+    of ResNet-RS's code (Bello et al. 2021); trivialaugment: one operation of a random magnitude (Mueller & Hutter
+    2021)."""
+    fill: Literal["mean", "black", "grey"] = "mean"
+    """Colour of what the policy's warps bare: the mean of the images, black, or the grey of 128."""
     operations: int = 2
     """For randaugment: operations per image."""
     magnitude: float = 9.0
-    """For randaugment: magnitude of the operations, 0 to 10."""
+    """For randaugment: magnitude of the operations, 0 to 10; for randaugment-rs up to 30, of which ResNet-RS takes 10
+    and 15."""
     magnitude_std: float = 0.0
     """For randaugment: standard deviation of the magnitude between operations."""
     operation_probability: float = 1.0
@@ -62,7 +68,8 @@ class Augmentation:
         sides = self.scale_range
         require(len(sides) == 2 and 1 <= sides[0] <= sides[1], "scale_range", "two rising numbers from 1", sides)
         require(self.operations >= 1, "operations", "at least 1", self.operations)
-        require(0 <= self.magnitude <= 10, "magnitude", "between 0 and 10", self.magnitude)
+        most = 30 if self.policy == "randaugment-rs" else 10
+        require(0 <= self.magnitude <= most, "magnitude", f"between 0 and {most}", self.magnitude)
         require(self.magnitude_std >= 0, "magnitude_std", "at least 0", self.magnitude_std)
         require(0 <= self.jitter < 1, "jitter", "at least 0 and below 1", self.jitter)
         for name in ("operation_probability", "erasing", "mix_probability"):

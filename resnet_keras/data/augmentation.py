@@ -5,7 +5,7 @@ A seed is `int64[2]`; a function draws all that it needs from its own. Pixels ar
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -13,9 +13,12 @@ import tensorflow as tf
 from resnet_keras.config.augmentation import Augmentation
 from resnet_keras.data.encoded import orientation_of
 from resnet_keras.data.images import LUMA, decoder, resize
+from resnet_keras.models.card import Interpolation
 
 ATTEMPTS, RATIO = 10, (3 / 4, 4 / 3)
 """Of random parts of images: draws until one fits, and width by height."""
+WHOLE_CROP = 0.875
+"""Of the shorter side, in place of the whole image where TensorFlow's draws give that."""
 ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
 COLOUR_DEVIATIONS = (0.2175, 0.0188, 0.0045)
 """Of ImageNet's pixels in [0, 1] along their principal components, as fb.resnet.torch uses them."""
@@ -60,28 +63,33 @@ def window_draws(seed: tf.Tensor, count: int, pad: int, flip: bool) -> tf.Tensor
     return tf.cast(whole_below(uniform, tf.constant([2 * pad + 1, 2 * pad + 1, 1 + flip])), tf.int32)
 
 
-def pad_crop_flip(images: tf.Tensor, draws: tf.Tensor, pad: int, fill: tf.Tensor) -> tf.Tensor:
+def pad_crop_flip(images: tf.Tensor, draws: tf.Tensor, pad: int, fill: tf.Tensor | None) -> tf.Tensor:
     """Pad `uint8[N, H, W, C]` by `pad` pixels of colour `fill`, cut each image's `[H, W]` out, mirror some.
 
-    `draws` are `window_draws`. Rows and columns are picked by two batched gathers, which is several times faster than
-    one image at a time.
+    Without a `fill` the padding mirrors what is inside. `draws` are `window_draws`. Rows and columns are picked by two
+    batched gathers, which is several times faster than one image at a time.
     """
     height, width = (tf.shape(images)[axis] for axis in (1, 2))
     top, left, mirrored = (draws[:, column, None] for column in range(3))
     if pad:
-        edges = [[0, 0], [pad, pad], [pad, pad], [0, 0]]
-        images = tf.pad(images - fill, edges) + fill  # uint8 wraps around, there and back
+        images = _padded(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]], fill)
         images = tf.gather(images, top + tf.range(height), axis=1, batch_dims=1)
     columns = tf.range(width)[None]
     columns = tf.where(mirrored == 1, width - 1 - columns, columns) + left
     return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
-def pad_crop(image: tf.Tensor, seed: tf.Tensor, pad: int, fill: tf.Tensor) -> tf.Tensor:
+def _padded(images: tf.Tensor, edges: list[list[int]], fill: tf.Tensor | None) -> tf.Tensor:
+    if fill is None:
+        return tf.pad(images, edges, "REFLECT")
+    return tf.pad(images - fill, edges) + fill  # uint8 wraps around, there and back
+
+
+def pad_crop(image: tf.Tensor, seed: tf.Tensor, pad: int, fill: tf.Tensor | None) -> tf.Tensor:
     """`pad_crop_flip` of one image, not mirrored: slices are the faster way for one."""
     height, width, channels = dimensions(image)
     top, left, _ = tf.unstack(window_draws(seed, 1, pad, flip=False)[0])
-    padded = tf.pad(image - fill, [[pad, pad], [pad, pad], [0, 0]]) + fill
+    padded = _padded(image, [[pad, pad], [pad, pad], [0, 0]], fill)
     return tf.slice(padded, [top, left, 0], [height, width, channels])
 
 
@@ -136,19 +144,24 @@ def resized_part(sides: tf.Tensor, seed: tf.Tensor, min_area: float) -> tf.Tenso
 def distorted_part(sides: tf.Tensor, seed: tf.Tensor, min_area: float) -> tf.Tensor:
     """`resized_part` as TensorFlow's `sample_distorted_bounding_box` draws it: the height is uniform, not the area.
 
-    So the parts are smaller. It is what the recipes that were made with TensorFlow have.
+    So the parts are smaller, but a tenth of the image or more. In place of the whole image, which is what no draw that
+    fits leaves, there is the square in the centre that evaluation sees. Source: tensorflow/tpu at 7dc921f,
+    `models/official/resnet/resnet_preprocessing.py`, lines 88 to 131.
     """
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.concat([sides, [3]], 0),
         tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
         seed,
-        min_object_covered=0.0,
+        min_object_covered=0.1,
         aspect_ratio_range=RATIO,
         area_range=(min_area, 1.0),
         max_attempts=ATTEMPTS,
         use_image_if_no_bounding_boxes=True,
     )
-    return tf.concat([begin[:2], extent[:2]], 0)
+    side = tf.cast(WHOLE_CROP * tf.cast(tf.reduce_min(sides), tf.float32), tf.int32)
+    centre = tf.concat([(sides - side + 1) // 2, [side, side]], 0)
+    whole = tf.reduce_all(extent[:2] == sides)
+    return tf.where(whole, centre, tf.concat([begin[:2], extent[:2]], 0))
 
 
 def random_resized_crop(
@@ -158,14 +171,21 @@ def random_resized_crop(
     channels: int,
     min_area: float,
     part: Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor] = resized_part,
+    interpolation: Interpolation | Literal["random"] = "bilinear",
 ) -> tf.Tensor:
     """A random part of an image, resized to `float32[*size, channels]`, 0 to 255 (Szegedy et al. 2014).
 
-    The image is `uint8[H, W, channels]`, or an encoded file; of a JPEG only that part is decoded.
+    The image is `uint8[H, W, channels]`, or an encoded file; of a JPEG only that part is decoded. `random` is bilinear
+    or bicubic, each with probability 0.5.
     """
     image, _ = _cut(image, channels, lambda sides: part(sides, seed, min_area))
-    image = resize(tf.ensure_shape(image, [None, None, channels]), size, "bilinear")
-    return tf.ensure_shape(image, [*size, channels])
+    image = tf.ensure_shape(image, [None, None, channels])
+    if interpolation == "random":
+        coin = tf.random.stateless_uniform([], tf.random.split(seed, 1)[0])  # a seed other than that of the part
+        resized = tf.cond(coin < 0.5, lambda: resize(image, size, "bilinear"), lambda: resize(image, size, "bicubic"))
+    else:
+        resized = resize(image, size, interpolation)
+    return tf.ensure_shape(resized, [*size, channels])
 
 
 def random_scaled_crop(
@@ -253,14 +273,14 @@ def erase(image: tf.Tensor, seed: tf.Tensor, probability: float, colour: tf.Tens
             noise = tf.random.stateless_uniform([height, width, channels], seeds[1], maxval=256, dtype=tf.int32)
         else:
             noise = tf.reshape(along_rows(colour, image), [1, width, channels])
-        inside = _box(height, width, top, left, top + tall, left + wide)
+        inside = box(height, width, top, left, top + tall, left + wide)
         inside = tf.tile(tf.cast(inside, image.dtype), [1, 1, channels])
         return inside * tf.cast(noise, image.dtype) + (1 - inside) * image  # faster than tf.where
 
     return tf.cond(chance < probability, erased, lambda: image)
 
 
-def _box(height: int, width: int, top: tf.Tensor, left: tf.Tensor, bottom: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+def box(height: int, width: int, top: tf.Tensor, left: tf.Tensor, bottom: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     """Which pixels of an image are inside: `bool[height, width, 1]`."""
     rows, columns = tf.range(float(height))[:, None], tf.range(float(width))
     return ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right))[..., None]
@@ -306,7 +326,7 @@ def _kept(sides: list[int], seed: tf.Tensor, augmentation: Augmentation) -> tf.T
             for sign in (-1, 1)
             for axis, side in ((0, height), (1, width))
         ]
-        choices.append(1 - tf.cast(_box(height, width, *edges), tf.float32))
+        choices.append(1 - tf.cast(box(height, width, *edges), tf.float32))
     mixed = choices[0] if len(choices) == 1 else tf.where(coin < 0.5, *choices)
     return tf.where(chance < augmentation.mix_probability, mixed, everything)
 

@@ -40,6 +40,9 @@ as_it_is = tf.autograph.experimental.do_not_convert
 """For what `map` takes: no Python here depends on a tensor, and AutoGraph's rewriting costs a run's first seconds."""
 PARTS = {"resized": resized_part, "distorted": distorted_part}
 """How random parts of images are drawn, by the name of the crop."""
+RANDAUGMENTS = {"randaugment": "rand", "randaugment-increasing": "increasing", "randaugment-rs": "rs"}
+"""The columns of `policies.OPERATIONS`, by the name of the policy."""
+GREY = np.uint8(128)
 SHUFFLE_WINDOW = 16_384
 """Encoded images of a streamed split that are shuffled at a time."""
 
@@ -176,7 +179,8 @@ def training_batches(
         return mix(images, labels, _key(seed, "mix", positions[0] // batch_size), augmentation)
 
     if ready is not None and _windows_only(augmentation):
-        batches = _whole_batches(ready, order, places, augmentation, _fill(shape), steps)
+        fill = _fill(shape) if augmentation.pad_fill == "mean" else None
+        batches = _whole_batches(ready, order, places, augmentation, fill, steps)
     else:
         change = _changes(shape, augmentation, seed, ready is not None)
         if isinstance(split, RecordSplit):
@@ -189,8 +193,9 @@ def training_batches(
 
 def check_augmentation(augmentation: Augmentation, shape: ImageFormat, share: int) -> None:
     """Raise `UsageError` where an augmentation does not suit the images, or the `share` of a batch read at once."""
-    if augmentation.crop == "pad" and augmentation.pad > min(shape.size):
-        raise UsageError(f"pad {augmentation.pad} is more than the {min(shape.size)} pixels of the image's side")
+    most = min(shape.size) - (augmentation.pad_fill == "reflection")
+    if augmentation.crop == "pad" and augmentation.pad > most:
+        raise UsageError(f"pad {augmentation.pad} is more than the {most} pixels that the image's side has for it")
     if augmentation.lighting and shape.channels != 3:
         raise UsageError(f"lighting shifts the colours of RGB; it must be 0 for images of {shape.channels} channel")
     colours = augmentation.policy != "none" or augmentation.jitter
@@ -214,7 +219,7 @@ def _whole_batches(
     order: Order,
     places: np.ndarray,
     augmentation: Augmentation,
-    fill: tf.Tensor,
+    fill: tf.Tensor | None,
     steps: range,
 ) -> tf.data.Dataset:
     """(positions, images, targets) of whole batches, where windows are all there is to draw: several times faster."""
@@ -241,16 +246,17 @@ Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: bool) -> Change:
     """All that happens to one image; `ready` where it comes by the evaluation transform."""
     mean, a = _fill(shape), augmentation
-    fill = tf.zeros_like(mean) if a.fill == "black" else mean
+    fill = {"mean": mean, "black": tf.zeros_like(mean), "grey": tf.fill(mean.shape, GREY)}[a.fill]
     pad = a.pad if a.crop == "pad" else 0
 
     def cropped(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         if a.crop in PARTS:
-            return random_resized_crop(image, key, shape.size, shape.channels, a.min_area, PARTS[a.crop])
+            how = PARTS[a.crop], a.crop_interpolation
+            return random_resized_crop(image, key, shape.size, shape.channels, a.min_area, *how)
         if a.crop == "scale":
             return random_scaled_crop(image, key, shape.size, shape.channels, a.scale_range)
         image = image if ready else tf.cast(shape.evaluation_transform(image), tf.uint8)
-        return pad_crop(image, key, pad, mean) if pad else image
+        return pad_crop(image, key, pad, mean if a.pad_fill == "mean" else None) if pad else image
 
     def by_policy(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         image = image if image.dtype == tf.uint8 else tf.cast(tf.round(image), tf.uint8)
@@ -264,7 +270,7 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
             magnitude=a.magnitude,
             magnitude_std=a.magnitude_std,
             probability=a.operation_probability,
-            policy="increasing" if a.policy == "randaugment-increasing" else "rand",
+            policy=RANDAUGMENTS[a.policy],
         )
 
     def change(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:

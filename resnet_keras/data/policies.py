@@ -1,16 +1,18 @@
 """RandAugment and TrivialAugment: operations drawn for each image, as pure functions of the image and a seed.
 
 An operation takes `uint8[H, W, C]`, C 1 or 3, an amount (scalar float32) and the colour that fills what is bared
-(`uint8[C]` or `[1]`), and gives `uint8[H, W, C]`. They are those of PIL, which the papers used, with bilinear warps.
+(`uint8[C]` or `[1]`), and gives `uint8[H, W, C]`. They are those of PIL, which the papers used, with bilinear warps;
+ResNet-RS has some of its own.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from resnet_keras.data.augmentation import along_rows, blend, dimensions, whole_below
+from resnet_keras.data.augmentation import along_rows, blend, box, dimensions, whole_below
 
 BINS = 31
 """Strengths that trivialaugment draws from, from none to all."""
@@ -107,9 +109,13 @@ def _sharpness(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tenso
 
 
 def _warp(
-    image: tf.Tensor, matrix: Sequence[Sequence[float | tf.Tensor]], shift: Sequence[float | tf.Tensor], fill: tf.Tensor
+    image: tf.Tensor,
+    matrix: Sequence[Sequence[float | tf.Tensor]],
+    shift: Sequence[float | tf.Tensor],
+    fill: tf.Tensor,
+    interpolation: str = "BILINEAR",
 ) -> tf.Tensor:
-    """Each pixel comes from `matrix` times its place (x, y) plus `shift`, bilinear; `fill` from outside."""
+    """Each pixel comes from `matrix` times its place (x, y) plus `shift`; `fill` from outside."""
     (a, b), (c, d) = matrix
     colour = tf.reshape(along_rows(tf.cast(fill, tf.float32), image), [1, *dimensions(image)[1:]])
     values = tf.cast(image, tf.float32) - colour  # the kernel has fills of one number only
@@ -118,17 +124,17 @@ def _warp(
         transforms=tf.stack([a, b, shift[0], c, d, shift[1], 0.0, 0.0])[None],
         output_shape=image.shape[:2],
         fill_value=0.0,
-        interpolation="BILINEAR",
+        interpolation=interpolation,
         fill_mode="CONSTANT",
     )[0]
     return _pixels(tf.ensure_shape(warped, image.shape) + colour)
 
 
-def _rotate(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+def _rotate(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor, interpolation: str = "BILINEAR") -> tf.Tensor:
     """About the centre, by degrees."""
     angle, y, x = amount * (math.pi / 180), (dimensions(image)[0] - 1) / 2, (dimensions(image)[1] - 1) / 2
     cos, sin = tf.cos(angle), tf.sin(angle)
-    return _warp(image, [[cos, -sin], [sin, cos]], [x - cos * x + sin * y, y - sin * x - cos * y], fill)
+    return _warp(image, [[cos, -sin], [sin, cos]], [x - cos * x + sin * y, y - sin * x - cos * y], fill, interpolation)
 
 
 def _shear_x(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
@@ -157,6 +163,43 @@ def _translate_y_pixels(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) ->
     return _translate_y(image, amount / dimensions(image)[0], fill)
 
 
+# What ResNet-RS has of its own
+
+
+def _solarize_modulo(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """The amount, rounded down, as `uint8`: at magnitude 10 it is 256, which comes to 0 and inverts every pixel."""
+    return _solarize(image, tf.math.floormod(tf.floor(amount), 256.0), fill)
+
+
+def _posterize_up(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Clear that many of the lowest bits, rounded up: what is kept is rounded down."""
+    return _posterize(image, tf.math.ceil(amount), fill)
+
+
+def _contrast_of_area(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """Away from one grey for all images: the number of pixels by 256, not their mean, as in the source."""
+    height, width, _ = dimensions(image)
+    values = tf.cast(image, tf.float32)
+    return _pixels(values + amount * (values - float(min(height * width // 256, 255))))
+
+
+def _shear_x_nearest(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """From the centre of the first pixel."""
+    return _warp(image, [[1.0, amount], [0.0, 1.0]], [0.0, 0.0], fill, "NEAREST")
+
+
+def _shear_y_nearest(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    return _warp(image, [[1.0, 0.0], [amount, 1.0]], [0.0, 0.0], fill, "NEAREST")
+
+
+def _cutout(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    """A square of `fill` with that many pixels on each side of a place `float32[2]`, a share of height and width."""
+    height, width, channels = dimensions(image)
+    half, (down, right) = tf.floor(amount), tf.unstack(whole_below(place, tf.constant([height, width])))
+    inside = tf.tile(box(height, width, down - half, right - half, down + half, right + half), [1, 1, channels])
+    return tf.where(inside, tf.reshape(along_rows(fill, image), [1, width, channels]), image)
+
+
 # Policies
 
 Range = tuple[float, float] | None
@@ -167,7 +210,7 @@ Range = tuple[float, float] | None
 class ImageOperation:
     """One way to change an image, and its amounts in each policy."""
 
-    apply: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+    apply: Callable[..., tf.Tensor]
     rand: Range = (0.0, 0.0)
     """For randaugment: torchvision's fourteen, rising from the image as it is."""
     trivial: Range = (0.0, 0.0)
@@ -175,14 +218,19 @@ class ImageOperation:
     increasing: Range = (0.0, 0.0)
     """For randaugment-increasing: timm's `rand-...-inc1`, `timm/data/auto_augment.py` at aa4b585, lines 186 to 277 and
     641 to 658."""
+    rs: Range = None
+    """For randaugment-rs: ResNet-RS's, `models/official/efficientnet/autoaugment.py` of tensorflow/tpu at 7dc921f,
+    lines 176 to 447 and 477 to 532. At magnitude 10, which is not the greatest."""
     signed: bool = False
     """Whether the amount may as well be negative."""
+    placed: bool = False
+    """Whether it takes a random place too, `float32[2]`."""
 
 
 OPERATIONS = {
-    "identity": ImageOperation(_identity),
-    "autocontrast": ImageOperation(_autocontrast),
-    "equalize": ImageOperation(_equalize),
+    "identity": ImageOperation(_identity, rs=(0, 0)),
+    "autocontrast": ImageOperation(_autocontrast, rs=(0, 0)),
+    "equalize": ImageOperation(_equalize, rs=(0, 0)),
     "rotate": ImageOperation(_rotate, (0, 30), (0, 135), (0, 30), signed=True),
     "solarize": ImageOperation(_solarize, (256, 0), (255, 0), (256, 0)),
     "colour": ImageOperation(_colour, (0, 0.9), (0, 0.99), (0, 0.9), signed=True),
@@ -197,14 +245,28 @@ OPERATIONS = {
     "translate_x_pixels": ImageOperation(_translate_x_pixels, None, (0, 32), None, signed=True),
     "translate_y_pixels": ImageOperation(_translate_y_pixels, None, (0, 32), None, signed=True),
     "posterize_down": ImageOperation(_posterize_down, None, None, (4, 8)),  # four bits are left, then none
-    "invert": ImageOperation(_invert, None, None),
-    "solarize_add": ImageOperation(_solarize_add, None, None, (0, 110)),
+    "invert": ImageOperation(_invert, None, None, rs=(0, 0)),
+    "solarize_add": ImageOperation(_solarize_add, None, None, (0, 110), (0, 110)),
+    "rotate_nearest": ImageOperation(
+        functools.partial(_rotate, interpolation="NEAREST"), None, None, None, (0, 30), signed=True
+    ),
+    "solarize_modulo": ImageOperation(_solarize_modulo, None, None, None, (0, 256)),
+    "posterize_up": ImageOperation(_posterize_up, None, None, None, (8, 4)),
+    "colour_one_way": ImageOperation(_colour, None, None, None, (-0.9, 0.9)),
+    "contrast_of_area": ImageOperation(_contrast_of_area, None, None, None, (-0.9, 0.9)),
+    "brightness_one_way": ImageOperation(_brightness, None, None, None, (-0.9, 0.9)),
+    "sharpness_one_way": ImageOperation(_sharpness, None, None, None, (-0.9, 0.9)),
+    "shear_x_nearest": ImageOperation(_shear_x_nearest, None, None, None, (0, 0.3), signed=True),
+    "shear_y_nearest": ImageOperation(_shear_y_nearest, None, None, None, (0, 0.3), signed=True),
+    "translate_x_hundred": ImageOperation(_translate_x_pixels, None, None, None, (0, 100), signed=True),
+    "translate_y_hundred": ImageOperation(_translate_y_pixels, None, None, None, (0, 100), signed=True),
+    "cutout": ImageOperation(_cutout, None, None, None, (0, 40), placed=True),
 }
 """By name; the identity comes first."""
 
 
 def operations_of(policy: str) -> dict[str, ImageOperation]:
-    """Those that a policy, `rand`, `trivial` or `increasing`, draws from; the identity comes first."""
+    """Those that a policy, `rand`, `trivial`, `increasing` or `rs`, draws from; the identity comes first."""
     return {name: row for name, row in OPERATIONS.items() if getattr(row, policy) is not None}
 
 
@@ -222,19 +284,21 @@ def randaugment(
     """Some operations, one after the other, drawn with replacement from all but the identity (Cubuk et al. 2019).
 
     Each has the strength `magnitude` of 10, or one drawn around it, and is left out with 1 - `probability`. The
-    operations are those of `policy`, `rand` or `increasing`.
+    operations are those of `policy`, `rand`, `increasing` or `rs`; only `rs` goes beyond 10.
     """
     known = operations_of(policy)
-    seeds = tf.random.split(seed, 2)
+    seeds = tf.random.split(seed, 3)
     uniform = tf.random.stateless_uniform([operations, 3], seeds[0])
     chosen = 1 + whole_below(uniform[:, 0], tf.constant(len(known) - 1))
     chosen = tf.cast(tf.where(uniform[:, 1] < probability, chosen, 0.0), tf.int32)
     strengths = tf.fill([operations], float(magnitude))
     if magnitude_std:
         strengths += tf.random.stateless_normal([operations], seeds[1], stddev=magnitude_std)
-    amounts = _amounts(known, policy, chosen, strengths / 10, uniform[:, 2])
+    strengths = tf.maximum(strengths / 10, 0.0) if policy == "rs" else tf.clip_by_value(strengths / 10, 0.0, 1.0)
+    amounts = _amounts(known, policy, chosen, strengths, uniform[:, 2])
+    places = tf.random.stateless_uniform([operations, 2], seeds[2])
     for i in range(operations):
-        image = _apply(known, image, chosen[i], amounts[i], fill)
+        image = _apply(known, image, chosen[i], amounts[i], fill, places[i])
     return image
 
 
@@ -251,19 +315,26 @@ Operations = dict[str, ImageOperation]
 
 
 def _amounts(known: Operations, policy: str, chosen: tf.Tensor, strengths: tf.Tensor, coins: tf.Tensor) -> tf.Tensor:
-    """The amounts `float32[n]` of the chosen operations at strengths 0 to 1; those with a sign are tossed for it."""
+    """The amounts `float32[n]` of the chosen operations at strengths 0 to 1, or beyond; coins are tossed for signs."""
     ranges = [getattr(row, policy) for row in known.values()]
     start, end = (tf.gather(tf.constant(column, tf.float32), chosen) for column in zip(*ranges, strict=True))
     signed = tf.gather(tf.constant([row.signed for row in known.values()]), chosen)
-    amounts = start + tf.clip_by_value(strengths, 0.0, 1.0) * (end - start)
+    amounts = start + strengths * (end - start)
     return tf.where(signed & (coins < 0.5), -amounts, amounts)
 
 
-def _apply(known: Operations, image: tf.Tensor, chosen: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+def _apply(
+    known: Operations,
+    image: tf.Tensor,
+    chosen: tf.Tensor,
+    amount: tf.Tensor,
+    fill: tf.Tensor,
+    place: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Only the chosen operation runs."""
 
     def branch(operation: ImageOperation) -> Callable[[], tf.Tensor]:
-        return lambda: operation.apply(image, amount, fill)
+        return lambda: operation.apply(image, amount, fill, *([place] if operation.placed else []))
 
     changed = tf.switch_case(chosen, [branch(operation) for operation in known.values()])
     return tf.ensure_shape(changed, image.shape)

@@ -76,6 +76,7 @@ def test_flags_have_no_prefix_so_field_names_are_unique() -> None:
         (TrainConfig, {"target_threshold": 0.2}, "target_threshold must be 0 with loss softmax"),
         (Optimizer, {"clip_norm": -1.0}, "clip_norm must be at least 0"),
         (Augmentation, {"magnitude": 11.0}, "magnitude must be between 0 and 10"),
+        (Augmentation, {"magnitude": 31.0, "policy": "randaugment-rs"}, "magnitude must be between 0 and 30"),
         (Augmentation, {"mixup": -1.0}, "mixup must be at least 0"),
         (Augmentation, {"repeats": 0}, "repeats must be at least 1"),
         (Augmentation, {"scale_range": (2.0, 1.5)}, "scale_range must be two rising numbers"),

@@ -102,7 +102,8 @@ RAND: dict[str, Any] = operations_of("rand")
 
 def applied(name: str, amount: float, image: np.ndarray = IMAGE) -> np.ndarray:
     fill = tf.constant(FILL[: image.shape[-1]])
-    return OPERATIONS[name].apply(tf.constant(image), tf.constant(amount, tf.float32), fill).numpy()
+    place = [tf.constant([0.5, 0.5])] if OPERATIONS[name].placed else []
+    return OPERATIONS[name].apply(tf.constant(image), tf.constant(amount, tf.float32), fill, *place).numpy()
 
 
 def affine(coefficients: tuple[float, ...]) -> Callable[[Image.Image], Image.Image]:
@@ -207,7 +208,7 @@ def test_more_strength_changes_more(name: str) -> None:
 
 
 def test_ranges_are_the_published_ones() -> None:
-    assert [len(operations_of(policy)) for policy in ("rand", "trivial", "increasing")] == [14, 14, 16]
+    assert [len(operations_of(policy)) for policy in ("rand", "trivial", "increasing", "rs")] == [14, 14, 16, 17]
     ranges = {name: (row.rand, row.trivial) for name, row in OPERATIONS.items()}
     assert ranges["rotate"] == ((0, 30), (0, 135))
     assert ranges["shear_x"] == ranges["shear_y"] == ((0, 0.3), (0, 0.99))
@@ -259,6 +260,30 @@ def test_timms_operations_are_drawn() -> None:
     assert set.union(*seen) == set(operations_of("increasing")) - {"identity"}
 
 
+def test_resnet_rss_operations_are_drawn_beyond_ten() -> None:
+    """Cutout's square is larger than the image."""
+    options: dict[str, Any] = {"operations": 1, "magnitude": 15.0, "policy": "rs"}
+    images = many(lambda k: randaugment(tf.constant(IMAGE), k, tf.constant(FILL), **options), 300)
+    seen = names_of(images, possible("rs", [1.5]))
+    assert all(seen)
+    assert set.union(*seen) == set(operations_of("rs")) - {"identity"}
+
+
+def test_solarize_and_contrast_are_the_sources() -> None:
+    """ResNet-RS's thresholds are uint8, and its contrast is from the number of pixels."""
+    np.testing.assert_array_equal(applied("solarize_modulo", 256), 255 - IMAGE)
+    np.testing.assert_array_equal(applied("solarize_modulo", 384), applied("solarize", 128))
+    np.testing.assert_array_equal(applied("posterize_up", 2.0), IMAGE & 0b11111100)
+    grey = IMAGE.shape[0] * IMAGE.shape[1] // 256
+    wanted = np.clip(IMAGE + 0.9 * (IMAGE.astype(float) - grey), 0, 255)
+    np.testing.assert_allclose(applied("contrast_of_area", 0.9), wanted, atol=0.51)
+    corner = OPERATIONS["cutout"].apply(
+        tf.constant(IMAGE), tf.constant(2.9), tf.constant(FILL), tf.constant([0.0, 0.0])
+    )
+    assert (corner.numpy()[:2, :2] == FILL).all()
+    np.testing.assert_array_equal(corner.numpy()[2:], IMAGE[2:])
+
+
 def test_trivialaugment_draws_an_operation_and_a_strength_for_each_image() -> None:
     images = many(lambda k: trivialaugment(tf.constant(IMAGE), k, tf.constant(FILL)), 300)
     seen = names_of(images, possible("trivial", [i / (BINS - 1) for i in range(BINS)]))
@@ -288,7 +313,7 @@ def test_randaugments_fields() -> None:
     assert changed_by(magnitude=0.0)[1] <= 3  # as it is, autocontrast, equalize
 
 
-@pytest.mark.parametrize("policy", ["randaugment", "randaugment-increasing", "trivialaugment"])
+@pytest.mark.parametrize("policy", ["randaugment", "randaugment-increasing", "randaugment-rs", "trivialaugment"])
 def test_grey_images_have_policies_too(policy: Any) -> None:
     for images, _ in batches(random_source(channels=1), Augmentation(policy=policy)):
         assert images.shape == (8, 8, 8, 1)

@@ -20,6 +20,7 @@ from resnet_keras.data import folder as folder_module
 from resnet_keras.data import pipeline, tfds_source
 from resnet_keras.data.augmentation import (
     distorted_part,
+    pad_crop,
     pad_crop_flip,
     random_resized_crop,
     resized_part,
@@ -134,6 +135,20 @@ def test_without_padding_only_the_mirror_is_random() -> None:
     assert 5 < sum(kept) < 35  # a fair coin, 40 times
 
 
+def test_padding_by_reflection() -> None:
+    """As numpy reflects, in a batch and one image at a time."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 6, 8, 3)).astype("uint8")
+    draws = window_draws(tf.constant([0, 3], tf.int64), 40, 2, flip=False).numpy()
+    out = pad_crop_flip(tf.constant(images), tf.constant(draws), 2, None).numpy()
+    for made, image, (top, left, _) in zip(out, images, draws, strict=True):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), "reflect")
+        np.testing.assert_array_equal(made, padded[top : top + 6, left : left + 8])
+    seed = tf.constant([0, 5], tf.int64)
+    (top, left, _), one = window_draws(seed, 1, 2, flip=False).numpy()[0], images[0]
+    padded = np.pad(one, ((2, 2), (2, 2), (0, 0)), "reflect")
+    np.testing.assert_array_equal(pad_crop(tf.constant(one), seed, 2, None), padded[top : top + 6, left : left + 8])
+
+
 @pytest.mark.parametrize("encode", [tf.io.encode_jpeg, tf.io.encode_png])
 def test_random_resized_crop(encode) -> None:
     ramp = np.linspace(0, 255, 200).astype("uint8")
@@ -145,6 +160,19 @@ def test_random_resized_crop(encode) -> None:
     assert np.ptp(rises) > 50  # parts of different size
     again = random_resized_crop(image, tf.constant([0, 3], tf.int64), (16, 16), 3, 0.1)
     np.testing.assert_array_equal(again, crops[3])
+
+
+def test_a_part_is_resized_bilinearly_or_bicubically_by_a_fair_coin() -> None:
+    image = tf.constant(np.random.default_rng(0).integers(0, 256, (40, 40, 3)), tf.uint8)
+
+    def crop(i: int, interpolation: Any) -> np.ndarray:
+        seed = tf.constant([0, i], tf.int64)
+        return random_resized_crop(image, seed, (16, 16), 3, 0.1, interpolation=interpolation).numpy()
+
+    kinds = ("bilinear", "bicubic")
+    drawn = [[bool((crop(i, "random") == crop(i, kind)).all()) for kind in kinds] for i in range(40)]
+    assert all(sum(row) == 1 for row in drawn)
+    assert 8 < sum(row[0] for row in drawn) < 32
 
 
 def parts_of(sides: tuple[int, int], part: Any, count: int) -> np.ndarray:
@@ -191,7 +219,13 @@ def test_a_random_part_is_drawn_as_torchvision_and_timm_draw_it(sides: tuple[int
     if sides == (375, 500):  # TensorFlow's parts are smaller
         areas = [part.prod(1) / np.prod(sides) for part in (ours[:, 2:], parts_of(sides, distorted_part, 1000)[:, 2:])]
         assert areas[0].mean() > 0.41
-        assert areas[1].mean() < 0.39
+        assert areas[1].mean() < 0.41
+
+
+def test_where_no_draw_fits_tensorflows_recipes_take_the_centre() -> None:
+    """As much of it as evaluation: no part of 60x300 has the sides and the area."""
+    part = distorted_part(tf.constant((60, 300)), tf.constant([0, 0], tf.int64), 1.0)
+    assert part.numpy().tolist() == [4, 124, 52, 52]
 
 
 def test_jpeg_and_png_give_the_same_parts() -> None:
