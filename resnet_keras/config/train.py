@@ -35,8 +35,9 @@ class Optimizer:
     """For sgd and muon: Nesterov momentum."""
     weight_decay: float = 1e-4
     """Weight decay, added to the gradient before momentum (lamb: to the update before it is scaled). Of Keras's
-    optimizers it is decoupled: each step takes rate times decay of the weight. Kernels only, never biases, gammas and
-    betas."""
+    optimizers it is decoupled: each step takes rate times decay of the weight."""
+    decayed: Literal["kernels", "biases", "all"] = "kernels"
+    """What decays: kernels; kernels and biases; or all weights, the gammas and betas of norms too."""
     algorithm: Literal["sgd", "lamb", "adamw", "adam", "muon", "lion", "rmsprop"] = "sgd"
     """The optimizer; --optimizer is the same flag.
     lamb: Adam with updates scaled to the norm of each layer's weights (You et al. 2019), for large batches. adamw,

@@ -175,7 +175,7 @@ class ParameterGroup:
 def parameter_groups(config: Optimizer, weights: Sequence[Any]) -> list[ParameterGroup]:
     """The parameter group of each of a model's weights, in the model's order.
 
-    Only tensors of two dimensions or more decay: kernels, never biases, gammas and betas.
+    Which decay is `config.decayed`; kernels are the tensors of two dimensions or more.
 
     Raises:
         UsageError: a pattern of `no_decay` matches no layer.
@@ -189,12 +189,17 @@ def parameter_groups(config: Optimizer, weights: Sequence[Any]) -> list[Paramete
     return [
         ParameterGroup(
             decay=config.weight_decay
-            if len(weight.shape) > 1 and not any(fnmatch.fnmatch(layer, pattern) for pattern in config.no_decay)
+            if _decays(config, weight) and not any(fnmatch.fnmatch(layer, pattern) for pattern in config.no_decay)
             else 0.0,
             rate=config.layer_decay ** (len(depth) - 1 - depth[layer]),
         )
         for layer, weight in zip(layers, weights, strict=True)
     ]
+
+
+def _decays(config: Optimizer, weight: Any) -> bool:
+    bias = weight.path.endswith("/bias")
+    return config.decayed == "all" or len(weight.shape) > 1 or (config.decayed == "biases" and bias)
 
 
 def rates_of(config: Optimizer, weights: Sequence[Any]) -> dict[str, float]:

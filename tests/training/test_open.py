@@ -105,6 +105,24 @@ def test_model_files_hold_no_optimizer(plain: TrainConfig) -> None:
     assert not model.compiled
 
 
+@pytest.mark.parametrize(("decayed", "expected"), [("kernels", "kk"), ("biases", "kkb"), ("all", "kggkb")])
+@pytest.mark.parametrize("algorithm", ["sgd", "lamb", "adamw"])
+def test_what_decays(algorithm: Any, decayed: Any, expected: str) -> None:
+    """Without a gradient only the decay moves a weight: kernels, biases, or gammas and betas too."""
+    config = Optimizer(0.1, weight_decay=0.5, algorithm=algorithm, decayed=decayed)
+    inputs = keras.Input((4,))
+    hidden = keras.layers.BatchNormalization(name="norm")(keras.layers.Dense(3, use_bias=False, name="one")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="two")(hidden))
+    optimizer = make_optimizer(config, config.learning_rate, model.trainable_variables)
+    ones = [tf.ones_like(weight) for weight in model.trainable_variables]
+    state = [tf.convert_to_tensor(variable) for variable in optimizer.variables]
+    moved, _ = PureOptimizer(optimizer)(state, [tf.zeros_like(weight) for weight in ones], ones)
+    kinds = {"kernel": "k", "bias": "b", "gamma": "g", "beta": "g"}
+    names = [weight.path.split("/")[-1] for weight in model.trainable_variables]
+    found = [kinds[name] for name, value in zip(names, moved, strict=True) if np.all(np.asarray(value) < 1)]
+    assert "".join(found) == expected
+
+
 @pytest.mark.parametrize("algorithm", ["adamw", "adam", "muon", "lion", "rmsprop"])
 def test_keras_optimizers_of_a_config(algorithm: Any) -> None:
     """They move the weights; the decay is decoupled, of kernels alone, and slower in front with `layer_decay`."""
