@@ -136,7 +136,9 @@ def add_head(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, i
         if spec.dropout and not isinstance(spec, VGGSpec):  # VGG drops out in its own dense layers
             x = keras.layers.Dropout(spec.dropout, name="dropout")(x)
         # Softmax of bfloat16 or float16 logits loses what training needs, so the head is float32 under every policy.
-        x = keras.layers.Dense(options.classes, kernel_initializer="he_normal", name="logits", dtype="float32")(x)
+        normal, he = keras.initializers.RandomNormal, keras.initializers.HeNormal
+        start = normal(stddev=spec.head_std) if spec.head_std else he()
+        x = keras.layers.Dense(options.classes, kernel_initializer=start, name="logits", dtype="float32")(x)
         if options.classifier_activation not in (None, "linear"):
             x = keras.layers.Activation(options.classifier_activation, name="predictions", dtype="float32")(x)
     sources = keras.utils.get_source_inputs(inputs)

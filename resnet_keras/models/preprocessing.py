@@ -97,8 +97,9 @@ def model_card(model: keras.Model) -> ModelCard:
 def has_head_of_card(model: keras.Model) -> bool:
     """Whether a model ends in the head of its card: a layer `logits` beside it, in the same model.
 
-    Not in a dense layer of that name by anyone: a builder's begins with He's weights.
+    Not in a dense layer of that name by anyone: a builder's begins with He's weights, or normal ones.
     """
+    first = (keras.initializers.HeNormal, keras.initializers.RandomNormal)
     layer = card_layer(model)
     if layer is None or not is_functional(model):
         return False
@@ -106,7 +107,7 @@ def has_head_of_card(model: keras.Model) -> bool:
     return any(
         end.name == "logits"
         and any(one is layer for one in around.layers)
-        and (not isinstance(end, keras.layers.Dense) or isinstance(end.kernel_initializer, keras.initializers.HeNormal))
+        and (not isinstance(end, keras.layers.Dense) or isinstance(end.kernel_initializer, first))
         for end, around in ends
     )
 

@@ -35,7 +35,16 @@ PACKAGED: Mapping[str, Path] = {"cifar10-jpeg": Path(__file__).parent / "weights
 """Trained networks that come with the package. The card in each file says of what, on what and how well."""
 OFFER = "cifar10-jpeg (a ResNet-20, right for 84.27 % of the test images of CIFAR-10 (JPEG Q75))"
 """The same in words, for where they are offered."""
-FREE_FIELDS = ("stochastic_depth", "dropout", "layer_dropout", "zero_init_gamma", "initialization", "output_stride")
+FREE_FIELDS = (
+    "stochastic_depth",
+    "stochastic_depth_by",
+    "dropout",
+    "layer_dropout",
+    "zero_init_gamma",
+    "initialization",
+    "head_std",
+    "output_stride",
+)
 """Fields of a spec with which the same weights mean the same: of training only, or for denser maps."""
 
 

@@ -138,7 +138,7 @@ def assemble(spec: ResNetSpec, options: ModelOptions, side: int) -> keras.Model:
     for stage, (blocks, filters) in enumerate(zip(spec.blocks, spec.widths, strict=True), start=1):
         for block in range(1, blocks + 1):
             own: dict[str, Any] = {"dilation": dilation}
-            own["drop_rate"] = spec.stochastic_depth * blocks_before / max(1, sum(spec.blocks) - 1)
+            own["drop_rate"] = _drop_rate(spec, stage, blocks_before)
             strides = 2 if _is_strided(spec, stage, block) else 1
             if strides > 1 and spec.output_stride and stride >= spec.output_stride:
                 own["stride_as_dilation"] = True
@@ -150,6 +150,12 @@ def assemble(spec: ResNetSpec, options: ModelOptions, side: int) -> keras.Model:
     if spec.preactivation:
         x = NormActivation(spec.norm, spec.activation, name="final_norm")(x)
     return add_head(spec, options, inputs, global_pool(x, options))
+
+
+def _drop_rate(spec: ResNetSpec, stage: int, blocks_before: int) -> float:
+    if spec.stochastic_depth_by == "stage":
+        return spec.stochastic_depth * (stage + 1) / (len(spec.blocks) + 1)
+    return spec.stochastic_depth * blocks_before / max(1, sum(spec.blocks) - 1)
 
 
 def _is_strided(spec: ResNetSpec, stage: int, block: int) -> bool:

@@ -94,12 +94,17 @@ class ResNetSpec:
     stochastic_depth: float = 0.0
     """Chance that training drops the last block's branch for an image; it rises along a line from the first block
     (Huang et al. 2016)."""
+    stochastic_depth_by: Literal["block", "stage"] = "block"
+    """What it rises by. stage: the blocks of a stage are alike, from 2/(n + 1) of it in the first of n stages, as in
+    ResNet-RS's code."""
     antialias: bool = BlockSpec.antialias
     output_stride: int | None = None
     """Input pixels to one of the last stage, along one side: 8 or 16 keep the last stages large and dilate their
     convolutions instead (Chen et al. 2017); None for the net's own."""
     dropout: float = 0.0
     """Share of the features that training drops before the head."""
+    head_std: float = 0.0
+    """Standard deviation of the head's first weights (Goyal et al. 2017, section 5.1: 0.01); 0 for He's."""
 
     def __post_init__(self) -> None:
         _as_tuples(self, "blocks", "widths")
@@ -127,6 +132,7 @@ class ResNetSpec:
             raise UsageError(f"stride_in_last_block belongs to shortcut='B', not {self.shortcut!r}")
         require(0.0 <= self.stochastic_depth < 1.0, "stochastic_depth", "at least 0 and below 1", self.stochastic_depth)
         require(0.0 <= self.dropout < 1.0, "dropout", "at least 0 and below 1", self.dropout)
+        require(self.head_std >= 0.0, "head_std", "at least 0", self.head_std)
         strides = [self.stem_stride * 2**k for k in range(len(self.blocks))]
         if self.output_stride is not None and self.output_stride not in strides:
             raise UsageError(f"output_stride of this net can be {_either(strides)}, not {self.output_stride}")
@@ -160,6 +166,8 @@ class VGGSpec:
     activation: str = "relu"
     dropout: float = 0.5
     """After each of the two dense layers."""
+    head_std: float = 0.0
+    """As in `ResNetSpec`."""
 
     def __post_init__(self) -> None:
         _as_tuples(self, "convolutions", "widths")
@@ -169,6 +177,7 @@ class VGGSpec:
         if self.weight_standardization and not self.norm:
             raise UsageError("weight_standardization needs a norm behind it; give batch_norm=True or norm='group'")
         require(0.0 <= self.dropout < 1.0, "dropout", "at least 0 and below 1", self.dropout)
+        require(self.head_std >= 0.0, "head_std", "at least 0", self.head_std)
 
     @property
     def total_stride(self) -> int:
@@ -198,6 +207,8 @@ class DenseNetSpec:
     """After each 3x3; the paper has 0.2 where it trains without augmentation."""
     dropout: float = 0.0
     """Share of the features that training drops before the head."""
+    head_std: float = 0.0
+    """As in `ResNetSpec`."""
 
     def __post_init__(self) -> None:
         _as_tuples(self, "layers")
@@ -207,6 +218,7 @@ class DenseNetSpec:
         require(self.stem_width >= 1, "stem_width", "at least 1", self.stem_width)
         require(0.0 < self.compression <= 1.0, "compression", "above 0 and at most 1", self.compression)
         require(0.0 <= self.se_ratio <= 1.0, "se_ratio", "between 0 and 1", self.se_ratio)
+        require(self.head_std >= 0.0, "head_std", "at least 0", self.head_std)
         for name in ("layer_dropout", "dropout"):
             require(0.0 <= getattr(self, name) < 1.0, name, "at least 0 and below 1", getattr(self, name))
 
@@ -255,7 +267,13 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "v2": {"preactivation": True},
     "v2_slim": {"preactivation": True, "stem": "slim", "stride_in_last_block": True},
     "d": {"stem": "deep", "shortcut": "D"},
-    "rs": {"stem": "deep_strided", "shortcut": "D", "se_ratio": 0.25},
+    "rs": {
+        "stem": "deep_strided",
+        "shortcut": "D",
+        "se_ratio": 0.25,
+        "stochastic_depth_by": "stage",
+        "head_std": 0.01,
+    },
 }
 
 CIFAR_VARIANTS: Mapping[str, Mapping[str, Any]] = {

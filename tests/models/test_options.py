@@ -14,6 +14,7 @@ from small import randomise
 
 import resnet_keras as rk
 from resnet_keras.errors import UsageError
+from resnet_keras.models.preprocessing import has_head_of_card
 
 RNG = np.random.default_rng(0)
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -158,6 +159,26 @@ def test_stochastic_depth_rises_along_a_line_and_drops_whole_branches() -> None:
     dropped = np.all(trained.numpy() == 0, axis=(1, 2, 3))
     assert dropped.mean() == pytest.approx(0.4, abs=0.03)  # 4 standard errors of 4,000 draws
     assert np.abs(branch).max() > 0
+
+
+def test_stochastic_depth_by_stage() -> None:
+    """ResNet-RS's code: rate times 2/5, 3/5, 4/5 and 1 in the four stages."""
+    options: dict[str, Any] = {"stochastic_depth": 0.1, "stochastic_depth_by": "stage"}
+    model = rk.build_resnet(18, input_shape=(32, 32, 3), **options)
+    rates = [layer.drop_rate for layer in model.layers if "block" in layer.name]
+    np.testing.assert_allclose(rates, [0.04, 0.04, 0.06, 0.06, 0.08, 0.08, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("build", [rk.build_cifar_resnet, rk.build_densenet])
+def test_a_heads_first_weights(build: Any) -> None:
+    """Normal with the spec's deviation, He's where it has none; and a head is known by either."""
+    shape: dict[str, Any] = {"input_shape": (32, 32, 3), "classes": 200}
+    small = {"depth": 8} if build is rk.build_cifar_resnet else {"depth": 121, "layers": "1,1,1,1"}
+    for std in (0.0, 0.01):
+        model = build(**small, **shape, head_std=std)
+        kernel = model.get_layer("logits").kernel.numpy()
+        assert kernel.std() == pytest.approx(std or np.sqrt(2 / kernel.shape[0]), rel=0.1)
+        assert has_head_of_card(model)
 
 
 def test_stochastic_depth_keeps_the_mean() -> None:
