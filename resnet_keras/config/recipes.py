@@ -1,4 +1,7 @@
-"""The recipes: one function each. Its docstring has command, source, expected accuracy, cost and differences."""
+"""The recipes: one function each. Its docstring has command, source, expected accuracy, cost and differences.
+
+`docs/recipes.md` has each hyperparameter beside its source, by file and line.
+"""
 
 import dataclasses
 import inspect
@@ -100,22 +103,23 @@ def cifar10_preact() -> TrainConfig:
 
     Command: resnet-keras train cifar10-preact; --model cifar_preact_resnet1001 --rematerialize --accumulation 4 for the
     thousand layers. Source: He et al. 2016, section 4 and appendix; the net is that of the authors' code,
-    KaimingHe/resnet-1k-layers, resnet-pre-act.lua. Expected: 5.46 % error is published there (1001:
-    4.92, and 4.62 with batches of 64). Cost: not run by us.
-    Differs: one mean a channel, and no decay of norms and biases.
+    KaimingHe/resnet-1k-layers, resnet-pre-act.lua. Expected: 5.46 % error is published there (1001: 4.92, and 4.62 with
+    batches of 64). Cost: not run by us.
+    Differs: the head starts with He's weights, where Torch's are uniform.
     """
-    return dataclasses.replace(cifar10_resnet110(), name="cifar10-preact", model="cifar_preact_resnet164")
+    config = cifar10_resnet110()
+    optimizer = dataclasses.replace(config.optimizer, decayed="all")
+    return dataclasses.replace(config, name="cifar10-preact", model="cifar_preact_resnet164", optimizer=optimizer)
 
 
 def cifar10_wrn() -> TrainConfig:
     """Wide ResNet 28-10 on CIFAR-10: 200 epochs, rate 0.1, a fifth of it from the 60th, 120th and 160th epoch on.
 
     Command: resnet-keras train cifar10-wrn. Source: Zagoruyko & Komodakis 2016, section 3, and the authors' code,
-    szagoruyko/wide-residual-networks: train.lua, lines 174 to 184 (the rate falls when the 60th epoch begins, which is
-    after 59, and the momentum starts anew), models/utils.lua, line 5 (kernels start by the channels they read), and
-    scripts/train_cifar.sh. Expected: 4.00 % error is published there. Cost: not run by us; it needs a GPU.
-    Differs: padded by the mean colour instead of the image's mirror image; no decay of norms and biases, as in all our
-    recipes; gammas start at one, where Torch's batch norm draws them from 0 to 1.
+    szagoruyko/wide-residual-networks: the rate falls when the 60th epoch begins, which is after 59, and the momentum
+    starts anew. Expected: 4.00 % error is published there. Cost: not run by us; it needs a GPU.
+    Differs: gammas start at one, where Torch's batch norm draws them from 0 to 1; the head starts with He's weights,
+    where Torch's are uniform.
     """
     return TrainConfig(
         name="cifar10-wrn",
@@ -123,9 +127,9 @@ def cifar10_wrn() -> TrainConfig:
         data="cifar10",
         epochs=200,
         batch_size=128,
-        augmentation=Augmentation(crop="pad", pad=4, flip=True),
+        augmentation=Augmentation(crop="pad", pad=4, pad_fill="reflection", flip=True),
         zero_init_gamma=False,
-        optimizer=Optimizer(learning_rate=0.1, weight_decay=5e-4),
+        optimizer=Optimizer(learning_rate=0.1, weight_decay=5e-4, decayed="all"),
         schedule=Schedule(decay="step", milestones=(59 / 200, 119 / 200, 159 / 200), factor=0.2, reset_momentum=True),
     )
 

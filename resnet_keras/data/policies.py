@@ -220,7 +220,7 @@ class ImageOperation:
     641 to 658."""
     rs: Range = None
     """For randaugment-rs: ResNet-RS's, `models/official/efficientnet/autoaugment.py` of tensorflow/tpu at 7dc921f,
-    lines 176 to 447 and 477 to 532. At magnitude 10, which is not the greatest."""
+    lines 93 to 447 and 477 to 532. At magnitude 10, which is not the greatest."""
     signed: bool = False
     """Whether the amount may as well be negative."""
     placed: bool = False
