@@ -78,6 +78,14 @@ def _signature(inputs: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor], meth
     return v1.build_signature_def(*infos, method)
 
 
+def config_of(folder: Path, *names: str) -> str:
+    """Write the configuration of models in a folder; returns its path."""
+    entry = 'config {{ name: "{0}" base_path: "{1}/{0}" model_platform: "tensorflow" }}'
+    path = folder / "models.config"
+    path.write_text(f"model_config_list {{ {' '.join(entry.format(name, folder) for name in names)} }}")
+    return str(path)
+
+
 @contextlib.contextmanager
 def running(**options: Any) -> Iterator["Address"]:
     """A server in this process, on free ports."""

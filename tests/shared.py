@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # XLA compiles the same code, unoptimised, in half the time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -22,6 +22,9 @@ from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data import tfds_source
 from resnet_keras.data.sources import open_source
+
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 gc.freeze()  # the imports, which would be searched again and again
 gc.set_threshold(20_000, 20, 20)
@@ -117,6 +120,15 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Starts commands of `resnet-keras` in processes of their own."""
     with Server(tmp_path_factory.mktemp("commands")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[webdriver.Chrome]":
+    """Chromium, for the pages: one for all tests of a process."""
+    from browser import chromium
+
+    with chromium(tmp_path_factory.mktemp("browser")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from browser import check_page
+from selenium import webdriver
 
 from resnet_keras.cli.main import main
 from resnet_keras.data.inspection import inspect
@@ -26,7 +28,9 @@ def test_a_sound_folder(image_folder: Path, tmp_path: Path, capsys: Capture, mon
     assert "<script" not in page
 
 
-def test_data_that_training_refuses(image_folder: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_data_that_training_refuses(
+    image_folder: Path, tmp_path: Path, capsys: Capture, browser: webdriver.Chrome
+) -> None:
     (image_folder / "red" / "<b>.jpg").write_bytes(b"no image")
     (image_folder / "blue" / "copy.jpg").write_bytes((image_folder / "red" / "0.jpg").read_bytes())
     output = tmp_path / "page.html"
@@ -42,6 +46,7 @@ def test_data_that_training_refuses(image_folder: Path, tmp_path: Path, capsys: 
     assert "Training refuses this data." in page
     assert "red/&lt;b&gt;.jpg" in page
     assert "Different labels" in page
+    check_page(browser, output)
 
 
 def test_the_page_of_many_classes_stays_small(

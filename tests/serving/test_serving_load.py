@@ -29,7 +29,7 @@ import psutil
 import pytest
 import requests
 from forked import Command, Server
-from serving_models import Address, half_plus, predict_request, running
+from serving_models import Address, config_of, half_plus, predict_request, running
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 import resnet_keras as rk
@@ -193,14 +193,6 @@ def test_export_and_rollback_reach_a_running_server(
         config.write_text(text)
         rollback(models, "digits")
         wait_for(lambda: available(server, "digits") == {1})
-
-
-def config_of(folder: Path, *names: str) -> str:
-    """Write the configuration of models in a folder; returns its path."""
-    entry = 'config {{ name: "{0}" base_path: "{1}/{0}" model_platform: "tensorflow" }}'
-    path = folder / "models.config"
-    path.write_text(f"model_config_list {{ {' '.join(entry.format(name, folder) for name in names)} }}")
-    return str(path)
 
 
 def test_overload_is_refused_and_sigterm_answers_what_is_under_way(commands: Server, tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """The page of a search in a browser: many hyperparameters, and trials that failed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import check_page, chromium, show
+from browser import check_page, show
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -17,12 +16,6 @@ from tuning.search import SearchConfig
 
 NAMES = [f"parameter_{letter}" for letter in "abcdefghijklmnopqr"]
 FAILURE = "the loss of epoch 1 is no number: a lower learning rate or clipping of the gradient may help; " * 2
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with chromium(tmp_path_factory.mktemp("browser")) as driver:
-        yield driver
 
 
 def trial(number: int, rng: np.random.Generator) -> TrialRow:
