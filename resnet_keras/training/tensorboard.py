@@ -17,6 +17,9 @@ from resnet_keras.training.phases import phases_of, view_of_size
 from resnet_keras.training.record import Record
 from resnet_keras.training.setup import TrainingSetup
 
+RESULT = "result"
+"""The part of the log that HParams shows: it has nothing else, so its columns are hyperparameters and the result."""
+
 IMAGES = 16
 NORM_IMAGES = 256
 """Most images of a batch over which the norms of the gradient are taken."""
@@ -34,7 +37,7 @@ def hparams_of(config: TrainConfig) -> dict[str, int | float | str]:
 
 
 class TensorBoardLog(RunCallback):
-    """Writes `tensorboard/train` and, of what is measured, `tensorboard/validation` or `test` into a run folder."""
+    """Writes `tensorboard/train`, of what is measured `validation` or `test`, and for HParams `result`."""
 
     def __init__(self, setup: TrainingSetup, record: Record) -> None:
         super().__init__(setup, record)
@@ -45,13 +48,15 @@ class TensorBoardLog(RunCallback):
         step = self.record.step
         self.writers = {
             part: tf.summary.create_file_writer(str(self.folder / part))
-            for part in ("train", self.setup.source.measured_name)
+            for part in ("train", self.setup.source.measured_name, RESULT)
         }
         self.batch = self._some_batch(step)
         with self.writers["train"].as_default(step):
-            hparams.hparams(hparams_of(self.setup.config))
             tf.summary.image("batch as the network sees it", self._images(), max_outputs=IMAGES)
-            self.writers["train"].flush()
+        with self.writers[RESULT].as_default(step):
+            hparams.hparams(hparams_of(self.setup.config))
+        for writer in self.writers.values():
+            writer.flush()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not logs:
@@ -80,11 +85,17 @@ class TensorBoardLog(RunCallback):
             writer.flush()
 
     def on_results(self) -> None:
-        """Beside the hyperparameters, which are in the same folder, HParams shows how the run ended."""
-        with self.writers["train"].as_default(self.record.step):
-            for name in ("accuracy", "loss"):
-                tf.summary.scalar(f"result/{self.record.metrics['split']}_{name}", self.record.metrics[name])
-        self.writers["train"].flush()
+        """How the run ended, on each split that was measured then."""
+        metrics = self.record.metrics
+        splits = {
+            metrics["split"]: metrics,
+            **({"validation": metrics["validation"]} if "validation" in metrics else {}),
+        }
+        with self.writers[RESULT].as_default(self.record.step):
+            for split, measured in splits.items():
+                for name in ("accuracy", "loss"):
+                    tf.summary.scalar(f"{split}_{name}", measured[name])
+        self.writers[RESULT].flush()
 
     def _images_of_an_epoch(self) -> int:
         return self.setup.steps_per_epoch * self.setup.config.batch_size

@@ -165,18 +165,20 @@ def test_tensorboard_shows_the_run(tiny: TrainConfig, tmp_path: Path) -> None:
 
     config = dataclasses.replace(tiny, epochs=1, run_dir=str(tmp_path / "run"), profile="2:4")
     run(config, reporters=[TensorBoardLog])
-    tags, plugins = {}, set()
-    for part in ("train", "test"):
+    tags, plugins = {}, set[tuple[str, str]]()
+    for part in ("train", "test", "result"):
         events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / part))
         events.Reload()
         tags[part] = set(events.Tags()["tensors"])
-        plugins |= {plugin for plugin in ("hparams", "images", "scalars") if _has(events, plugin)}
+        plugins |= {(plugin, part) for plugin in ("hparams", "images", "scalars") if _has(events, plugin)}
     stages = {"stem", "stage1", "stage2", "stage3", "logits"}
     assert {f"{kind}_norm/{stage}" for kind in ("weight", "gradient") for stage in stages} <= tags["train"]
     assert {"learning_rate", "running_loss", "batch as the network sees it"} <= tags["train"]
-    assert {"result/test_accuracy", "result/test_loss"} <= tags["train"]  # where HParams looks
+    # HParams has a column for each tag beside the hyperparameters.
+    assert {tag for tag in tags["result"] if not tag.startswith("_hparams_")} == {"test_accuracy", "test_loss"}
+    assert [part for plugin, part in plugins if plugin == "hparams"] == ["result"]
     assert {"epoch_loss", "epoch_accuracy", "confusion"} <= tags["test"]
-    assert plugins == {"hparams", "images", "scalars"}
+    assert {plugin for plugin, _ in plugins} == {"hparams", "images", "scalars"}
     assert list((tmp_path / "run" / "tensorboard").rglob("*.xplane.pb")), "no profile"
 
 
