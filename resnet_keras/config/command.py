@@ -1,9 +1,11 @@
 """The command that repeats a run, and what its config has of its own. Standard library only."""
 
 import shlex
+from pathlib import PurePath
 from typing import Any
 
 from resnet_keras.config.recipes import RECIPES, recipe
+from resnet_keras.config.run_folder import CONFIG
 from resnet_keras.config.train import GIVEN, OPERATIONAL, TrainConfig, flat
 
 
@@ -18,11 +20,14 @@ def changed_fields(config: TrainConfig) -> dict[str, Any]:
 
 
 def command_of(config: TrainConfig) -> str | None:
-    """The command line that trains a config anew; None for one of a model or data that were given in Python."""
+    """The command line that trains a config anew; None for one of a model or data that were given in Python.
+
+    A config of no recipe is repeated from its file in the run folder, which has the data and their folder too.
+    """
     if GIVEN in (config.model, config.data):
         return None
     if config.name not in RECIPES:
-        return "resnet-keras train config.json"
+        return shlex.join(["resnet-keras", "train", str(PurePath(config.run_dir or "", CONFIG))])
     words = ["resnet-keras", "train", config.name]
     for name, value in changed_fields(config).items():
         words += _flag(name.replace("_", "-"), value)

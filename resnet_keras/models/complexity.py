@@ -81,6 +81,11 @@ def complexity(model: keras.Model) -> Complexity:
     return Complexity(model.count_params(), trainable, macs, activations)
 
 
+def learned_parameters(model: keras.Model) -> int:
+    """Parameters without BN statistics, whether or not they are frozen just now."""
+    return sum(math.prod(weight.shape) for weight in model.weights if not weight.name.startswith("moving_"))
+
+
 def measure_all() -> dict[str, dict[str, int]]:
     """The complexity of every named network at its own input size."""
     table = {}

@@ -11,11 +11,12 @@ from resnet_keras.config.train import TrainConfig, flat
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import read_json, writing_to
 from resnet_keras.reports.drawing import Line, draw_panel
-from resnet_keras.reports.html import Cell, spaced, write_page
+from resnet_keras.reports.html import Cell, cell, spaced, write_page
 from resnet_keras.reports.plots import COLOURS
 
 MORE_IS_BETTER = {"accuracy": True, "top5_accuracy": True, "loss": False}
 """The metrics that are compared."""
+NAMES = {"accuracy": "accuracy", "top5_accuracy": "top 5", "loss": "loss"}
 NEEDED = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 PLACE = {"run_dir"}
 """Fields in which any two runs differ."""
@@ -26,6 +27,8 @@ class Run:
     """A run that was read from its folder."""
 
     name: str
+    folder: str
+    """As it was given."""
     config: TrainConfig
     metrics: dict[str, Any]
     rows: list[EpochRow]
@@ -87,10 +90,17 @@ class Comparison:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON: the runs with their metrics, the best in each metric, the differing fields, the warnings."""
+        """As JSON: the runs with their metrics, the best in each metric, the differing fields, the warnings.
+
+        Runs of earlier versions do not have all: `date`, `parameters` and `top5_accuracy` may be None or not there.
+        """
         runs = [
             {
                 "run": run.name,
+                "run_dir": run.folder,
+                "date": run.metrics.get("date"),
+                "model": run.config.model,
+                "parameters": run.metrics.get("parameters"),
                 "split": run.split,
                 **self.figures_of(run),
                 "examples": run.metrics["examples"],
@@ -117,10 +127,10 @@ def compare(folders: Sequence[str]) -> Comparison:
     names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    return Comparison([_read(path, name) for path, name in zip(paths, names, strict=True)])
+    return Comparison([_read(path, name, str(given)) for path, name, given in zip(paths, names, folders, strict=True)])
 
 
-def _read(folder: Path, name: str) -> Run:
+def _read(folder: Path, name: str, given: str) -> Run:
     config = run_config(folder)
     if config is None:
         raise UsageError(f"{folder} is no run folder: it has no config.json; give one that resnet-keras train wrote")
@@ -139,7 +149,7 @@ def _read(folder: Path, name: str) -> Run:
         raise UsageError(f"{folder / HISTORY} cannot be read: {reason(error)}; {mend}") from error
     if missing or empty:
         raise UsageError(f"{folder / HISTORY} is damaged: a row has no {(missing or empty)[0]}; {mend}")
-    return Run(name, config, metrics, rows)
+    return Run(name, given, config, metrics, rows)
 
 
 def write_comparison(found: Comparison, path: Path) -> None:
@@ -167,12 +177,15 @@ def write_comparison(found: Comparison, path: Path) -> None:
                 "head": [
                     "Run",
                     "Model",
-                    *(f"{measured} {spaced(name)}".capitalize() for name in MORE_IS_BETTER),
+                    "Parameters",
+                    *(f"{measured} {NAMES[name]}".capitalize() for name in MORE_IS_BETTER),
                     "Epochs",
                     "Seconds",
+                    "Date",
                 ],
                 "rows": [_row(found, run) for run in runs],
             },
+            starred=any(found.is_best(run, name) for run in runs for name in MORE_IS_BETTER),
             lines=[(run.name, *style) for run, style in zip(runs, styles, strict=True)],
             curves=[
                 draw_panel(title, [_line(run, name, scale, style) for run, style in zip(runs, styles, strict=True)])
@@ -191,7 +204,8 @@ def _measured_name(runs: Sequence[Run]) -> str:
 
 def _row(found: Comparison, run: Run) -> list[tuple[Cell, bool]]:
     figures = found.figures_of(run)
-    cells = [(Cell(run.name), False), (Cell(run.config.model), False)]
+    parameters = run.metrics.get("parameters")
+    cells = [(Cell(run.name), False), (Cell(run.config.model), False), (cell(parameters), False)]
     for name in MORE_IS_BETTER:
         value = figures.get(name)
         text = "" if value is None else f"{value:.4f}" if name == "loss" else f"{value:.2%}"
@@ -200,6 +214,7 @@ def _row(found: Comparison, run: Run) -> list[tuple[Cell, bool]]:
         *cells,
         (Cell(f"{len(run.rows)}", len(run.rows)), False),
         (Cell(f"{_seconds(run):,.1f}", _seconds(run)), False),
+        (Cell(run.metrics.get("date") or ""), False),
     ]
 
 

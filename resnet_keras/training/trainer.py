@@ -28,7 +28,7 @@ from resnet_keras.data.splits import DatasetSplit, Source
 from resnet_keras.errors import HostLost, UsageError, reason
 from resnet_keras.files import json_text, read_json, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
-from resnet_keras.models.complexity import complexity
+from resnet_keras.models.complexity import complexity, learned_parameters
 from resnet_keras.models.preprocessing import card_layer, model_card
 from resnet_keras.models.saved import load_model, save_model, with_optimizer
 from resnet_keras.progress import say as print_line
@@ -55,11 +55,12 @@ class TrainResult:
     model: keras.Model
     """From raw pixels, 0 to 255, to probabilities."""
     metrics: dict[str, Any]
-    """`loss`, `accuracy`, `top5_accuracy` and `examples` on the `split` that it names: test, or validation without
-    `final_test`; `epochs`, `interrupted`, `seconds` and `environment`. With validation images `best_epoch`, whose
-    network the result is, and its figures on them as `validation`. With `calibrate`, `calibration`: the `temperature`
-    (None where all validation images are correct), the `images` it is from, and on `split` `loss_before`, `ece_before`
-    and `ece`, the expected calibration error."""
+    """`loss`, `accuracy`, `top5_accuracy`, `examples` and `ece`, the expected calibration error, on the `split` that it
+    names: test, or validation without `final_test`; `epochs`, `interrupted`, `seconds`, `date` (local time of the end),
+    `parameters` (without BN statistics) and `environment`. With validation images `best_epoch`, whose network the
+    result is, and its figures on them as `validation`. With `calibrate`, `calibration`: the `temperature` (None where
+    all validation images are correct), the `images` it is from, and on `split` `loss_before`, `ece_before` and `ece`.
+    On several hosts there is no `ece`."""
     run_dir: Path
 
 
@@ -264,6 +265,7 @@ def _run(
         record.validation, record.evaluation = record.evaluation, evaluator(final_batches, final_images)
     record.metrics = {
         **record.evaluation.metrics,
+        **({} if record.evaluation.ece is None else {"ece": record.evaluation.ece}),
         "split": "test" if tested else "validation",
         **({"validation": record.validation.metrics} if record.validation else {}),
         **({"best_epoch": best_epoch(record.rows)} if record.validation and record.rows else {}),
@@ -271,6 +273,8 @@ def _run(
         "epochs": len(record.rows),
         "interrupted": interrupted,
         "seconds": time.perf_counter() - started,
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "parameters": learned_parameters(network),
         "environment": environment(setup),
     }
     if "calibration" in record.metrics:

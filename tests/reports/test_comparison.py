@@ -39,9 +39,15 @@ def test_two_runs(digits_run: Path, other: Path, tmp_path: Path, capsys: Capture
     assert found["best"] == {"accuracy": [other.name], "top5_accuracy": [], "loss": [digits_run.name]}
     assert found["differences"] == {"learning_rate": [0.1, 0.025]}
     assert [run["epochs"] for run in found["runs"]] == [2, 2]
+    assert [run["run_dir"] for run in found["runs"]] == [str(digits_run), str(other)]
+    metrics = json.loads((digits_run / METRICS).read_text())
+    assert {(run["date"], run["parameters"]) for run in found["runs"]} == {(metrics["date"], metrics["parameters"])}
     assert (found["warnings"], found["page"]) == ([], str(page))
     text = page.read_text()
     assert text.count('class="best"') == 2
+    assert "A star marks the best" in text
+    assert text.count(f"<td>{metrics['date']}</td>") == 2
+    assert text.count(f">{metrics['parameters']:,}</td>") == 2
     assert "other &lt;run&gt;" in text
     assert "http" not in text
     check_page(browser, page)
@@ -56,7 +62,9 @@ def test_words(digits_run: Path, other: Path, tmp_path: Path, capsys: Capture, m
     assert "not measured on the same images, so none is marked as the best" in said
     assert f"interrupted before the end: {other.name}" in said
     assert "page in comparison.html" in said
-    assert 'class="best"' not in (tmp_path / "comparison.html").read_text()
+    text = (tmp_path / "comparison.html").read_text()
+    assert 'class="best"' not in text
+    assert "A star marks" not in text
 
 
 def test_a_run_of_0_1(digits_run: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -70,6 +78,7 @@ def test_a_run_of_0_1(digits_run: Path, tmp_path: Path, capsys: Capture) -> None
     found = json.loads(capsys.readouterr().out)
     assert [run["split"] for run in found["runs"]] == ["test", "test"]
     assert found["best"]["accuracy"] == [digits_run.name]
+    assert (found["runs"][1]["date"], found["runs"][1]["parameters"]) == (None, None)  # not in files of 0.1
 
 
 def test_what_cannot_be_compared(digits_run: Path, other: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -85,7 +85,7 @@ def end_of(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray], list[dict[
     weights = rk.load_model(folder).get_weights()
     best = rk.load_model(folder / "checkpoints" / "best.keras").get_weights()
     untimed = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-    return weights, best, untimed, {k: v for k, v in metrics.items() if k != "seconds"}
+    return weights, best, untimed, {k: v for k, v in metrics.items() if k not in ("seconds", "date")}
 
 
 def assert_same_end(one: Path, other: Path) -> None:

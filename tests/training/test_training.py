@@ -136,7 +136,7 @@ def test_the_run_folder(digits_run: Path, quick: TrainConfig) -> None:
     expected = {"config.json", "metrics.csv", "metrics.json", "model.keras", "report.html"}
     assert expected <= names
     assert "checkpoints/best.keras" not in names  # the last epoch is the result, never the best by test
-    assert {name.split("/")[1] for name in names if name.startswith("tensorboard/")} == {"train", "test"}
+    assert {name.split("/")[1] for name in names if name.startswith("tensorboard/")} == {"train", "test", "result"}
     assert not [name for name in names if "part" in name]
     rows = table(digits_run)
     assert list(rows[0]) == list(COLUMNS)
@@ -144,6 +144,8 @@ def test_the_run_folder(digits_run: Path, quick: TrainConfig) -> None:
     metrics = json.loads((digits_run / "metrics.json").read_text())
     assert metrics["accuracy"] == float(rows[-1]["val_accuracy"])
     assert metrics["examples"] == 360
+    assert 0 < metrics["ece"] < 1
+    assert metrics["parameters"] == rk.complexity(rk.load_model(digits_run)).trainable_parameters
     assert metrics["environment"]["tensorflow"] == tf.__version__
     assert not metrics["interrupted"]
     card = next(layer.card for layer in rk.load_model(digits_run).layers if layer.name == "preprocessing")
