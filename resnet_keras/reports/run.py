@@ -1,6 +1,5 @@
 """`report.html`: a run on one page that needs nothing beside it."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,11 @@ from resnet_keras.config.train import TrainConfig, flat
 from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.inference.reliability import Reliability
 from resnet_keras.models.complexity import complexity
+from resnet_keras.reports.confusion import class_views
 from resnet_keras.reports.drawing import Line, draw_panel, draw_reliability
-from resnet_keras.reports.html import Cell, spaced, write_page
+from resnet_keras.reports.html import spaced, write_page
 from resnet_keras.reports.images import mistakes_of, samples_of
-from resnet_keras.reports.plots import LARGEST_CONFUSION, draw_curves, png_of
-
-CONFUSIONS = 30
-"""Confusions that are listed where the matrix is not drawn."""
+from resnet_keras.reports.plots import draw_curves, png_of
 
 
 @dataclass(frozen=True)
@@ -56,15 +53,15 @@ def write_report(
     split = metrics["split"]
     end = " Interrupted before its end." if metrics["interrupted"] else ""
     best = f", of which number {metrics['best_epoch']} was the best" if "best_epoch" in metrics else ""
-    drawn = len(result.labels) <= LARGEST_CONFUSION
+    data = Path(config.data).name
     mistakes = mistakes_of(result, facts.network, facts.files)
     of_recipe = f"the recipe {config.name}" if config.name in RECIPES else "the defaults"
     write_page(
         folder / REPORT,
         "run.html",
-        title=f"{config.name}: {config.model} on {config.data}",
+        title=f"{config.name}: {config.model} on {data}",
         summary=f"{split.capitalize()} accuracy {result.accuracy:.2%}, top 5 {result.top5_accuracy:.2%}, "
-        f"loss {result.loss:.4f}, on {result.examples:,} {split} images of {config.data}, after "
+        f"loss {result.loss:.4f}, on {result.examples:,} {split} images of {data}, after "
         f"{metrics['epochs']} epoch{'' if metrics['epochs'] == 1 else 's'}{best}.{end}",
         figures=_figures(result, metrics, rows, facts),
         command=command_of(config),
@@ -72,12 +69,7 @@ def write_report(
         lines=[("training", 0, True), (rows[-1].get("split", "test"), 1, False)] if rows else [],
         split=f"{split} split",
         labels=result.labels,
-        confusion=_matrix(result) if drawn else None,
-        confusions=None if drawn else _confusions(result),
-        classes={
-            "head": ["Class", "Images", "Precision", "Recall", "F1"],
-            "rows": list(map(_class_row, result.per_class)),
-        },
+        **class_views(result),
         reliability=_reliability(result, facts.uncalibrated, metrics.get("calibration", {})),
         mistakes=mistakes,
         heated=any(one.heat for one in mistakes),
@@ -86,7 +78,7 @@ def write_report(
         changed=_spaced(changed_fields(config)),
         configuration=_spaced(flat(config)),
         environment={
-            "date": time.strftime("%Y-%m-%d %H:%M"),
+            "date": metrics["date"],
             **metrics["environment"],
             **({"git commit": facts.commit} if facts.commit else {}),
         },
@@ -108,8 +100,8 @@ def _figures(
         seconds = [row["seconds"] for row in rows]
         figures["Time of the epochs"] = _duration(sum(seconds))
         if min(seconds) > 0:
-            figures["Images/s, median epoch"] = f"{facts.images_per_epoch / float(np.median(seconds)):,.0f}"
-    figures["Parameters"] = f"{cost.trainable_parameters:,}"
+            figures["Images/s, with evaluation"] = f"{facts.images_per_epoch / float(np.median(seconds)):,.0f}"
+    figures["Parameters"] = f"{metrics['parameters']:,}"
     figures["Multiply-adds"] = f"{cost.macs / 1e9:.2f} G" if cost.macs >= 1e9 else f"{cost.macs / 1e6:.2f} M"
     return figures
 
@@ -132,43 +124,6 @@ def _curves(rows: list[dict[str, Any]]) -> list[str]:
         draw_panel("Accuracy (%)", [line("accuracy", 0, 100, True), line("val_accuracy", 1, 100)]),
         draw_panel("Learning rate at the epoch's end", [line("learning_rate", 2)]),
     ]
-
-
-def _matrix(result: Evaluation) -> list[tuple[str, list[tuple[int, float, bool]]]]:
-    """A row a true class: counts, how dark each is, and whether it is dark enough for light ink."""
-    parts = result.confusion / np.maximum(result.confusion.sum(1, keepdims=True), 1)
-    # With a gap in the middle, where neither ink could be read.
-    shades = np.where(parts < 0.7, 0.8 * parts, 0.5 * parts + 0.5).round(3)
-    return [
-        (label, list(zip(counts, own, [part >= 0.7 for part in row], strict=True)))
-        for label, counts, own, row in zip(
-            result.labels, result.confusion.tolist(), shades.tolist(), parts.tolist(), strict=True
-        )
-    ]
-
-
-def _confusions(result: Evaluation) -> list[list[Cell]]:
-    wrong = result.confusion - np.diag(np.diag(result.confusion))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
-    rows = []
-    for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
-        if count := int(wrong[true, predicted]):
-            part = count / result.confusion[true].sum()
-            names = Cell(result.labels[true]), Cell(result.labels[predicted])
-            rows.append([*names, Cell(f"{count:,}", count), Cell(f"{part:.1%}", part)])
-    return rows
-
-
-def _class_row(row: dict[str, Any]) -> list[Cell]:
-    precision, recall = row["precision"], row["recall"]
-    both = (precision or 0) + (recall or 0)
-    f1 = None if recall is None else 2 * (precision or 0) * recall / both if both else 0.0
-    cells = [Cell(_percent(part), -1.0 if part is None else part) for part in (precision, recall, f1)]
-    return [Cell(row["label"]), Cell(f"{row['examples']:,}", row["examples"]), *cells]
-
-
-def _percent(value: float | None) -> str:
-    return "none" if value is None else f"{value:.1%}"
 
 
 def _reliability(result: Evaluation, before: Reliability | None, calibration: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The report of a run: in a browser, and of runs that are not as usual."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.inference.evaluate import Evaluation
 from resnet_keras.inference.reliability import ReliabilityLog
+from resnet_keras.reports import confusion
 from resnet_keras.reports.run import RunFacts, write_report
 from resnet_keras.training import reporters
 from resnet_keras.training.trainer import run
 
-METRICS = {"split": "test", "interrupted": False, "epochs": 1, "seconds": 1.0, "environment": {"data": "some"}}
+METRICS = {"split": "test", "interrupted": False, "epochs": 1, "seconds": 1.0, "date": "2026-01-02 03:04"}
+METRICS |= {"parameters": 2000, "environment": {"data": "some"}}
 ROW = {"epoch": 1, "loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "seconds": 2.0}
 
 
@@ -58,6 +61,13 @@ def test_a_real_report_is_fit_for_all(digits_run: Path, browser: webdriver.Chrom
     text = page.read_text()
     for words in ("Calibration error", "Images/s", "Multiply-adds", "resnet-keras train digits", "Most confident"):
         assert words in text
+    metrics = json.loads((digits_run / "metrics.json").read_text())
+    for name, value in (
+        ("Calibration error", f"{metrics['ece']:.2%}"),
+        ("Parameters", f"{metrics['parameters']:,}"),
+    ):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in text
+    assert f"<td>{metrics['date']}</td>" in text
     assert text.count("Training image: ") == 16
     assert text.count('alt="Grad-CAM for') == 8
     assert "http" not in text
@@ -80,7 +90,7 @@ def test_two_classes_one_without_images(tmp_path: Path, network: keras.Model) ->
     result = evaluation(np.array([[0, 0], [0, 5]]), ("<none>", "$x$"))
     page = report(tmp_path, network, result, [measured], split="validation", best_epoch=1)
     assert "&lt;none&gt;" in page
-    assert "Most confident mistakes" not in page
+    assert "None: every image is classified correctly." in page
     assert "Top 5" not in page
     assert "after 1 epoch, of which number 1 was the best" in page
     assert "</span>validation</li>" in page
@@ -94,13 +104,18 @@ def test_an_epoch_without_evaluation_and_a_run_without_an_epoch(tmp_path: Path, 
     assert "Interrupted before its end" in page
     assert "<h2>Training</h2>" not in page
     assert page.count('alt="Grad-CAM for') == 4
-    several_hosts = dataclasses.replace(result, reliability=None)
-    assert "Confidence" not in report(tmp_path, network, several_hosts, [])
 
 
-def test_a_thousand_classes_have_a_list_of_confusions(
-    tmp_path: Path, network: keras.Model, browser: webdriver.Chrome
-) -> None:
+def test_what_several_hosts_do_not_know_is_said(tmp_path: Path, network: keras.Model) -> None:
+    result = dataclasses.replace(evaluation(np.array([[3, 1], [0, 2]]), ("a", "b")), reliability=None)
+    page = report(tmp_path, network, result, [])
+    assert "several hosts have each measured a part of the images" in page
+    assert "Calibration error" not in page
+    assert "Most confident mistakes" not in page
+
+
+def test_a_thousand_classes(tmp_path: Path, network: keras.Model, browser: webdriver.Chrome) -> None:
+    """A map and a list of confusions, the worst classes first, and a class is found by its name."""
     counts = np.eye(1000, dtype="int64") * 2
     counts[7, 8], counts[3, 999] = 5, 9
     mistaken = evaluation(counts, tuple(f"class {i}" for i in range(1000)))
@@ -109,9 +124,27 @@ def test_a_thousand_classes_have_a_list_of_confusions(
     first, second = (page.index(f"<td>{name}</td><td>") for name in ("class 3", "class 7"))
     assert first < second
     assert "<td>class 8</td>" in page[second:]
-    assert len(page) < 400_000
+    assert len(page) < 500_000
     show(browser, tmp_path / "report.html", 360, "dark")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    texts = "return [...document.querySelectorAll('table.sorts tbody tr:not([hidden])')].map(row => row.innerText)"
+    rows = browser.execute_script(texts)
+    assert len(rows) == 1000
+    assert [row.split("\t")[0] for row in rows[:4]] == ["class 3", "class 999", "class 7", "class 8"]
+    assert rows[0].split("\t")[1:] == ["4", "11", "100.0%", "18.2%", "30.8%", "class 999 (9)"]
+    browser.find_element(By.ID, "find").send_keys("CLASS 99")
+    assert len(browser.execute_script(texts)) == 11
+
+
+def test_of_very_many_classes_the_worst_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confusion, "LARGEST_TABLE", 2)
+    counts = np.array([[5, 0, 0, 0], [0, 0, 0, 0], [2, 0, 3, 0], [0, 0, 4, 1]])
+    table = confusion.class_table(evaluation(counts, ("a", "b", "c", "d")), worst_first=True)
+    assert [(row[0].text, row[1].text, row[-1].text) for row in table["rows"]] == [
+        ("d", "4", "c (4)"),
+        ("c", "3", "a (2)"),
+    ]
+    assert table["left_out"] == 2
 
 
 def test_a_report_that_fails_loses_nothing(
