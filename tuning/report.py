@@ -26,6 +26,8 @@ BEST_COLOUR = "#d55e00"
 LARGE_RATIO = 30.0
 """Between the ends of an axis from which on it is logarithmic."""
 CURVES = 5
+MARKS_LENGTH = 32
+"""Letters of the marks of a small axis, beyond which only its ends have one."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +166,16 @@ def draw_effects(rows: Sequence[TrialRow], names: Sequence[str], best: TrialRow,
                 mine = row is best
                 colour, size = (BEST_COLOUR, 60) if mine else ("#0072b2", 22)
                 axes.scatter(places[row.trial_id], row.score, color=colour, s=size, alpha=0.8, zorder=2 + mine)
-        axes.set_xticks([place for place, _ in marks], [text for _, text in marks], fontsize=8)
+        crowded = sum(len(text) for _, text in marks) > MARKS_LENGTH
+        shown = [marks[0], marks[-1]] if crowded else marks
+        axes.set_xticks([place for place, _ in shown], [text for _, text in shown], fontsize=8)
         axes.set_xlim(-0.12, 1.12)
-        axes.set_title(name.replace("_", " "), fontsize=10)
+        axes.set_title(spaced(name), fontsize=10)
         axes.grid(axis="y", color="#ddd")
     for axes in grid[len(names) :]:
         axes.set_visible(False)
     for axes in grid[::columns]:
-        axes.set_ylabel(objective)
+        axes.set_ylabel(spaced(objective))
     return figure
 
 
@@ -201,7 +205,7 @@ def draw_costs(
         axes.set_xlabel(titles.get(name, "Training (s)"))
         axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.grid(color="#ddd")
-    grid[0].set_ylabel(objective)
+    grid[0].set_ylabel(spaced(objective))
     return figure
 
 
@@ -225,7 +229,14 @@ def draw_curves(rows: Sequence[TrialRow], more_is_better: bool) -> Figure:
 
 
 def _spaced(values: dict[str, Any]) -> dict[str, Any]:
-    return {spaced(name): value for name, value in values.items()}
+    return {spaced(name): _in_words(value) for name, value in values.items()}
+
+
+def _in_words(value: Any) -> Any:
+    """A dict as its fields that are not None."""
+    if not isinstance(value, dict):
+        return value
+    return ", ".join(f"{spaced(name)} {one}" for name, one in value.items() if one is not None) or None
 
 
 def _table(rows: Sequence[TrialRow], best: TrialRow | None) -> dict[str, Any]:
