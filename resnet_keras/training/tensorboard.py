@@ -54,7 +54,9 @@ class TensorBoardLog(RunCallback):
         with self.writers["train"].as_default(step):
             tf.summary.image("batch as the network sees it", self._images(), max_outputs=IMAGES)
         with self.writers[RESULT].as_default(step):
-            hparams.hparams(hparams_of(self.setup.config))
+            # Else runs of the same hyperparameters are one row, with the mean of their results.
+            name = f"{self.record.folder.name} ({self.record.folder.parent})"
+            hparams.hparams(hparams_of(self.setup.config), trial_id=name)
         for writer in self.writers.values():
             writer.flush()
 

@@ -177,6 +177,8 @@ def test_tensorboard_shows_the_run(tiny: TrainConfig, tmp_path: Path) -> None:
     # HParams has a column for each tag beside the hyperparameters.
     assert {tag for tag in tags["result"] if not tag.startswith("_hparams_")} == {"test_accuracy", "test_loss"}
     assert [part for plugin, part in plugins if plugin == "hparams"] == ["result"]
+    (session,) = events.PluginTagToContent("hparams").values()  # of the last part
+    assert f"run ({tmp_path})".encode() in session
     assert {"epoch_loss", "epoch_accuracy", "confusion"} <= tags["test"]
     assert {plugin for plugin, _ in plugins} == {"hparams", "images", "scalars"}
     assert list((tmp_path / "run" / "tensorboard").rglob("*.xplane.pb")), "no profile"
