@@ -121,13 +121,13 @@ def _chosen(found: Inspection) -> list[list[int]]:
 
 def _sample(found: Inspection, place: int) -> Sample:
     image = _shrunk(found.contents[place])
-    encoded, kind = (
-        (tf.io.encode_png(image), "png") if max(image.shape) < SIDE else (tf.io.encode_jpeg(image, quality=85), "jpeg")
-    )
+    # To the pixel where it is enlarged; else a page of photographs would be three times as large.
+    tiny = max(image.shape) < SIDE // 2
+    encoded, kind = (tf.io.encode_png(image), "png") if tiny else (tf.io.encode_jpeg(image, quality=85), "jpeg")
     source = f"data:image/{kind};base64,{base64.b64encode(encoded.numpy()).decode()}"
     height, width = found.facts[place].size
     words = f"{_short(found, found.names[place])}, {found.splits[place]}, {width} by {height} pixels"
-    return Sample(source, words, max(height, width) < SIDE // 2)
+    return Sample(source, words, tiny)
 
 
 def _shrunk(content: Content) -> np.ndarray:
