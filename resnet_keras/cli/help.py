@@ -56,8 +56,7 @@ def colours(stream: Any) -> bool:
 def shown(kind: type, default: Any = None) -> type:
     """A dataclass like `kind`, whose help is to be printed."""
     hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
-    parents = [docstring_parser.parse_from_object(parent) for parent in reversed(kind.__mro__[:-1])]
-    texts = {part.arg_name: part.description or "" for parent in parents for part in parent.params}
+    texts = texts_of(kind)
     fields: list[Any] = []
     for field in dataclasses.fields(kind):
         hint, value = hints[field.name], _default(field, default)
@@ -65,7 +64,7 @@ def shown(kind: type, default: Any = None) -> type:
             inner = shown(hint, None if value is dataclasses.MISSING else value)
             fields.append((field.name, inner, dataclasses.field(default_factory=inner)))
             continue
-        text = " ".join(texts.get(field.name, "").split())
+        text = texts.get(field.name, "")
         several = value is dataclasses.MISSING and get_origin(get_args(hint)[0] if get_args(hint) else hint) is tuple
         nothing = several or value is None or value == () or value == {} or value is False
         behaviour: Any = {"help_behavior_hint": ""} if nothing else {}
@@ -74,6 +73,12 @@ def shown(kind: type, default: Any = None) -> type:
         stated: Any = {} if value is dataclasses.MISSING else {"default_factory": functools.partial(_same, value)}
         fields.append((field.name, Annotated[(hint, *marks)], dataclasses.field(**stated)))
     return dataclasses.make_dataclass(kind.__name__, fields, namespace={"__doc__": kind.__doc__})
+
+
+def texts_of(kind: type) -> dict[str, str]:
+    """What a dataclass says of each of its fields, in one line each."""
+    parents = [docstring_parser.parse_from_object(parent) for parent in reversed(kind.__mro__[:-1])]
+    return {part.arg_name: " ".join((part.description or "").split()) for parent in parents for part in parent.params}
 
 
 def _same(value: Any) -> Any:
