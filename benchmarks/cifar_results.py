@@ -1,7 +1,7 @@
 """Finished runs of ours and of benchmarks.cifar_torch beside one another: a table in Markdown, and error by epoch.
 
 Command: python -m benchmarks.cifar_results RUN_FOLDER ... [--output FILE.png]. Runs that differ in nothing but their
-seed are one line: test error as mean ± standard deviation (of n - 1), in the plot a band from least to greatest.
+seed are one line: mean test error with its 95 % interval by Student's t, in the plot a band from least to greatest.
 Training errors are of augmented images, while the weights change.
 """
 
@@ -24,10 +24,20 @@ from resnet_keras.config.table import read_table
 from resnet_keras.config.train import TrainConfig, differences
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import writing_to
+from resnet_keras.reports.intervals import interval_of
 from resnet_keras.reports.plots import COLOURS
 
 mpl.use("Agg")
-HEAD = ("implementation", "network", "recipe", "epochs", "n", "test error, %", "training error, %", "seconds")
+HEAD = (
+    "implementation",
+    "network",
+    "recipe",
+    "epochs",
+    "n",
+    "test error, % (95 % interval)",
+    "training error, %",
+    "seconds",
+)
 
 
 @dataclass
@@ -109,10 +119,8 @@ def grouped(runs: Sequence[Run]) -> dict[Group, list[Run]]:
 
 
 def test_error(runs: list[Run]) -> str:
-    """Mean of the runs' and, of two or more, standard deviation."""
-    values = [run.test_error for run in runs]
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
+    """Mean of the runs' and, of two or more, its 95 % interval."""
+    return interval_of([run.test_error for run in runs]).text()
 
 
 def markdown(groups: dict[Group, list[Run]]) -> str:
@@ -131,7 +139,8 @@ def drawn(groups: dict[Group, list[Run]]) -> Figure:
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.subplots()
     for colour, (group, runs) in zip(COLOURS, groups.items(), strict=False):
-        label = f"{group.network}, {group.implementation}: {test_error(runs)} %, n = {len(runs)}"
+        mean = statistics.mean(run.test_error for run in runs)
+        label = f"{group.network}, {group.implementation}: {mean:.2f} %, n = {len(runs)}"
         label += f"\n{group.recipe}, {group.epochs} epochs"
         epochs, columns = over_runs(runs, "val_accuracy")
         axes.plot(epochs, [statistics.mean(column) for column in columns], color=colour, linewidth=2.2, label=label)

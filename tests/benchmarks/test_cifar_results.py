@@ -42,9 +42,10 @@ def test_repetitions_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
     assert main([*runs, "--output", str(tmp_path / "a.png")]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "| implementation | network | recipe | epochs | n | test error, % | training error, % | seconds |",
+        "| implementation | network | recipe | epochs | n | test error, % (95 % interval) "
+        "| training error, % | seconds |",
         "|---|---|---|---:|---:|---:|---:|---:|",
-        "| resnet-keras | cifar_resnet20 | cifar10-resnet20-short | 3 | 2 | 21.00 ± 1.41 | 22.00 | 1,000 |",
+        "| resnet-keras | cifar_resnet20 | cifar10-resnet20-short | 3 | 2 | 21.00 (8.29 to 33.71) | 22.00 | 1,000 |",
         "| PyTorch | cifar_resnet20 | cifar10-resnet20-short | 3 | 1 | 21.00 | 22.00 | 1,000 |",
         "| PyTorch | cifar_resnet20 | cifar10-resnet20-short | 4 | 1 | 20.00 | 21.00 | 1,000 |",
         "| resnet-keras | cifar_plain20 | cifar10-resnet20-short, two views tested | 3 | 1 | 19.00 | 20.00 | 1,000 |",
