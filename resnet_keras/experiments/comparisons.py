@@ -1,5 +1,6 @@
 """Kinds of net compared by their training: shortcuts A, B and C; activation after or before; 1,202 layers."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -7,10 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from resnet_keras.data.splits import Source
-from resnet_keras.experiments.curves import as_rows, error_curves, grouped, means_table, spread
+from resnet_keras.experiments.curves import as_rows, error_curves, grouped, means_table, test_errors
 from resnet_keras.experiments.experiment_config import ExperimentConfig, Net, from_identity, plain
 from resnet_keras.experiments.finding import Finding
 from resnet_keras.experiments.grid import Trained, train_all
+from resnet_keras.reports.intervals import interval_of, paired_difference
 
 TRAINS = 0.5
 """A net trains when its loss comes below this share of that of guessing, the logarithm of the number of classes."""
@@ -57,26 +59,38 @@ def trained_or_not(runs: Sequence[Trained], classes: int) -> list[str]:
         loss = statistics.fmean(run.train_loss for run in same)
         sentences.append(
             f"The net of {depth:,} layers has a training loss of {loss:.3g} nats after {same[0].steps:,} steps, where "
-            f"guessing has {guessing:.3g}, and a test error of {spread(_errors(same))} %: "
+            f"guessing has {guessing:.3g}, and a test error of {interval_of(test_errors(same)).text()} %: "
             + ("it trains." if loss < TRAINS * guessing else "it does not train in so few steps.")
         )
     return sentences
 
 
 def compared(runs: Sequence[Trained]) -> list[str]:
-    """The kinds beside one another at each depth, in words."""
+    """The kinds beside one another at each depth, in words: means over seeds and differences, with their intervals."""
     sentences = []
     for (depth,), same in grouped(runs, "depth").items():
-        kinds = grouped(same, "kind")
-        losses = {kind: statistics.fmean(run.train_loss for run in own) for (kind,), own in kinds.items()}
-        errors = ", ".join(f"{kind} {spread(_errors(own))} %" for (kind,), own in kinds.items())
+        kinds = {kind: own for (kind,), own in grouped(same, "kind").items()}
+        seeds = len(next(iter(kinds.values())))
+        losses = {kind: statistics.fmean(run.train_loss for run in own) for kind, own in kinds.items()}
+        errors = ", ".join(f"{kind} {interval_of(test_errors(own)).text()} %" for kind, own in kinds.items())
         in_order = ", ".join(f"{kind} {losses[kind]:.3g}" for kind in sorted(losses, key=lambda kind: losses[kind]))
-        sentences.append(f"At {depth} layers, test error by kind: {errors}. Training loss, least first: {in_order}.")
+        how = f"means over {seeds} seeds with 95 % intervals" if seeds > 1 else "one seed"
+        sentences.append(
+            f"At {depth} layers, test error by kind ({how}): {errors}. Training loss, least first: {in_order}."
+        )
+        if seeds > 1:
+            sentences.append(f"{_differences(kinds)} The intervals are of Student's t, paired by seed.")
     return sentences
 
 
-def _errors(runs: Sequence[Trained]) -> list[float]:
-    return [100 * (1 - run.test_accuracy) for run in runs]
+def _differences(kinds: dict[str, list[Trained]]) -> str:
+    """Each kind beside the one before it."""
+    said = []
+    for one, other in itertools.pairwise(kinds):
+        apart = paired_difference(*(test_errors(sorted(kinds[k], key=lambda run: run.seed)) for k in (other, one)))
+        told = "told apart" if apart.excludes(0) else f"{len(kinds[one])} seeds do not tell them apart"
+        said.append(f"{other} minus {one} is {apart.text('+.2f')} points: {told}.")
+    return " ".join(said)
 
 
 def _finding(title: str, name: str, runs: Sequence[Trained], sentences: Sequence[str]) -> Finding:

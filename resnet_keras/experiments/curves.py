@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from resnet_keras.experiments.finding import Plot, Table
 from resnet_keras.experiments.grid import Trained
+from resnet_keras.reports.intervals import interval_of
 from resnet_keras.reports.plots import COLOURS
 
 MARKERS = "osD^vPX"
@@ -116,7 +117,7 @@ def as_rows(runs: Sequence[Trained]) -> Table:
 
 
 def means_table(runs: Sequence[Trained]) -> Table:
-    """A row a net: final errors in %, mean and deviation over seeds, parameters, steps."""
+    """A row a net: final errors in %, means over seeds with their 95 % intervals, parameters, steps."""
     rows = []
     for (kind, depth), same in grouped(runs, "kind", "depth").items():
         rows.append(
@@ -125,8 +126,8 @@ def means_table(runs: Sequence[Trained]) -> Table:
                 "depth": depth,
                 "seeds": len(same),
                 "training loss": statistics.fmean(run.train_loss for run in same),
-                "training error (%)": spread([100 * (1 - run.train_accuracy) for run in same]),
-                "test error (%)": spread([100 * (1 - run.test_accuracy) for run in same]),
+                "training error (%), 95 % interval": interval_of(train_errors(same)).text(),
+                "test error (%), 95 % interval": interval_of(test_errors(same)).text(),
                 "parameters": same[0].parameters,
                 "steps": same[0].steps,
             }
@@ -134,7 +135,11 @@ def means_table(runs: Sequence[Trained]) -> Table:
     return rows
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and, for several values, their deviation."""
-    mean = f"{statistics.fmean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+def train_errors(runs: Iterable[Trained]) -> list[float]:
+    """In %, on the training images as they are."""
+    return [100 * (1 - run.train_accuracy) for run in runs]
+
+
+def test_errors(runs: Iterable[Trained]) -> list[float]:
+    """In %."""
+    return [100 * (1 - run.test_accuracy) for run in runs]

@@ -18,6 +18,7 @@ from resnet_keras.experiments.curves import MARKERS, means_table
 from resnet_keras.experiments.experiment_config import ExperimentConfig, plain, residual
 from resnet_keras.experiments.finding import Finding, Plot
 from resnet_keras.experiments.grid import Trained, train_all
+from resnet_keras.reports.intervals import interval_of, paired_difference
 from resnet_keras.reports.plots import COLOURS
 
 KINDS = ("plain", "residual")
@@ -79,17 +80,31 @@ def conclusions(cases: Sequence[dict[str, Any]]) -> list[str]:
             f"({worst['block']})"
             f"{exchanged}."
         )
-    rises = {kind: statistics.median(errors(kind, REMOVED)) - statistics.fmean(errors(kind, "none")) for kind in KINDS}
+    costs = {kind: _costs(cases, kind, deep) for kind in KINDS}
+    rises, apart = {kind: interval_of(own) for kind, own in costs.items()}, paired_difference(*costs.values())
+    seeds = len(costs[KINDS[0]])
+    found = rises["plain"].mean > 3 * max(rises["residual"].mean, 1.0) and (seeds == 1 or apart.low > 0)
+    how = f"mean over {seeds} seeds, 95 % interval" if seeds > 1 else "one seed"
     sentences.append(
-        f"A block less costs, in the median, the plain net {rises['plain']:.1f} points and the residual net "
-        f"{rises['residual']:.1f}: "
+        f"A block less costs, in the median of a net's blocks ({how}), the plain net {rises['plain'].text('.1f')} "
+        f"points and the residual net {rises['residual'].text('.1f')}: "
         + (
             "as Veit et al. found, the plain net needs every block and the residual net few of its own."
-            if rises["plain"] > 3 * max(rises["residual"], 1.0)
+            if found
             else "here the two do not differ as they do in the paper."
         )
     )
     return sentences
+
+
+def _costs(cases: Sequence[dict[str, Any]], kind: str, depth: int) -> list[float]:
+    """Points of test error that the median block costs a net, seed by seed."""
+    costs = []
+    for seed in sorted({case["seed"] for case in cases}):
+        own = [case for case in cases if (case["kind"], case["depth"], case["seed"]) == (kind, depth, seed)]
+        whole, alone = ([100 * _error(c) for c in own if c["lesion"] == lesion] for lesion in ("none", REMOVED))
+        costs.append(statistics.median(alone) - whole[0])
+    return costs
 
 
 def _error(case: dict[str, Any]) -> float:
