@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from display_log import DisplayLog
 
+from resnet_keras.files import writing_to
 from resnet_keras.progress import SILENT, Progress, clock, counted, has_display, progress, shown_by
 
 
@@ -49,9 +51,15 @@ def test_times(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
+def test_a_reader_that_has_gone_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError), writing_to(tmp_path):
+        raise BrokenPipeError
+
+
 SAYS = """
 import sys
 sys.argv = ["bin/resnet-keras"]  # which does not import TensorFlow before it is needed
+from resnet_keras.files import writing_to
 from resnet_keras.progress import say
 sys.stdin.readline()
 say("a")

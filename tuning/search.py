@@ -168,7 +168,8 @@ class Search(base_tuner.BaseTuner):
         cost, bounds = count(config, self.source), self.settings.bounds
         if (self.settings.measure_latency or bounds.max_latency_ms is not None) and not refusal(cost, bounds):
             write_text(folder / CONFIG, config.to_json())
-            cost = dataclasses.replace(cost, latency_ms=round(latency_of(folder / CONFIG), 3))
+            with progress("measuring the latency"):
+                cost = dataclasses.replace(cost, latency_ms=round(latency_of(folder / CONFIG), 3))
         if why := refusal(cost, bounds):
             raise RunError(why)
         return cost

@@ -8,12 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from resnet_keras.errors import reason
 from resnet_keras.files import json_text
+from resnet_keras.progress import counted
 
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "keras-tuner", "tyro")
 EXTRAS = {
@@ -53,15 +56,24 @@ class Doctor:
     """One JSON object on standard output."""
 
     def run(self) -> None:
-        checks = list(examine(self.data_dir))
+        checks = list(counted(examine(self.data_dir), "looking at this machine", unit=""))
         if self.json:
             print(json_text({"checks": [{**asdict(check), "fine": check.fine} for check in checks]}))
             return
         width = max(len(check.what) for check in checks)
         for check in checks:
-            print(f"{'ok' if check.fine else '--'}  {check.what:{width}}  {check.found}")
+            print(_in_columns(f"{'ok' if check.fine else '--'}  {check.what:{width}}  ", check.found))
             if check.advice:
-                print(f"{'':{width + 6}}{check.advice}")
+                print(_in_columns(" " * (width + 6), check.advice))
+
+
+def _in_columns(start: str, text: str) -> str:
+    """Text behind the start of its line, on a terminal broken between words and indented."""
+    if not sys.stdout.isatty():
+        return start + text
+    columns = max(shutil.get_terminal_size().columns, len(start) + 20)
+    whole: Any = {"break_long_words": False, "break_on_hyphens": False}  # commands and paths are to be copied
+    return textwrap.fill(text, columns, initial_indent=start, subsequent_indent=" " * len(start), **whole)
 
 
 def examine(data_dir: str | None = None) -> Iterator[Check]:

@@ -71,8 +71,8 @@ def export_file(
         raise unknown(f"dtype for {format}", dtype, known)
     if (dtype == "int8") != (calibration_data is not None):
         raise UsageError("int8 needs calibration_data; leave it out with any other dtype")
-    with progress("reading the model"):
-        given = classifier(model_or_run)
+    given = classifier(model_or_run)
+    with progress("folding norms into convolutions"):
         shape, ends = image_format(given), lower(in_float32(given))
     file = Path(path).expanduser()
     if file.is_dir():

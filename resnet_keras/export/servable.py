@@ -92,8 +92,7 @@ def export_servable(
         RuntimeError: the outputs of the servable differ from those of the model; nothing was written.
     """
     _check_arguments(dtype, calibration_data, top_k)
-    with progress("reading the model"):
-        source = load_model(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
+    source = load_model(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
     given = classifier(source)
     if not head_of(given).activation:
         last = given.layers[-1].name

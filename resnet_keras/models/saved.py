@@ -18,6 +18,7 @@ from resnet_keras.models.graph import head_of, is_functional
 from resnet_keras.models.model import Model
 from resnet_keras.models.preprocessing import model_card
 from resnet_keras.models.registry import no_model, packaged
+from resnet_keras.progress import progress
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -70,8 +71,9 @@ def load_model(source: str | Path) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is damaged, or not a .keras file: it is no zip archive")
     try:
-        check_archive(path)
-        model = keras.saving.load_model(path, compile=False)
+        with progress(f"reading {path.name}"):
+            check_archive(path)
+            model = keras.saving.load_model(path, compile=False)
     except UsageError as error:
         raise UsageError(f"{path} cannot be loaded: {error}") from error
     except Exception as error:  # Keras raises a dozen kinds for a file it cannot read

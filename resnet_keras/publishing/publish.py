@@ -14,6 +14,7 @@ from resnet_keras.errors import UsageError, require
 from resnet_keras.files import writing_to
 from resnet_keras.models.downloads import SCHEME, repository_of
 from resnet_keras.models.weights.hub import is_hub_name
+from resnet_keras.progress import progress
 from resnet_keras.publishing.publication import FILES, Publication, read_publication
 from resnet_keras.publishing.readme import model_card_text
 from resnet_keras.publishing.upload import upload
@@ -92,7 +93,8 @@ def publish(
 
 
 def _write(publication: Publication, folder: Path, address: str, name: str) -> dict[str, int]:
-    publication.write(folder, model_card_text(publication, address, name))
+    with progress("writing the files"):
+        publication.write(folder, model_card_text(publication, address, name))
     return {file: (folder / file).stat().st_size for file in FILES if (folder / file).exists()}
 
 

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,3 +87,13 @@ def test_docker(code: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
     monkeypatch.setattr(subprocess, "run", lambda *words, **options: SimpleNamespace(returncode=code))
     assert words in doctor._docker().found
+
+
+def test_lines_are_broken_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "for export --format onnx: pip install 'resnet-keras[onnx]'"
+    assert doctor._in_columns("--  extra onnx  ", text) == f"--  extra onnx  {text}"
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "44")
+    first, *rest = doctor._in_columns("--  extra onnx  ", text).splitlines()
+    assert first == "--  extra onnx  for export --format onnx:"
+    assert [line.removeprefix(" " * 16) for line in rest] == ["pip install", "'resnet-keras[onnx]'"]
