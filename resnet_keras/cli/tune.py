@@ -72,7 +72,7 @@ class Tune:
     address: str = "127.0.0.1:8299"
     """HOST:PORT of the chief."""
     quiet: bool = False
-    """No progress on standard output."""
+    """No progress, neither the lines on standard output nor the bars on standard error."""
     json: bool = False
     """One JSON object on standard output."""
 

@@ -102,17 +102,17 @@ COMMON_FLAGS = {
     "demo": {"run-dir", "output", "data-dir", "seed", "quiet", "json"},
     "train": {"run-dir", "data-dir", "seed", "quiet", "json"},
     "tune": {"run-dir", "data-dir", "seed", "quiet", "json"},
-    "data": {"output", "data-dir", "json"},
-    "evaluate": {"data-dir", "json"},
+    "data": {"output", "data-dir", "quiet", "json"},
+    "evaluate": {"data-dir", "quiet", "json"},
     "compare": {"output", "json"},
-    "predict": {"json"},
-    "explain": {"output", "json"},
-    "export": {"output", "data-dir", "json"},
+    "predict": {"quiet", "json"},
+    "explain": {"output", "quiet", "json"},
+    "export": {"output", "data-dir", "quiet", "json"},
     "publish": {"quiet", "json"},
     "rollback": {"json"},
     "verify": {"json"},
     "serve": {"quiet"},
-    "client": {"json"},
+    "client": {"quiet", "json"},
     "degradation": {"run-dir", "data-dir", "seed", "quiet", "json"},
     "experiment": {"run-dir", "data-dir", "seed", "quiet", "json"},
     "models": {"json"},
@@ -391,7 +391,7 @@ def test_another_backend_is_refused() -> None:
         "-c",
         "import sys; sys.argv = ['resnet-keras']; from resnet_keras.cli.main import main; sys.exit(",
     ]
-    program[-1] += "main(['evaluate', 'runs']))"
+    program[-1] += "main(['evaluate', 'cifar10-jpeg']))"
     done = subprocess.run(
         program, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False
     )
