@@ -18,7 +18,7 @@ DISTRIBUTIONS = {
 }
 """Libraries of our extras that are installed by another name than they are imported by."""
 
-GRAPH = ("Graph execution error:", "Detected at node", "Node:", "(most recent call last)", 'File "')
+GRAPH = ("Graph execution error:", "Detected at node", "Node:", "(most recent call last)", 'File "', "<stack traces")
 """How lines begin that say where in a graph an error was, and not what it is."""
 
 OTHER_NAMES = {

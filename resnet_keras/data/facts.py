@@ -1,6 +1,7 @@
 """What one image file is: its kind, its size, whether it can be read, and what tells it from others."""
 
 import concurrent.futures
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data.encoded import orientation_of
-from resnet_keras.data.images import decode, undecodable
+from resnet_keras.data.images import decoder, undecodable
 from resnet_keras.startup import standard_error_held
 
 THUMB = 16
@@ -90,9 +91,10 @@ def _facts(content: Content, read: Any) -> ImageFacts:
     )
 
 
+@functools.cache
 def _reader() -> Any:
     def read(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        image = decode(encoded, 3)
+        image = decoder(3)(encoded)
         return image, orientation_of(encoded), _thumb(image)
 
     return tf.function(read, [tf.TensorSpec([], tf.string)], autograph=False)

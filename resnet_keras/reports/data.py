@@ -11,7 +11,7 @@ import tensorflow as tf
 from resnet_keras.data.advice import advice_on
 from resnet_keras.data.duplicates import Group
 from resnet_keras.data.facts import Content
-from resnet_keras.data.images import decode
+from resnet_keras.data.images import decoder
 from resnet_keras.data.inspection import Inspection
 from resnet_keras.data.listing import SPLITS
 from resnet_keras.files import writing_to
@@ -135,7 +135,7 @@ def _shrunk(content: Content) -> np.ndarray:
     if isinstance(content, np.ndarray):
         image = content
     else:
-        image = decode(tf.io.read_file(content) if isinstance(content, str) else tf.constant(content), 3).numpy()
+        image = decoder(3)(tf.io.read_file(content) if isinstance(content, str) else tf.constant(content)).numpy()
     height, width = image.shape[:2]
     scale = SIDE / max(height, width)
     if scale < 1:
