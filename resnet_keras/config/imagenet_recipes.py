@@ -174,8 +174,7 @@ def imagenet_rs50() -> TrainConfig:
     pixels and all larger ones the code has --magnitude 15.
     Differs: the rate falls along a cosine behind 5 epochs of warm-up, as the paper says (section 4.2) and the authors'
     later code in TensorFlow Models has it, where this code has steps; images are resized with antialiasing, as predict
-    and export do it; kernels start as He's, and batch norm follows each; the statistics of batch norm that are averaged
-    are themselves averages, over some ten steps.
+    and export do it; the statistics of batch norm that are averaged are themselves averages, over some ten steps.
     """
     return TrainConfig(
         name="imagenet-rs50",

@@ -101,7 +101,8 @@ class ResidualBlock(Specified, Recomputable):
             if self.stride_as_dilation:
                 dilation *= convolution.strides
         if spec.se_ratio:
-            layers.append(SqueezeExcitation(spec.se_ratio, name="se", dtype=self.dtype_policy))
+            start = "lecun_normal" if spec.initialization == "lecun" else "glorot_uniform"
+            layers.append(SqueezeExcitation(spec.se_ratio, start, name="se", dtype=self.dtype_policy))
         if self.drop_rate:
             layers.append(dropped_branch(self.drop_rate, self.dtype_policy))
         return layers

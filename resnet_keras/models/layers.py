@@ -18,11 +18,13 @@ from resnet_keras.models.pooling import BlurPool, Shape
 from resnet_keras.models.spec import Initialization, Norm
 
 
-def he_normal(initialization: Initialization) -> keras.initializers.Initializer:
+def first_kernels(initialization: Initialization) -> keras.initializers.Initializer:
     """Normal, not truncated, with variance 2 / (kernel area x filters), or of the channels read for `fan_in`.
 
-    He et al. 2015b, equations 14 and 10.
+    He et al. 2015b, equations 14 and 10. `lecun`: LeCun et al. 1998, section 4.6, as TensorFlow 1 starts kernels.
     """
+    if initialization == "lecun":
+        return keras.initializers.LecunNormal()
     return keras.initializers.VarianceScaling(2.0, initialization, "untruncated_normal")
 
 
@@ -222,7 +224,7 @@ class ConvNorm(Specified, Chain):
                 dilation_rate=spec.dilation,
                 groups=spec.groups,
                 use_bias=spec.use_bias,
-                kernel_initializer="zeros" if spec.zero_init and not spec.norm else he_normal(spec.initialization),
+                kernel_initializer="zeros" if spec.zero_init and not spec.norm else first_kernels(spec.initialization),
                 name="conv",
                 dtype=dtype,
             )
@@ -266,18 +268,20 @@ class SqueezeExcitation(Composite):
 
     Args:
         ratio: hidden units as a share of the channels.
+        kernel_initializer: of both dense layers; Keras's name of one.
     """
 
-    def __init__(self, ratio: float = 1 / 16, **kwargs: Any) -> None:
+    def __init__(self, ratio: float = 1 / 16, kernel_initializer: str = "glorot_uniform", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.ratio = ratio
+        self.ratio, self.kernel_initializer = ratio, kernel_initializer
 
     def build(self, input_shape: Shape) -> None:
-        dtype, channels = self.dtype_policy, int(input_shape[-1] or 0)
+        channels = int(input_shape[-1] or 0)
+        common: dict[str, Any] = {"kernel_initializer": self.kernel_initializer, "dtype": self.dtype_policy}
         self.layers = [
-            keras.layers.GlobalAveragePooling2D(keepdims=True, name="squeeze", dtype=dtype),
-            keras.layers.Dense(max(1, round(channels * self.ratio)), "relu", name="reduce", dtype=dtype),
-            keras.layers.Dense(channels, "sigmoid", name="expand", dtype=dtype),
+            keras.layers.GlobalAveragePooling2D(keepdims=True, name="squeeze", dtype=self.dtype_policy),
+            keras.layers.Dense(max(1, round(channels * self.ratio)), "relu", name="reduce", **common),
+            keras.layers.Dense(channels, "sigmoid", name="expand", **common),
         ]
         build_in_turn(self.layers, input_shape)
         self.restore_trainable()
@@ -289,7 +293,8 @@ class SqueezeExcitation(Composite):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "ratio": self.ratio}
+        own = {} if self.kernel_initializer == "glorot_uniform" else {"kernel_initializer": self.kernel_initializer}
+        return {**super().get_config(), "ratio": self.ratio, **own}
 
 
 @keras.saving.register_keras_serializable("resnet_keras")

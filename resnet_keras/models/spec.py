@@ -15,7 +15,7 @@ BlockKind = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "cifar", "cifar_pool", "deep", "deep_strided", "slim"]
 Shortcut = Literal["A", "B", "C", "D", "none"]
 Norm = Literal["batch", "sync_batch", "group", "layer"]
-Initialization = Literal["fan_out", "fan_in"]
+Initialization = Literal["fan_out", "fan_in", "lecun"]
 Spec = TypeVar("Spec", "ResNetSpec", "VGGSpec", "DenseNetSpec")
 
 
@@ -46,7 +46,8 @@ class BlockSpec:
     (Goyal et al. 2017, section 5.1)."""
     initialization: Initialization = "fan_out"
     """Kernels start as normals of variance 2 / (kernel area x filters), or of 2 / (kernel area x channels read)
-    (`fan_in`; He et al. 2015b, equations 14 and 10)."""
+    (`fan_in`; He et al. 2015b, equations 14 and 10); `lecun`: truncated ones of half the latter, TensorFlow 1's own,
+    in squeeze-and-excitation too, which else starts as Glorot's."""
     activation: str = "relu"
     antialias: bool = False
     """Blur where pixels are left out: in blocks, shortcuts and the stem's pool (Zhang 2019)."""
@@ -272,6 +273,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "shortcut": "D",
         "se_ratio": 0.25,
         "stochastic_depth_by": "stage",
+        "initialization": "lecun",
         "head_std": 0.01,
     },
 }

@@ -169,6 +169,17 @@ def test_stochastic_depth_by_stage() -> None:
     np.testing.assert_allclose(rates, [0.04, 0.04, 0.06, 0.06, 0.08, 0.08, 0.1, 0.1])
 
 
+def test_resnet_rs_starts_as_tensorflow_1() -> None:
+    """Kernels of variance 1 / fan in, none beyond two deviations of the normal that was cut."""
+    block = rk.create_model("resnetrs50", blocks=(1, 1, 1, 1), input_shape=(64, 64, 3)).get_layer("stage4_block1")
+    kernels = [w.numpy() for w in block.trainable_weights if w.path.endswith("kernel")]
+    assert len(kernels) == 6  # the branch's three, squeeze-and-excitation's two, the projection's
+    for kernel in kernels:
+        std = 1 / np.sqrt(np.prod(kernel.shape[:-1]))
+        assert kernel.std() == pytest.approx(std, rel=0.01)
+        assert np.abs(kernel).max() < 2.3 * std
+
+
 @pytest.mark.parametrize("build", [rk.build_cifar_resnet, rk.build_densenet])
 def test_a_heads_first_weights(build: Any) -> None:
     """Normal with the spec's deviation, He's where it has none; and a head is known by either."""
