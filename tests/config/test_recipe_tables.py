@@ -38,6 +38,7 @@ def rows_of(section: str) -> list[Row]:
         assert where.strip()
         claims = [re.fullmatch(r"(.+?) = (.+)", each) for each in re.findall(r"`([^`]+)`", ours)]
         assert all(claims), ours
+        assert claims or verdict.strip() != "same", "a value that is the same is read from the recipe"
         rows.append(Row(tuple((c[1], c[2]) for c in claims if c), verdict.strip()))
     return rows
 
