@@ -46,8 +46,7 @@ class Predict:
                 continue
             done.append(found.to_dict())
             if not self.json:
-                best = zip(found.labels, found.scores, strict=True)
-                print(f"{found.image}: {', '.join(f'{label} {score:.4f}' for label, score in best)}", flush=True)
+                print(found, flush=True)
         if self.json:
             print(json_text({"predictions": done, "errors": unreadable.rows}))
         unreadable.end(len(files), "read", "the others are answered")

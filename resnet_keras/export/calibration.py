@@ -32,7 +32,7 @@ class CalibrationSet:
     images: np.ndarray
     """uint8 [N, H, W, C]"""
     targets: np.ndarray | None
-    """int64 [N] in the order of the model's labels; None where the set has other classes, or none."""
+    """int64 [N], or bool [N, labels], in the order of the model's labels; None where the set has others, or none."""
 
     @property
     def halves(self) -> tuple["CalibrationSet", "CalibrationSet"]:
@@ -104,7 +104,9 @@ class Calibrated:
     """For the manifest."""
 
 
-def calibrate(ends: Ends, data: CalibrationSet, most: float, name: str) -> Calibrated:
+def calibrate(
+    ends: Ends, data: CalibrationSet, most: float, name: str, thresholds: tuple[float, ...] = ()
+) -> Calibrated:
     """Choose the ranges that stay closest to float32, and prove them on images that had no part in that.
 
     Args:
@@ -112,6 +114,7 @@ def calibrate(ends: Ends, data: CalibrationSet, most: float, name: str) -> Calib
         data: images, with their classes where they are known.
         most: percentage points that may be lost, as in `prove`.
         name: of the model.
+        thresholds: as in `prove`.
 
     Raises:
         UsageError: where more is lost, or the model itself returns NaN.
@@ -120,11 +123,17 @@ def calibrate(ends: Ends, data: CalibrationSet, most: float, name: str) -> Calib
     # Float32, two passes of `measure_ranges` and the candidates on one half; float32 and int8 on the other.
     passes = (3 + len(PERCENTILES)) * len(seen.images) + 2 * len(unseen.images)
     with progress("calibrating int8", passes) as task:
-        return _calibrate(ends, seen, unseen, most, name, task)
+        return _calibrate(ends, seen, unseen, most, name, thresholds, task)
 
 
 def _calibrate(
-    ends: Ends, seen: CalibrationSet, unseen: CalibrationSet, most: float, name: str, task: Progress
+    ends: Ends,
+    seen: CalibrationSet,
+    unseen: CalibrationSet,
+    most: float,
+    name: str,
+    thresholds: tuple[float, ...],
+    task: Progress,
 ) -> Calibrated:
     plain = FloatNetwork(ends, tf.float32)
     wanted = run_network(plain, seen.images, task).probabilities
@@ -138,7 +147,7 @@ def _calibrate(
     percentile = min(errors, key=lambda p: errors[p])
     result = run_network(candidates[percentile], unseen.images, task)
     expected = run_network(plain, unseen.images, task).probabilities
-    facts = prove(expected, result.probabilities, unseen.targets, most)
+    facts = prove(expected, result.probabilities, unseen.targets, most, thresholds)
     facts |= {"calibrated_on": len(wanted), "share_of_macs": round(result.int8_share, 4), "percentile": percentile}
     return Calibrated(candidates[percentile], unseen.images, result.probabilities, facts)
 
@@ -172,18 +181,27 @@ def measure_ranges(
     return ranges
 
 
-def prove(expected: np.ndarray, got: np.ndarray, targets: np.ndarray | None, most: float) -> dict[str, Any]:
+def prove(
+    expected: np.ndarray,
+    got: np.ndarray,
+    targets: np.ndarray | None,
+    most: float,
+    thresholds: tuple[float, ...] = (),
+) -> dict[str, Any]:
     """What int8 lost on images that had no part in its making.
 
     Args:
         expected, got: probabilities `[N, classes]` of float32 and of int8.
         targets: the true classes, where they are known.
         most: percentage points that may be lost, of accuracy, or of agreement where no classes are known.
+        thresholds: one a label, where an image can have several: each label of each image is a decision then.
 
     Raises:
         UsageError: where more is lost.
     """
-    before, after = expected.argmax(-1), got.argmax(-1)
+    before, after = (one >= thresholds if thresholds else one.argmax(-1) for one in (expected, got))
+    if targets is not None and targets.ndim != before.ndim:  # several labels there, one here, or the reverse
+        targets = None
     facts: dict[str, Any] = {"agreement": float((before == after).mean()), "images": len(got)}
     loss, what = 1 - facts["agreement"], "agreement with float32"
     if targets is not None:

@@ -92,7 +92,7 @@ def export_file(
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         expected = session.run(_probabilities(ends[0], tf.constant(images)))
     if dtype == "int8":
-        prove(expected, outputs, targets, max_accuracy_loss)
+        prove(expected, outputs, targets, max_accuracy_loss, shape.card.thresholds)
     elif not (apart := float(np.abs(outputs - expected).max())) <= TOLERANCE * expected.max():
         raise RuntimeError(f"{format} differs from {given.name} by {apart:.2g} in a probability; not exported")
     with writing_to(file.parent):

@@ -41,6 +41,7 @@ LEAST_COSINE = 0.99
 """Between a bfloat16 servable's features and the model's."""
 MOST_LOSS = 0.5
 SOFTMAX_ADDED = "softmax, put behind the model's logits"
+SIGMOIDS_ADDED = "sigmoid, put behind the model's logits"
 """In a manifest: the model itself does not end in one."""
 
 
@@ -60,7 +61,8 @@ def export_servable(
 
     Signatures: `serving_default` (`image` uint8 `[N, H, W, C]`, raw pixels, to `probabilities` float32 `[N, classes]`),
     `image_bytes` (encoded images, string `[N]`, to `labels` string and `scores` float32 `[N, k]`, and
-    `probabilities`; one that cannot be read has no labels and NaN for numbers, and takes nothing from the others),
+    `probabilities`; one that cannot be read has no labels and NaN for numbers, and takes nothing from the others; of a
+    network of several labels an image also `above`, bool `[N, k]`: whether a score reaches its label's threshold),
     `features` (`image` to `features` float32 `[N, channels]`), and where a dense head reads a map's mean `explain`
     (as `image_bytes`, with `heat` float32 `[N, k, h, w]` and `window` float32 `[N, 4]` in place of `probabilities`).
 
@@ -108,9 +110,9 @@ def export_servable(
     calibrated = None
     if dtype == "int8":
         images = open_calibration(calibration_data, shape, names, data_dir)
-        calibrated = calibrate(ends, images, max_accuracy_loss, given.name)
+        calibrated = calibrate(ends, images, max_accuracy_loss, given.name, shape.card.thresholds)
     network = calibrated.network if calibrated else FloatNetwork(ends, tf.as_dtype(dtype))
-    base = Path(base_path).expanduser()
+    base, several = Path(base_path).expanduser(), shape.card.several
     export = _Export(
         name=base.name,
         model=given,
@@ -119,7 +121,7 @@ def export_servable(
         labels=names,
         top_k=top_k,
         dtype=dtype,
-        head=SOFTMAX_ADDED if given is not source else head_of(given).activation,
+        head=head_of(given).activation if given is source else SIGMOIDS_ADDED if several else SOFTMAX_ADDED,
         normalization="by the card" if card_layer(given) else "in the model" if normalises(given) else "none",
         network=network,
         calibrated=calibrated,
@@ -171,7 +173,7 @@ class _Export:
 def _write(export: _Export, folder: Path) -> None:
     """Write and check everything that is in a version folder."""
     with progress("writing the SavedModel"):
-        made = servable(export.network, export.shape, export.labels, export.top_k)
+        made = servable(export.network, export.shape, export.labels, export.top_k, export.shape.card.thresholds)
         write_saved_model(made.graph, made.signatures, folder)
     with progress("comparing the SavedModel with the model"):
         differences = _check(export, folder)

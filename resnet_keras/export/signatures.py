@@ -18,7 +18,9 @@ class Servable:
     signatures: dict[str, Signature]
 
 
-def servable(network: Network, shape: ImageFormat, labels: tuple[str, ...], top_k: int) -> Servable:
+def servable(
+    network: Network, shape: ImageFormat, labels: tuple[str, ...], top_k: int, thresholds: tuple[float, ...] = ()
+) -> Servable:
     """A graph with `serving_default`, `image_bytes`, `features` and, where the network has a map for it, `explain`.
 
     The network is in it once: `image` has decoded images for its default, so that a client's own pixels take their
@@ -30,6 +32,7 @@ def servable(network: Network, shape: ImageFormat, labels: tuple[str, ...], top_
         shape: what the network takes, and how encoded images are brought to it.
         labels: class names, one an output.
         top_k: classes that `image_bytes` names.
+        thresholds: one a label, where an image can have several: `above` says then which scores reach them.
     """
     sides: list[int | None] = [None, *shape.size, shape.channels]
     many: list[int | None] = [None]
@@ -45,14 +48,16 @@ def servable(network: Network, shape: ImageFormat, labels: tuple[str, ...], top_
         names = tf.where(readable[:, None], tf.gather(tf.constant(labels), indices), "")
         explained = _explained(outputs, indices, sides_of, shape)
         pixels, strings = {"image": (image, sides)}, {"image_bytes": (encoded, many)}
-        named = {"labels": names, "scores": scores, "probabilities": answered}
+        named = {"labels": names, "scores": scores}
+        if thresholds:
+            named["above"] = scores >= tf.gather(tf.constant(thresholds, tf.float32), indices)
         signatures = {
             "serving_default": Signature(pixels, {"probabilities": probabilities}),
-            "image_bytes": Signature(strings, named),
+            "image_bytes": Signature(strings, {**named, "probabilities": answered}),
             "features": Signature(pixels, {"features": features}),
         }
         if explained is not None:
-            signatures["explain"] = Signature(strings, {"labels": names, "scores": scores, **explained})
+            signatures["explain"] = Signature(strings, {**named, **explained})
     return Servable(graph, signatures)
 
 

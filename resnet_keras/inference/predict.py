@@ -20,8 +20,10 @@ from resnet_keras.startup import standard_error_held
 BATCH = 32
 """Images a batch."""
 T = TypeVar("T")
-Top = list[tuple[list[str], np.ndarray]]
-"""Of each image of a batch: the labels and their scores, best first."""
+Best = tuple[list[str], np.ndarray, np.ndarray | None]
+"""Of an image: the labels and their scores, best first, and of several labels an image which it is given."""
+Top = list[Best]
+"""Of each image of a batch."""
 Answers = Callable[[Sequence[bytes]], Top]
 
 
@@ -32,9 +34,21 @@ class Prediction:
     image: str
     labels: tuple[str, ...]
     scores: tuple[float, ...]
+    above: tuple[bool, ...] | None = None
+    """Whether each score is at least the label's threshold, so that the image is given the label; None where an image
+    is of one class."""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        each = [f"{label} {score:.4f}" for label, score in zip(self.labels, self.scores, strict=True)]
+        if self.above is None:
+            return f"{self.image}: {', '.join(each)}"
+        given = [words for words, above in zip(each, self.above, strict=True) if above]
+        others = [words for words in each if words not in given]
+        rest = f" (below their thresholds: {', '.join(others)})" if others else ""
+        return f"{self.image}: {', '.join(given) or 'none'}{rest}"
 
 
 @dataclass(frozen=True)
@@ -99,9 +113,10 @@ def _opened(source: str | Path | keras.Model, top_k: int) -> Callable[[], Answer
     return lambda: _model(classifier(source))
 
 
-def _prediction(path: str | Path, best: tuple[list[str], np.ndarray], top_k: int) -> Prediction:
-    labels, scores = best
-    return Prediction(str(path), tuple(labels[:top_k]), tuple(map(float, scores[:top_k])))
+def _prediction(path: str | Path, best: Best, top_k: int) -> Prediction:
+    labels, scores, above = best
+    given = None if above is None else tuple(map(bool, above[:top_k]))
+    return Prediction(str(path), tuple(labels[:top_k]), tuple(map(float, scores[:top_k])), given)
 
 
 def read_image(path: str | Path) -> bytes:
@@ -151,20 +166,23 @@ def _servable(folder: Path) -> Answers:
         except tf.errors.OpError as error:
             raise UsageError(f"{folder} cannot take the images: {reason(error)}") from error
         labels = [[label.decode() for label in row] for row in outputs["labels"].numpy()]
-        return list(zip(labels, outputs["scores"].numpy(), strict=True))
+        above = outputs["above"].numpy() if "above" in outputs else [None] * len(labels)
+        return list(zip(labels, outputs["scores"].numpy(), above, strict=True))
 
     return answers
 
 
 def _model(model: keras.Model) -> Answers:
     shape, names, network = image_format(model), model_labels(model), from_pixels(model)
+    thresholds = np.array(shape.card.thresholds, "float32")
 
     def answers(batch: Sequence[bytes]) -> Top:
         pixels = tf.stack([shape.evaluation_transform(tf.constant(image)) for image in batch])
         top = []
         for row in np.asarray(network(pixels, training=False)):
             order = np.argsort(-row, kind="stable")
-            top.append(([names[i] for i in order], row[order]))
+            above = row[order] >= thresholds[order] if len(thresholds) else None
+            top.append(([names[i] for i in order], row[order], above))
         return top
 
     return answers

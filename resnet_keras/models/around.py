@@ -41,7 +41,8 @@ class Classifier:
 
 
 def classifier_around(model: keras.Model, card: ModelCard) -> Classifier:
-    """Put around a model what it lacks: the normalisation of its card, logits with a name, the softmax.
+    """Put around a model what it lacks: the normalisation of its card, logits with a name, the softmax, or the sigmoids
+    where the card has several labels an image.
 
     Args:
         model: from images `[N, H, W, C]` to scores `[N, classes]`: functional, or a `Sequential` that knows its input.
@@ -53,12 +54,14 @@ def classifier_around(model: keras.Model, card: ModelCard) -> Classifier:
         UsageError: a model of anything else, or one that ends in neither logits nor a softmax.
     """
     ends_in_logits = ends_in_logits_of(model)
+    if card.several and not ends_in_logits:
+        raise UsageError(f"model must end in logits for several labels an image, and {model.name} ends in a softmax")
     layer = card_layer(model)
     by_card = layer is not None and layer.normalise
     if layer is not None and by_card:
         kept = {name: getattr(layer.card, name) for name in ("mean", "std", "channels", "source", "license")}
         card = dataclasses.replace(card, **kept)
-        if _ends_as_ours(model):
+        if _ends_as_ours(model) and not card.several:
             layer.card = card
             return Classifier(model, ends_in_logits)
     elif normalises(model):
@@ -69,7 +72,8 @@ def classifier_around(model: keras.Model, card: ModelCard) -> Classifier:
     logits = (
         keras.layers.Identity(name="logits", dtype="float32") if ends_in_logits else LogProbabilities(name="logits")
     )
-    outputs = keras.layers.Softmax(name="predictions", dtype="float32")(logits(x))
+    scores = keras.layers.Activation("sigmoid" if card.several else "softmax", name="predictions", dtype="float32")
+    outputs = scores(logits(x))
     return Classifier(keras.Model(pixels, outputs, name=f"{model.name}_classifier"), ends_in_logits)
 
 

@@ -44,6 +44,9 @@ class ModelCard:
     """Accuracies that the source of the weights states; nothing here has measured them."""
     test_flip: bool = False
     """The metrics are of the mean of an image's scores and its mirror image's."""
+    thresholds: tuple[float, ...] = ()
+    """Of labels that are each a question of their own: the probability from which on a label is given. Empty where an
+    image is of one class."""
     temperature: float | None = None
     """What the logits were divided by, fitted on validation images (Guo et al. 2017): the weights of the head are so
     already. None where it was not fitted."""
@@ -51,19 +54,26 @@ class ModelCard:
     """Measured on the test split of `data` when training ended: loss, accuracy, top5_accuracy, examples."""
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std", "input_size", "labels", "label_ids"):
+        for name in ("mean", "std", "input_size", "labels", "label_ids", "thresholds"):
             value = getattr(self, name)
             if not isinstance(value, tuple | list):
                 raise UsageError(f"{name} must be a list, not {value!r}")
             object.__setattr__(self, name, tuple(value))
         if self.label_ids and len(self.label_ids) != len(self.labels):
             raise UsageError(f"label_ids must be as many as labels: {len(self.label_ids)} and {len(self.labels)}")
+        if self.thresholds and len(self.thresholds) != len(self.labels):
+            raise UsageError(f"thresholds must be as many as labels: {len(self.thresholds)} and {len(self.labels)}")
         if self.channels not in get_args(Channels):
             raise unknown("order of channels", self.channels, get_args(Channels))
         if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
             raise UsageError(f"mean and std need one number a channel, std above 0, not {self.mean} and {self.std}")
         if not 0 < self.crop <= 1:
             raise UsageError(f"crop must be above 0 and at most 1, not {self.crop}")
+
+    @property
+    def several(self) -> bool:
+        """Whether an image can have several labels, or none."""
+        return bool(self.thresholds)
 
     def fits(self, channels: int | None) -> bool:
         """Whether images of so many channels can be normalised by this card: one mean for all, or one for each."""

@@ -65,6 +65,7 @@ OF_THE_HEAD: dict[str, Any] = {
     "recipe": "",
     "claims": {},
     "metrics": {},
+    "thresholds": (),
     "temperature": None,
     "test_flip": False,
 }

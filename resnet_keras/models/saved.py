@@ -91,7 +91,7 @@ def load_model(source: str | Path) -> keras.Model:
 def classifier(source: str | Path | keras.Model) -> keras.Model:
     """A model, or the one that `load_model` finds, from images to the scores of classes, each between 0 and 1.
 
-    A softmax is put behind a model that ends in logits.
+    A softmax is put behind a model that ends in logits, or sigmoids where its card has several labels an image.
 
     Raises:
         UsageError: a model of another kind.
@@ -119,6 +119,7 @@ def classifier(source: str | Path | keras.Model) -> keras.Model:
     if classes == 1 and head.activation in ("linear", "sigmoid") and not model_card(model).labels:
         raise UsageError(f"{model.name} gives one score for two classes; give it a head of two, such as Dense(2)")
     if head.activation == "linear":
-        softmax = keras.layers.Activation("softmax", name="predictions", dtype="float32")
-        return keras.Model(model.inputs[0], softmax(model.outputs[0]), name=model.name)
+        kind = "sigmoid" if model_card(model).several else "softmax"
+        scores = keras.layers.Activation(kind, name="predictions", dtype="float32")
+        return keras.Model(model.inputs[0], scores(model.outputs[0]), name=model.name)
     return model

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from browser import SCHEMES, check_page, check_quiet, check_widths, resize, show
+from browser import SCHEMES, check_page, check_quiet, check_widths, resize, show, violations
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -160,3 +160,17 @@ def test_nothing_is_asked_of_other_hosts(served: Address) -> None:
     response = served.get("/")
     assert "default-src 'none'" in response.headers["content-security-policy"]
     assert "<option>colours</option><option>half</option>" in response.text
+
+
+def test_which_of_several_labels_are_given(browser: webdriver.Chrome, wide: Path, tmp_path: Path) -> None:
+    card = rk.ModelCard(labels=("a", "b", "c"), thresholds=(0.0, 1.1, 0.0))
+    model = rk.build_cifar_resnet(8, classes=3, classifier_activation="sigmoid", include_preprocessing=card, **TINY)
+    folder = rk.export_servable(model, tmp_path / "several")
+    with running(model_name="several", model_base_path=str(folder.parent)) as address:
+        browser.get(address.url)
+        words = give(browser, wide, "answered in")
+        names = [row.text.split("\n")[0] for row in browser.find_elements(By.CSS_SELECTOR, "#classes li")]
+        found = violations(browser)
+    assert sorted(words.split(". ")[0].split(", ")) == ["a", "c"]
+    assert sorted(names) == ["a", "b (below its threshold)", "c"]
+    assert not found

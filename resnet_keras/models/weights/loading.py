@@ -14,6 +14,7 @@ import numpy as np
 
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.models.card import ModelCard
+from resnet_keras.models.graph import head_of
 from resnet_keras.models.normalization import BN_EPSILON
 from resnet_keras.models.preprocessing import OF_THE_HEAD, card_layer, model_card
 from resnet_keras.models.registry import COMPLEXITY, NAMES, hub_name
@@ -65,6 +66,11 @@ def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, se
     if source == "imagenet":
         source = _published(model)
     weights = find_weights(source)
+    if set_card and not skip_head and weights.card and weights.card.several and head_of(model).activation == "softmax":
+        raise UsageError(
+            f"{weights.where} gives several labels an image, and {model.name} ends in a softmax; build it with "
+            "classifier_activation='sigmoid'"
+        )
     card = assign(network, weights, skip_head)
     if set_card:
         _set_card(model, card, skip_head)
@@ -302,7 +308,7 @@ def _set_card(model: keras.Model, card: ModelCard | None, skip_head: bool) -> No
         return
     classes = model.output_shape[-1] if HEAD in {part.name for part in model.layers} else None
     if skip_head or classes != len(card.labels):  # a head that is put on features has classes of its own
-        own = {name: getattr(layer.card, name) for name in ("labels", "label_ids")}
+        own = {name: getattr(layer.card, name) for name in ("labels", "label_ids", "thresholds")}
         card = dataclasses.replace(card, **{**OF_THE_HEAD, **own})
     if not card.fits(model.input_shape[-1]):
         card = _card_of_channels(card, model.input_shape[-1])
