@@ -146,6 +146,35 @@ def digit_png(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def several_table(in_common: Shared) -> Path:
+    """A table of 150 images of 20x20 pixels with several labels, one or none: each is a patch of its colour."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        rng, rows = np.random.default_rng(0), ["image,label"]
+        for i in range(150):
+            has = rng.random(3) < (0.5, 0.4, 0.25)
+            pixels = rng.integers(0, 60, (20, 20, 3))
+            for channel, (top, left) in enumerate(rng.integers(0, 12, (3, 2))):
+                pixels[top : top + 8, left : left + 8, channel] += 170 * has[channel]
+            (folder / f"{i}.png").write_bytes(tf.io.encode_png(pixels.astype("uint8")).numpy())
+            rows.append(f"{i}.png,{'|'.join(np.array(['red', 'green', 'blue'])[has])}")
+        (folder / "data.csv").write_text("\n".join(rows))
+
+    return in_common.folder("several", make) / "data.csv"
+
+
+@pytest.fixture(scope="session")
+def several_run(tiny: TrainConfig, several_table: Path, in_common: Shared) -> Path:
+    """A run folder of several labels an image."""
+    changes = {"data": str(several_table), "image_size": 16, "batch_size": 15, "epochs": 12, "validation": 0.3}
+    config = dataclasses.replace(tiny, **changes)
+    return in_common.folder(
+        "several_run", lambda folder: rk.train(dataclasses.replace(config, run_dir=str(folder)), quiet=True)
+    )
+
+
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """A `class/file` folder of 12 JPEG images of different sizes in 2 classes, told apart by their colour."""

@@ -86,8 +86,10 @@ class Train:
         if self.json:
             _print_json({"run_dir": str(result.run_dir), **result.metrics})
             return
+        found = result.metrics
+        average = f"mean average precision {found['mean_average_precision']:.4f}, " if _has_several(found) else ""
         print(
-            f"{result.metrics['split']} accuracy {result.metrics['accuracy']:.4f}, loss {result.metrics['loss']:.4f}; "
+            f"{found['split']} {average}accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}; "
             f"model and report in {result.run_dir}"
         )
 
@@ -99,6 +101,11 @@ class Train:
             _print_json(found)
         else:
             print("\n".join(_estimate_lines(found)))
+
+
+def _has_several(metrics: dict[str, Any]) -> bool:
+    """Whether metrics are of several labels an image."""
+    return "mean_average_precision" in metrics
 
 
 def _estimate_lines(found: dict[str, Any]) -> list[str]:
@@ -152,6 +159,14 @@ class Evaluate:
             _print_json(result.to_dict())
             return
         width = max(map(len, result.labels))
+        if result.several:
+            for row in result.per_class:
+                print(f"{row['label']:{width}}  {_label_words(row)}")
+            print(
+                f"mean average precision {result.several.mean_average_precision:.4f}, accuracy {result.accuracy:.4f}, "
+                f"loss {result.loss:.4f} on {result.examples:,} images"
+            )
+            return
         for row, counts in zip(result.per_class, result.confusion, strict=True):
             wrong = [(n, result.labels[i]) for i, n in enumerate(counts) if n and result.labels[i] != row["label"]]
             taken_for = ", ".join(f"{label} ({n})" for n, label in sorted(wrong, reverse=True)[:3])
@@ -161,6 +176,14 @@ class Evaluate:
             f"accuracy {result.accuracy:.4f}, top 5 {result.top5_accuracy:.4f}, loss {result.loss:.4f}, "
             f"calibration error {result.ece:.4f} on {result.examples:,} images"
         )
+
+
+def _label_words(row: dict[str, Any]) -> str:
+    """How well a label is found, of a row of `Evaluation.per_class`."""
+    parts = [("precision", row["precision"]), ("recall", row["recall"]), ("F1", row["f1"])]
+    parts += [("average precision", row["average_precision"]), ("threshold", row["threshold"])]
+    words = ", ".join(f"{name} {'none' if value is None else f'{value:.4f}'}" for name, value in parts)
+    return f"{words}, {row['examples']:,} images"
 
 
 @dataclass(frozen=True)
@@ -199,7 +222,13 @@ class Export:
         check_there(self.model)
 
     def run(self) -> None:
-        from resnet_keras.export.servable import SOFTMAX_ADDED, export_servable, manifest_of, read_labels
+        from resnet_keras.export.servable import (
+            SIGMOIDS_ADDED,
+            SOFTMAX_ADDED,
+            export_servable,
+            manifest_of,
+            read_labels,
+        )
 
         if self.format != "saved_model":
             self._to_file()
@@ -220,8 +249,9 @@ class Export:
         )
         manifest = manifest_of(path)
         quantised = manifest.get("int8", {})
-        if manifest["head"] == SOFTMAX_ADDED:
-            print("the model ends in logits; a softmax was put behind them", file=sys.stderr)
+        if manifest["head"] in (SOFTMAX_ADDED, SIGMOIDS_ADDED):
+            added = "a softmax was" if manifest["head"] == SOFTMAX_ADDED else "sigmoids were"
+            print(f"the model ends in logits; {added} put behind them", file=sys.stderr)
         if manifest["normalization"] == "none":
             print("nothing in the model normalises its pixels; they go in as they are, 0 to 255", file=sys.stderr)
         if self.json:

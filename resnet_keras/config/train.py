@@ -133,7 +133,7 @@ class TrainConfig:
     """Freeze every norm: batch_stats, gamma and beta."""
     data: str = "digits"
     """digits (embedded), a TensorFlow Datasets name such as cifar10, a folder of class/file or split/class/file, or a
-    .csv or .parquet file of the columns image, label and, if it likes, split."""
+    .csv or .parquet file of the columns image, label (several as cat|dog) and, if it likes, split."""
     data_dir: str | None = None
     """Folder of TensorFlow Datasets; its own default when left out."""
     skip_damaged: bool = False
@@ -169,7 +169,8 @@ class TrainConfig:
     """Evaluate on the mean scores of an image and its mirror image; predict and export do not."""
     augmentation: Augmentation = Augmentation()
     loss: Literal["softmax", "sigmoid"] = "softmax"
-    """Softmax cross-entropy, or binary cross-entropy of each class (Wightman et al. 2021)."""
+    """Softmax cross-entropy, or binary cross-entropy of each class (Wightman et al. 2021), which data of several labels
+    an image have in any case."""
     label_smoothing: float = 0.0
     """Label smoothing: this much of each label is spread over all classes."""
     target_threshold: float = 0.0

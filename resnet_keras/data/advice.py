@@ -57,7 +57,7 @@ def _labels(found: Inspection) -> list[str]:
     if not wrong:
         return []
     first = wrong[0]
-    named = " and ".join(f"{found.names[i]} ({found.labels[found.targets[i]]})" for i in first.members[:3])
+    named = " and ".join(f"{found.names[i]} ({found.label_of(i)})" for i in first.members[:3])
     groups = "1 image has" if len(wrong) == 1 else f"{len(wrong):,} images have"
     return [f"{groups} copies of another class, such as {named}. One of the labels is wrong; remove or move it."]
 
@@ -66,17 +66,23 @@ def _classes(found: Inspection) -> list[str]:
     texts, train = [], found.counts[:, 0]
     ratio = found.imbalance
     if ratio is not None and ratio >= UNEVEN:
-        weights = found.balanced_weights
         small, large = (found.labels[i] for i in (_smallest(found), int(train.argmax())))
+        what, weighed = "labels", f"Add images of {small}."
+        if not found.several:
+            weights, what = found.balanced_weights, "classes"
+            weighed = (
+                f"--class-weights balanced weighs the loss of {small} by {weights[small]:.2f} and that of {large} by "
+                f"{weights[large]:.2f}; more images of {small} are better."
+            )
         texts.append(
-            f"The classes are uneven: {large} has {train.max():,} training images, {ratio:.1f} times as many as "
-            f"{small}. --class-weights balanced weighs the loss of {small} by {weights[small]:.2f} and that of {large} "
-            f"by {weights[large]:.2f}; more images of {small} are better."
+            f"The {what} are uneven: {large} has {train.max():,} training images, {ratio:.1f} times as many as "
+            f"{small}. {weighed}"
         )
     few = [label for label, count in zip(found.labels, train, strict=True) if 0 < count < FEW]
     if few:
+        words = ["label"] if found.several else ["class", "classes"]
         texts.append(
-            f"{_count(len(few), 'class', 'classes')} with fewer than {FEW} training images: {_some(few)}. Add images, "
+            f"{_count(len(few), *words)} with fewer than {FEW} training images: {_some(few)}. Add images, "
             "and start from trained weights (--weights)."
         )
     for i, split in ((2, "test"), (1, "validation")):
@@ -90,6 +96,16 @@ def _smallest(found: Inspection) -> int:
     return int(min((count, i) for i, count in enumerate(train) if count)[1])
 
 
+def _several(found: Inspection) -> str:
+    each = found.targets.sum(1)
+    none = int((each == 0).sum())
+    without = f", and {_count(none, 'image')} none" if none else ""
+    return (
+        f"Several labels an image: {each.mean():.1f} on average, at most {each.max()}{without}. Each label is a "
+        "question of its own, so an image that lacks one counts against it: name all that are there."
+    )
+
+
 def _notes(found: Inspection, image_size: int) -> list[str]:
     texts, whole = [], len(found.facts)
     inside = [group for group in found.groups if not found.crosses(group) and not found.disagrees(group)]
@@ -99,6 +115,8 @@ def _notes(found: Inspection, image_size: int) -> list[str]:
             f"{_count(extra, 'copy', 'copies')} within one split and class: they count more than once; remove what is "
             "not meant to."
         )
+    if found.several:
+        texts.append(_several(found))
     if whole > MOST_COMPARED:
         texts.append(
             f"More than {MOST_COMPARED:,} images: only equal files and equal pixels were looked for, not "

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data.splits import ArraySplit, DatasetSplit, Source
+from resnet_keras.data.targets import are_several
 from resnet_keras.errors import UsageError
 
 Images = tuple[Any, Any] | tf.data.Dataset
@@ -22,8 +23,9 @@ def source_of(data: Sequence[Images], classes: int | None = None) -> Source:
 
     Args:
         data: `(train, test)` or `(train, validation, test)`. Arrays are uint8 pixels `[N, H, W, C]` or `[N, H, W]` with
-            labels `[N]`, `[N, 1]` or one-hot `[N, classes]`: `keras.datasets.cifar10.load_data()` is such a pair. A
-            dataset gives pairs of the same, one by one or in batches; pixels are 0 to 255, of any dtype.
+            labels `[N]`, `[N, 1]` or one-hot `[N, classes]`: `keras.datasets.cifar10.load_data()` is such a pair. Where
+            rows `[N, labels]` of zeros and ones have several ones, or none, each image can have several labels. A
+            dataset gives pairs of the same but the last, one by one or in batches; pixels are 0 to 255, of any dtype.
         classes: that the network has; those that the labels name when None.
 
     Raises:
@@ -32,7 +34,8 @@ def source_of(data: Sequence[Images], classes: int | None = None) -> Source:
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise UsageError(f"data must be {WANTED}, not {type(data).__name__}")
     words = ("training", *(("validation",) if len(data) == 3 else ()), "test")
-    splits = {where: _split(part, where) for part, where in zip(data, words, strict=True)}
+    several = any(map(_has_several, data))
+    splits = {where: _split(part, where, several=several) for part, where in zip(data, words, strict=True)}
     train = splits["training"]
     size, channels = _shape_of(train)
     for where, split in splits.items():
@@ -41,7 +44,9 @@ def source_of(data: Sequence[Images], classes: int | None = None) -> Source:
     names = tuple(getattr(data[0], "class_names", ()))
     count = len(names) or classes or max(map(_classes_of, splits.values()))
     for where, split in splits.items():
-        if isinstance(split, ArraySplit) and split.targets.max() >= count:
+        if several and (own := _classes_of(split)) != count:
+            raise UsageError(f"the {where} labels are {own} columns, for {count} classes")
+        if isinstance(split, ArraySplit) and not several and split.targets.max() >= count:
             raise UsageError(f"the {where} labels go up to {split.targets.max()}, for {count} classes from 0")
         if isinstance(split, DatasetSplit) and split.one_hot_classes not in (None, count):
             raise UsageError(f"the {where} labels are one-hot for {split.one_hot_classes} classes, not for {count}")
@@ -76,8 +81,20 @@ def training_batches(
     return batches.take(last_step - first_step).map(tf.autograph.experimental.do_not_convert(own))
 
 
-def _split(part: Any, where: str) -> ArraySplit | DatasetSplit:
+def _has_several(part: Any) -> bool:
+    """Whether labels are zeros and ones `[N, labels]`, and a row is not one-hot."""
+    if isinstance(part, tf.data.Dataset) or not isinstance(part, tuple | list) or len(part) != 2:
+        return False
+    labels = np.asarray(part[1])
+    if labels.ndim != 2 or labels.shape[1] < 2 or labels.dtype.kind not in "biuf":
+        return False
+    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(1) != 1).any())
+
+
+def _split(part: Any, where: str, *, several: bool = False) -> ArraySplit | DatasetSplit:
     if isinstance(part, tf.data.Dataset):
+        if several:
+            raise UsageError(f"the {where} data are a dataset, and others have several labels an image: give arrays")
         return _dataset_split(part, where)
     if not isinstance(part, tuple | list) or len(part) != 2:
         raise UsageError(f"the {where} data must be (images, labels), not {type(part).__name__}")
@@ -88,6 +105,13 @@ def _split(part: Any, where: str) -> ArraySplit | DatasetSplit:
         raise UsageError(
             f"the {where} images must be uint8 pixels, 0 to 255, [N, H, W, C]; they are {images.dtype} {images.shape}"
         )
+    if several:
+        if labels.ndim != 2 or len(labels) != len(images) or not np.isin(labels, (0, 1)).all() or not len(images):
+            raise UsageError(
+                f"the {where} labels must be zeros and ones [{len(images)}, labels], as others have several an image; "
+                f"they are {labels.dtype} {labels.shape}"
+            )
+        return ArraySplit(images, labels.astype(bool))
     if labels.ndim == 2:
         labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(-1)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images) or not len(images):
@@ -127,5 +151,5 @@ def _shape_of(split: ArraySplit | DatasetSplit) -> tuple[tuple[int, int], int]:
 def _classes_of(split: ArraySplit | DatasetSplit) -> int:
     """By the labels themselves, which a dataset of integers must be read for."""
     if isinstance(split, ArraySplit):
-        return int(split.targets.max()) + 1
+        return split.targets.shape[1] if are_several(split.targets) else int(split.targets.max()) + 1
     return split.one_hot_classes or max(int(np.max(own)) for _, own in split.dataset.as_numpy_iterator()) + 1

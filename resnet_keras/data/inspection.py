@@ -23,6 +23,7 @@ from resnet_keras.data.splits import (
     inverse_frequency,
     places_below,
 )
+from resnet_keras.data.targets import are_several, counts_of, in_words
 from resnet_keras.progress import counted
 
 SIZES = (32, 64, 128, 224, 512, 1024)
@@ -38,6 +39,7 @@ class Inspection:
     names: tuple[str, ...]
     """Of the images that can be used: their files, or split/number."""
     targets: np.ndarray
+    """int64 [N], or bool [N, labels] where an image can have several"""
     splits: np.ndarray
     """The split of each image, as a training run would have it."""
     split_by: str
@@ -54,9 +56,17 @@ class Inspection:
     @functools.cached_property
     def counts(self) -> np.ndarray:
         """Images by class and split: int64 [classes, 3]."""
-        table = np.zeros((len(self.labels), len(SPLITS)), "int64")
-        np.add.at(table, (self.targets, np.array([SPLITS.index(split) for split in self.splits], "int64")), 1)
-        return table
+        each = [counts_of(self.targets[self.splits == split], len(self.labels)) for split in SPLITS]
+        return np.stack(each, 1).astype("int64")
+
+    @property
+    def several(self) -> bool:
+        """Whether an image can have several labels, or none."""
+        return are_several(self.targets)
+
+    def label_of(self, place: int) -> str:
+        """The label of an image, or its labels, in words."""
+        return in_words(self.targets[place], self.labels)
 
     @property
     def used_splits(self) -> list[str]:
@@ -78,7 +88,7 @@ class Inspection:
 
     def disagrees(self, group: Group) -> bool:
         """Whether a group has several labels."""
-        return len({self.targets[i] for i in group.members}) > 1
+        return len({self.label_of(i) for i in group.members}) > 1
 
     @functools.cached_property
     def leaked(self) -> dict[str, dict[str, int]]:
@@ -108,7 +118,7 @@ class Inspection:
 
     @property
     def balanced_weights(self) -> dict[str, float]:
-        """What `class_weights balanced` multiplies the loss of each class by."""
+        """What `class_weights balanced` multiplies the loss of each class by; of one label an image."""
         return dict(zip(self.labels, inverse_frequency(self.counts[:, 0]), strict=True))
 
     def number(self, fact: str) -> int:
@@ -143,8 +153,13 @@ class Inspection:
             "images": len(self.facts),
             "splits": {split: int((self.splits == split).sum()) for split in SPLITS},
             "split_by": self.split_by,
+            "several_labels": self.several,
             "classes": [
-                {"label": label, **dict(zip(SPLITS, row, strict=True)), "balanced_weight": self.balanced_weights[label]}
+                {
+                    "label": label,
+                    **dict(zip(SPLITS, row, strict=True)),
+                    **({} if self.several else {"balanced_weight": self.balanced_weights[label]}),
+                }
                 for label, row in zip(self.labels, self.counts.tolist(), strict=True)
             ],
             "imbalance": self.imbalance,
@@ -162,7 +177,7 @@ class Inspection:
                     "across_splits": self.crosses(group),
                     "different_labels": self.disagrees(group),
                     "images": [
-                        {"file": self.names[i], "label": self.labels[self.targets[i]], "split": str(self.splits[i])}
+                        {"file": self.names[i], "label": self.label_of(i), "split": str(self.splits[i])}
                         for i in group.members
                     ],
                 }

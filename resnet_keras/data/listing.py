@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from resnet_keras.data.images import decoder, undecodable
 from resnet_keras.data.splits import FileSplit, Source, places_below
+from resnet_keras.data.targets import are_several, counts_of
 from resnet_keras.errors import UsageError
 from resnet_keras.progress import counted
 from resnet_keras.startup import standard_error_held
@@ -31,7 +32,7 @@ class Listing:
     labels: tuple[str, ...]
     paths: tuple[str, ...]
     targets: np.ndarray
-    """int64 [N], indices into the labels."""
+    """int64 [N], indices into the labels; or bool [N, labels], where an image can have several."""
     splits: np.ndarray | None
     """The split of each file, a word of `SPLITS`; None where files are split by a hash of their names."""
     problems: tuple[str, ...] = ()
@@ -66,18 +67,18 @@ class Listing:
 
     def unusable(self) -> list[str]:
         """What keeps these files from training: the problems of the listing, and classes with too few images."""
-        problems = list(self.problems)
-        counts = np.bincount(self.targets, minlength=len(self.labels))
+        problems, what = list(self.problems), "label" if are_several(self.targets) else "class"
+        counts = counts_of(self.targets, len(self.labels))
         if self.splits is None:
             problems += [
-                f"class {label} has {'one image' if count else 'no image'}; a class needs two, one of them to test with"
+                f"{what} {label} has {'one' if count else 'no'} image; a {what} needs two, one of them to test with"
                 for label, count in zip(self.labels, counts, strict=True)
                 if count < 2
             ]
             return problems
-        trained = np.bincount(self.targets[self.splits == "train"], minlength=len(self.labels))
+        trained = counts_of(self.targets[self.splits == "train"], len(self.labels))
         problems += [
-            f"class {label} has no image to train on; add one or remove the class"
+            f"{what} {label} has no image to train on; add one or remove the {what}"
             for label, count, all_ in zip(self.labels, trained, counts, strict=True)
             if all_ and not count
         ]

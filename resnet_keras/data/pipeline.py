@@ -1,8 +1,8 @@
 """Batches: each training batch is a pure function of (seed, epoch, step), so a run can be repeated and continued.
 
-Every batch is `(images [N, H, W, C], one-hot labels float32 [N, classes])`; pixels are 0 to 255, uint8 or float32. Only
-records that do not fit in memory are streamed; everything else is picked by index, and the order of an epoch is a
-permutation that is computed, not stored.
+Every batch is `(images [N, H, W, C], labels float32 [N, classes])`, one-hot where an image has one label; pixels are 0
+to 255, uint8 or float32. Only records that do not fit in memory are streamed; everything else is picked by index, and
+the order of an epoch is a permutation that is computed, not stored.
 """
 
 import os
@@ -33,6 +33,7 @@ from resnet_keras.data.augmentation import (
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.policies import randaugment, trivialaugment
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, DatasetSplit, FileSplit, RecordSplit, Source, Split
+from resnet_keras.data.targets import as_vectors
 from resnet_keras.errors import UsageError
 from resnet_keras.progress import progress
 
@@ -173,7 +174,7 @@ def training_batches(
     places, steps = np.arange(index * share, (index + 1) * share), range(first_step, last_step)
 
     def finished(positions: tf.Tensor, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = smooth(images, tf.one_hot(targets, classes))
+        images, labels = smooth(images, as_vectors(targets, classes))
         if not augmentation.mixes:
             return images, labels
         return mix(images, labels, _key(seed, "mix", positions[0] // batch_size), augmentation)
@@ -363,7 +364,7 @@ def evaluation_batches(
         dataset = examples.map(
             as_it_is(lambda image, target: (shape.evaluation_transform(image), target)), tf.data.AUTOTUNE
         )
-    batches = dataset.batch(batch_size).map(as_it_is(lambda images, targets: (images, tf.one_hot(targets, classes))))
+    batches = dataset.batch(batch_size).map(as_it_is(lambda images, targets: (images, as_vectors(targets, classes))))
     return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 

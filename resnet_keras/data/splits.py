@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.data.targets import are_several, places_of
 from resnet_keras.errors import UsageError
 
 VALIDATION_SHARE = 0.1
@@ -25,7 +26,7 @@ class ArraySplit:
     images: np.ndarray
     """uint8 [N, H, W, C]"""
     targets: np.ndarray
-    """int64 [N], indices into the source's labels"""
+    """int64 [N], indices into the source's labels; or bool [N, labels]"""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -86,10 +87,15 @@ class DatasetSplit:
     def one_hot(self, labels: tf.Tensor, classes: int) -> tf.Tensor:
         """A batch's labels, `[N]`, `[N, 1]` or `[N, classes]`, as float32 `[N, classes]`.
 
-        An InvalidArgument error where one is not among `classes`: nobody has read them before.
+        An InvalidArgument error where one is not among `classes`, or a row does not sum to one: nobody has read them
+        before.
         """
         if self.one_hot_classes:
-            return tf.cast(labels, tf.float32)
+            labels = tf.cast(labels, tf.float32)
+            whole = tf.reduce_all(tf.abs(tf.reduce_sum(labels, -1) - 1) < 0.01)
+            words = "labels of a dataset must sum to 1 an image, for several labels an image give arrays; these are"
+            with tf.control_dependencies([tf.Assert(whole, [words, labels], 8)]):
+                return tf.identity(labels)
         labels = tf.cast(tf.reshape(labels, [-1]), tf.int64)
         known = tf.reduce_all((labels >= 0) & (labels < classes))
         with tf.control_dependencies([tf.Assert(known, [f"labels must be 0 to {classes - 1}; these are", labels], 8)]):
@@ -114,6 +120,11 @@ class Source:
     """What chooses between epochs and configs; None where nothing does."""
     skipped: tuple[str, ...] = ()
     """Damaged files that were left out, each with what is wrong with it."""
+
+    @property
+    def several(self) -> bool:
+        """Whether an image can have several labels, or none: each is a question of its own then."""
+        return isinstance(self.train, ArraySplit | FileSplit) and are_several(self.train.targets)
 
     @property
     def measured(self) -> Split:
@@ -164,9 +175,12 @@ def name_shares(paths: Sequence[str], purpose: str) -> np.ndarray:
 def places_below(paths: Sequence[str], targets: np.ndarray, purpose: str, share: float) -> np.ndarray:
     """About a share of the files of each class, in order: at least one where there are two, and never all.
 
-    Whatever other files there are, the same ones: by a hash of each file's name.
+    Whatever other files there are, the same ones: by a hash of each file's name. Of files of several labels the rule
+    holds for each label, as far as the labels of one file let it; none loses its last file.
     """
     shares, places = name_shares(paths, purpose), []
+    if are_several(targets):
+        return np.flatnonzero(_below_of_labels(shares, targets, share))
     for target in np.unique(targets):
         own = np.flatnonzero(targets == target)
         if len(own) > 1:
@@ -175,6 +189,17 @@ def places_below(paths: Sequence[str], targets: np.ndarray, purpose: str, share:
             chosen[shares[own].argmax()] = False
             places.append(own[chosen])
     return np.sort(np.concatenate(places)) if places else np.array([], "int64")
+
+
+def _below_of_labels(shares: np.ndarray, targets: np.ndarray, share: float) -> np.ndarray:
+    chosen, each = shares < share, [places_of(targets, label) for label in range(targets.shape[1])]
+    for own in each:
+        if len(own) > 1 and not chosen[own].any():
+            chosen[own[shares[own].argmin()]] = True
+    for own in each:
+        if len(own) and chosen[own].all():
+            chosen[own[shares[own].argmax()]] = False
+    return chosen
 
 
 def _part(split: ArraySplit | FileSplit | RecordSplit, chosen: np.ndarray) -> Split:

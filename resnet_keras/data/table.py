@@ -23,6 +23,7 @@ SPLIT_WORDS: dict[str, SplitName] = {
     "test": "test",
 }
 SEPARATOR = "|"
+"""Between the labels of an image."""
 
 Row = tuple[int, str, str, str]
 """The number of a row in its file, its image, its label, its split."""
@@ -33,16 +34,20 @@ def list_table(path: Path) -> Listing:
 
     Files are named as seen from the table's folder, or absolutely. Without a column `split` a fifth of each class,
     always the same, is the test split. Of the splits test and validation each is the test split where the other is
-    absent. What cannot be used is among the listing's `problems`, with the numbers of the rows.
+    absent. Where a row has several labels, as in `cat|dog`, every row can have several, one or, left empty, none. What
+    cannot be used is among the listing's `problems`, with the numbers of the rows.
 
     Raises `UsageError` for a file that is no such table.
     """
     columns, rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _parquet_rows(path)
     faults: dict[str, list[int]] = defaultdict(list)
     known: dict[str, Row] = {}
-    for row in rows:
+    listed = list(rows)
+    several = any(SEPARATOR in label for _, _, label, _ in listed)
+    for row in listed:
         number, image, label, split = row
-        if fault := _fault_of(path, row, has_splits=SPLIT in columns):
+        label = SEPARATOR.join(_labels_in(label)) if several else label
+        if fault := _fault_of(path, row, has_splits=SPLIT in columns, several=several):
             faults[fault].append(number)
             continue
         # Not resolved: a link is a name of its own.
@@ -50,15 +55,25 @@ def list_table(path: Path) -> Listing:
         first = known.setdefault(file, (number, file, label, SPLIT_WORDS.get(split.lower(), "train")))
         for name, own, other in ((LABEL, label, first[2]), (SPLIT, SPLIT_WORDS.get(split.lower(), "train"), first[3])):
             if own != other:
-                faults[f"image {image} has the {name} {other!r} in row {first[0]} and another"].append(number)
-    labels = sorted({label for _, _, label, _ in known.values()})
+                hint = (
+                    f"; several labels go into one cell, as in {other}{SEPARATOR}{own}"
+                    if name == LABEL and not several
+                    else ""
+                )
+                faults[f"image {image} has the {name} {other!r} in row {first[0]} and another{hint}"].append(number)
+    each = [_labels_in(label) if several else [label] for _, _, label, _ in known.values()]
+    labels = sorted({label for own in each for label in own})
     problems = [f"{path}, {_numbers(numbers)}: {fault}" for fault, numbers in faults.items()]
     if not known and not problems:
         problems.append(f"{path} has no rows")
     elif len(labels) < 2 and not problems:
-        problems.append(f"{path} needs two labels or more; it has one, {labels[0]}")
+        found = f"one, {labels[0]}" if labels else "none"
+        problems.append(f"{path} needs two labels or more; it has {found}")
     places = {label: i for i, label in enumerate(labels)}
-    targets = np.array([places[label] for _, _, label, _ in known.values()], "int64")
+    targets = np.zeros((len(each), len(labels)), bool)
+    for target, own in zip(targets, each, strict=True):
+        target[[places[label] for label in own]] = True
+    targets = targets if several else targets.argmax(1) if len(each) else np.zeros(0, "int64")
     splits = _splits([split for *_, split in known.values()]) if SPLIT in columns else None
     return Listing(str(path), tuple(labels), tuple(known), targets, splits, tuple(problems))
 
@@ -70,15 +85,18 @@ def _splits(words: Sequence[str]) -> np.ndarray:
     return splits
 
 
-def _fault_of(path: Path, row: Row, *, has_splits: bool) -> str | None:
+def _labels_in(cell: str) -> list[str]:
+    """The labels of an image, each once and in order."""
+    return sorted({label for part in cell.split(SEPARATOR) if (label := part.strip())})
+
+
+def _fault_of(path: Path, row: Row, *, has_splits: bool, several: bool) -> str | None:
     """What is wrong with a row alone."""
     _, image, label, split = row
     if not image:
         return "the image is empty"
-    if not label:
+    if not label and not several:
         return "the label is empty"
-    if SEPARATOR in label:
-        return f"several labels ({label}): a network here has one label an image"
     if not label.isprintable():
         return f"the label {label!r} is not printable"
     if has_splits and split.lower() not in SPLIT_WORDS:
@@ -144,19 +162,25 @@ def _parquet_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
     names = [name for name in (IMAGE, LABEL, SPLIT) if name in columns]
     values: dict[str, list[Any]] = {name: table.column(columns.index(name)).to_pylist() for name in names}
     for name, own in values.items():
-        kinds = (str, int) if name == LABEL else (str,)
+        kinds = (str, int, list) if name == LABEL else (str,)
         wrong = next((value for value in own if value is not None and not isinstance(value, kinds)), None)
         if wrong is not None:
-            wanted = {IMAGE: "names of files", LABEL: "texts or whole numbers", SPLIT: "texts"}[name]
+            wanted = {IMAGE: "names of files", LABEL: "texts, whole numbers or lists of them", SPLIT: "texts"}[name]
             raise UsageError(f"{path}: the column {name} must hold {wanted}, not {type(wrong).__name__}")
 
     def rows() -> Iterator[Row]:
         for number in range(1, len(values[IMAGE]) + 1):
             cells = (values[name][number - 1] if name in values else None for name in (IMAGE, LABEL, SPLIT))
-            image, label, split = ("" if cell is None else str(cell).strip() for cell in cells)
+            image, label, split = (_text_of(cell) for cell in cells)
             yield number, image, label, split
 
     return columns, rows()
+
+
+def _text_of(cell: Any) -> str:
+    if isinstance(cell, list):
+        return "".join(f"{item}{SEPARATOR}" for item in cell) or SEPARATOR
+    return "" if cell is None else str(cell).strip()
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:

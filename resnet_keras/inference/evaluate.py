@@ -1,5 +1,6 @@
 """`evaluate`: loss, accuracy, per class and confusion, of a model on a data set's test split."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,11 @@ from resnet_keras.config.train import GIVEN
 from resnet_keras.data.format import from_pixels, image_format
 from resnet_keras.data.pipeline import evaluation_batches
 from resnet_keras.data.sources import open_source
+from resnet_keras.data.splits import Source
 from resnet_keras.errors import UsageError
+from resnet_keras.inference.labels import DEFAULT_THRESHOLD, LabelScores
 from resnet_keras.inference.reliability import Reliability, ReliabilityLog
+from resnet_keras.models.graph import head_of
 from resnet_keras.models.preprocessing import model_card
 from resnet_keras.models.saved import classifier
 from resnet_keras.progress import Progress, progress
@@ -23,7 +27,11 @@ from resnet_keras.progress import Progress, progress
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on a test split. Accuracies are fractions, the loss is cross-entropy in nats an image."""
+    """What a model does on a test split. Accuracies are fractions, the loss is cross-entropy in nats an image.
+
+    Where an image can have several labels, or none, `several` has their scores. The loss is binary cross-entropy in
+    nats a label then, the accuracy the fraction of correct decisions, `top5_accuracy` NaN, and `confusion` empty.
+    """
 
     loss: float
     accuracy: float
@@ -33,9 +41,11 @@ class Evaluation:
     confusion: np.ndarray
     """int64 [classes, classes]: rows are true classes, columns predicted ones."""
     given: Mapping[str, float] = field(default_factory=dict)
-    """By metrics of the user's own."""
+    """By metrics of the user's own; of several labels an image `mean_average_precision`."""
     reliability: Reliability | None = None
     """Confidence and correctness of each image; None where several hosts each have a part of them."""
+    several: LabelScores | None = None
+    """Of labels that are each a question of their own."""
 
     @property
     def ece(self) -> float | None:
@@ -44,12 +54,17 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
-        names = ("loss", "accuracy", "top5_accuracy", "examples")
+        names = ("loss", "accuracy", *(() if self.several else ("top5_accuracy",)), "examples")
         return {**{name: getattr(self, name) for name in names}, **self.given}
 
     @property
     def per_class(self) -> list[dict[str, Any]]:
-        """A row a class: label, examples, recall (its images found), precision (its predictions that are correct)."""
+        """A row a class: label, examples, recall (its images found), precision (its predictions that are correct).
+
+        Of several labels an image also `f1`, `average_precision`, and the `threshold` from which on it is given.
+        """
+        if self.several:
+            return self.several.rows(self.labels)
         correct, true, predicted = np.diag(self.confusion), self.confusion.sum(1), self.confusion.sum(0)
         return [
             {
@@ -62,7 +77,21 @@ class Evaluation:
         ]
 
     def to_dict(self) -> dict[str, Any]:
+        if self.several:
+            return {**self.metrics, "per_class": self.per_class}
         return {**self.metrics, "ece": self.ece, "per_class": self.per_class, "confusion": self.confusion.tolist()}
+
+    def at(self, thresholds: Sequence[float]) -> "Evaluation":
+        """The same of several labels an image, given from other thresholds on."""
+        assert self.several is not None
+        return evaluation_of(dataclasses.replace(self.several, thresholds=tuple(thresholds)), self.labels, self.loss)
+
+
+def evaluation_of(scores: LabelScores, labels: tuple[str, ...], loss: float) -> Evaluation:
+    """What the scores of several labels an image come to."""
+    given = {"mean_average_precision": scores.mean_average_precision}
+    empty = np.zeros((0, 0), "int64")
+    return Evaluation(loss, scores.accuracy, float("nan"), len(scores.targets), labels, empty, given, several=scores)
 
 
 def evaluate(
@@ -106,9 +135,20 @@ def evaluate(
         raise UsageError(f"{model.name} takes {shape.channels} channels, {data} has {opened.channels}")
     # The same classes in another order, such as a folder's alphabet: put the model's outputs into the data's order.
     columns = [card.labels.index(label) for label in opened.labels] if known else None
-    return Evaluator(model, opened.labels, columns=columns, flip=shape.card.test_flip)(
+    thresholds = _thresholds(model, opened, columns)
+    return Evaluator(model, opened.labels, columns=columns, flip=shape.card.test_flip, thresholds=thresholds)(
         evaluation_batches(opened, shape, min(batch_size, len(opened.test))), len(opened.test)
     )
+
+
+def _thresholds(model: keras.Model, source: Source, columns: Sequence[int] | None) -> tuple[float, ...]:
+    """Of the labels of a source, where a model gives several an image; empty for one of one class an image."""
+    found = model_card(model).thresholds
+    if not found and source.several:
+        if head_of(model).activation != "sigmoid":
+            raise UsageError(f"{source.name} has several labels an image, and {model.name} gives one class")
+        found = (DEFAULT_THRESHOLD,) * len(source.labels)
+    return tuple(found[i] for i in columns) if found and columns else found
 
 
 class Judging(Protocol):
@@ -130,6 +170,7 @@ class Evaluator:
         flip: take the mean of the probabilities of an image and its mirror image.
         host: which of the hosts this is and how many there are; each takes its share of the batches, and all have the
             sum.
+        thresholds: of each of the labels, where an image can have several; on one host. They may be changed.
         judge: takes the logits of each batch besides, which the model then has behind its probabilities: `[N, 2 x
             classes]`. A `loss` that it finds takes the place of the cross-entropy.
     """
@@ -144,8 +185,9 @@ class Evaluator:
         flip: bool = False,
         host: tuple[int, int] = (0, 1),
         judge: Judging | None = None,
+        thresholds: Sequence[float] = (),
     ) -> None:
-        self.judge = judge
+        self.judge, self.thresholds = judge, tuple(thresholds)
         self.model, self.labels, self.flip, self.host = from_pixels(model), labels, flip, host
         self.columns = list(columns) if columns is not None else list(range(len(labels)))
         self.strategy = strategy or tf.distribute.get_strategy()
@@ -158,9 +200,20 @@ class Evaluator:
     def __call__(self, batches: tf.data.Dataset, total: int | None = None) -> Evaluation:
         """Evaluate the model on batches; `total` is the number of their images, for who watches the progress."""
         with progress("evaluating", total and -(-total // self.host[1]), "images") as task:
-            return self._evaluated(batches, task)
+            return self._several(batches, task) if self.thresholds else self._one(batches, task)
 
-    def _evaluated(self, batches: tf.data.Dataset, task: Progress) -> Evaluation:
+    def _several(self, batches: tf.data.Dataset, task: Progress) -> Evaluation:
+        parts = []
+        for _, labels, outputs in self.outputs(batches):
+            parts.append((outputs[:, self.columns], labels))
+            task.add(len(labels))
+        scores, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        # float32 has no smaller normal number, and none nearer to one
+        sure = np.where(labels > 0, np.maximum(scores, 1e-37), np.maximum(1 - scores, 2.0**-24))
+        loss = -np.log(sure.astype("float64")).mean()
+        return evaluation_of(LabelScores(scores, labels > 0, self.thresholds), self.labels, float(loss))
+
+    def _one(self, batches: tf.data.Dataset, task: Progress) -> Evaluation:
         classes = len(self.labels)
         confusion = np.zeros((classes, classes), "int64")
         loss = top5 = 0.0

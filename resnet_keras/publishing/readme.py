@@ -11,6 +11,7 @@ from resnet_keras.config.run_folder import MODEL
 from resnet_keras.config.train import GIVEN, OPERATIONAL, TrainConfig
 from resnet_keras.data.images import covered
 from resnet_keras.errors import needs_extra
+from resnet_keras.models.card import ModelCard
 from resnet_keras.models.registry import NAMES
 from resnet_keras.models.weights.hub import TENSORS, is_hub_name
 from resnet_keras.publishing.publication import Publication
@@ -20,6 +21,8 @@ LABELS_SHOWN = 50
 ENVIRONMENT = ("devices", "xla", "machine", "python", "tensorflow", "keras")
 """What of a run's environment is published."""
 NAMES_OF_METRICS = {"loss": "loss", "accuracy": "accuracy (top 1)", "top5_accuracy": "accuracy (top 5)"}
+SEVERAL = {"mean_average_precision": "mean average precision", "accuracy": "accuracy of all decisions"}
+"""Of several labels an image."""
 DATASETS = {
     "cifar10": "uoft-cs/cifar10",
     "cifar100": "uoft-cs/cifar100",
@@ -49,6 +52,8 @@ def model_card_text(publication: Publication, address: str, name: str) -> str:
     height, width, channels = publication.shape
     options = config.model_options if config else {}
     arguments = {"classes": publication.classes, "input_shape": publication.shape, **options}
+    if card.several:
+        arguments["classifier_activation"] = "sigmoid"
     return _template().render(
         front_matter=_front_matter(publication, name),
         name=name,
@@ -69,7 +74,7 @@ def model_card_text(publication: Publication, address: str, name: str) -> str:
         counts=str(environment.get("data", "")),
         split=publication.split,
         metrics=publication.metrics,
-        measured={NAMES_OF_METRICS.get(k, k): v for k, v in publication.measured.items()},
+        measured={_names(card).get(k, k): v for k, v in publication.measured.items()},
         interrupted=publication.interrupted,
         environment={key: environment[key] for key in ENVIRONMENT if key in environment},
         size=(height, width),
@@ -84,6 +89,10 @@ def model_card_text(publication: Publication, address: str, name: str) -> str:
         model_file=MODEL,
         tensors_file=TENSORS,
     )
+
+
+def _names(card: ModelCard) -> dict[str, str]:
+    return NAMES_OF_METRICS | (SEVERAL if card.several else {})
 
 
 def _template() -> jinja2.Template:
@@ -139,11 +148,11 @@ def _front_matter(publication: Publication, name: str) -> str:
             dataset_name=data or "unknown",
             dataset_split=publication.split,
             metric_type={"top5_accuracy": "accuracy"}.get(metric, metric),
-            metric_name=NAMES_OF_METRICS[metric],
+            metric_name=_names(card)[metric],
             metric_value=round(publication.measured[metric], 6),
         )
-        for metric in ("accuracy", "top5_accuracy")
-        if metric in publication.measured
+        for metric in ("mean_average_precision", "accuracy", "top5_accuracy")
+        if metric in publication.measured and metric in _names(card)
     ]
     started = publication.config.weights if publication.config else None
     base = card.source.removeprefix("https://huggingface.co/") if "huggingface.co" in card.source else None

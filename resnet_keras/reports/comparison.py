@@ -14,9 +14,14 @@ from resnet_keras.reports.drawing import Line, draw_panel
 from resnet_keras.reports.html import Cell, cell, spaced, write_page
 from resnet_keras.reports.plots import COLOURS
 
-MORE_IS_BETTER = {"accuracy": True, "top5_accuracy": True, "loss": False}
-"""The metrics that are compared."""
-NAMES = {"accuracy": "accuracy", "top5_accuracy": "top 5", "loss": "loss"}
+MORE_IS_BETTER = {"mean_average_precision": True, "accuracy": True, "top5_accuracy": True, "loss": False}
+"""The metrics that are compared; those that no run has are left out."""
+NAMES = {
+    "mean_average_precision": "mean average precision",
+    "accuracy": "accuracy",
+    "top5_accuracy": "top 5",
+    "loss": "loss",
+}
 NEEDED = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 PLACE = {"run_dir"}
 """Fields in which any two runs differ."""
@@ -54,6 +59,12 @@ class Comparison:
     def comparable(self) -> bool:
         """Whether all are measured on the same images."""
         return len({run.measured_on for run in self.runs}) == 1
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics that a run has."""
+        found = {name for run in self.runs for name in self.figures_of(run)}
+        return [name for name in MORE_IS_BETTER if name in found]
 
     def figures_of(self, run: Run) -> dict[str, float]:
         return {name: run.metrics[name] for name in MORE_IS_BETTER if run.metrics.get(name) is not None}
@@ -110,7 +121,7 @@ class Comparison:
             }
             for run in self.runs
         ]
-        best = {name: [run.name for run in self.runs if self.is_best(run, name)] for name in MORE_IS_BETTER}
+        best = {name: [run.name for run in self.runs if self.is_best(run, name)] for name in self.names}
         return {"runs": runs, "best": best, "differences": self.differences, "warnings": self.warnings}
 
 
@@ -178,7 +189,7 @@ def write_comparison(found: Comparison, path: Path) -> None:
                     "Run",
                     "Model",
                     "Parameters",
-                    *(f"{measured} {NAMES[name]}".capitalize() for name in MORE_IS_BETTER),
+                    *(f"{measured} {NAMES[name]}".capitalize() for name in found.names),
                     "Epochs",
                     "Seconds",
                     "Date",
@@ -206,7 +217,7 @@ def _row(found: Comparison, run: Run) -> list[tuple[Cell, bool]]:
     figures = found.figures_of(run)
     parameters = run.metrics.get("parameters")
     cells = [(Cell(run.name), False), (Cell(run.config.model), False), (cell(parameters), False)]
-    for name in MORE_IS_BETTER:
+    for name in found.names:
         value = figures.get(name)
         text = "" if value is None else f"{value:.4f}" if name == "loss" else f"{value:.2%}"
         cells.append((Cell(text, value), found.is_best(run, name)))

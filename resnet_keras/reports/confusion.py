@@ -22,8 +22,13 @@ MAP_COLOUR = "#3b8fd4"
 
 
 def class_views(result: Evaluation) -> dict[str, Any]:
-    """What the template shows of the classes: `matrix`, or `map` and `confusions`; and the table `classes`."""
+    """What the template shows of the classes: `matrix`, or `map` and `confusions`; and the table `classes`.
+
+    Of several labels an image the table alone: none is taken for another.
+    """
     few = len(result.labels) <= LARGEST_CONFUSION
+    if result.several:
+        return {"matrix": None, "map": None, "confusions": None, "classes": label_table(result, worst_first=not few)}
     return {
         "matrix": matrix_of(result) if few else None,
         "map": None if few else draw_map(result),
@@ -94,7 +99,7 @@ def class_table(result: Evaluation, *, worst_first: bool) -> dict[str, Any]:
         row.insert(1, Cell(str(number), number))
         row.append(Cell(f"{result.labels[taken]} ({own[taken]:,})" if own[taken] else ""))
     # Classes without an image have no F1: last.
-    order = sorted(range(len(rows)), key=lambda i: (_f1(rows[i]) < 0, _f1(rows[i]), i))
+    order = sorted(range(len(rows)), key=lambda i: (_score(rows[i]) < 0, _score(rows[i]), i))
     return {
         "head": [head[0], "No.", *head[1:], "Mostly taken for"],
         "rows": [rows[i] for i in order[:LARGEST_TABLE]],
@@ -103,7 +108,26 @@ def class_table(result: Evaluation, *, worst_first: bool) -> dict[str, Any]:
     }
 
 
-def _f1(row: list[Cell]) -> float:
+def label_table(result: Evaluation, *, worst_first: bool) -> dict[str, Any]:
+    """Precision, recall and F1 of each label at its threshold, and its average precision; `worst_first` by that."""
+    rows = []
+    for row in result.per_class:
+        parts = [row[name] for name in ("precision", "recall", "f1", "average_precision", "threshold")]
+        cells = [Cell(_percent(part), -1.0 if part is None else round(part, 4)) for part in parts]
+        rows.append([Cell(row["label"]), Cell(f"{row['examples']:,}", row["examples"]), *cells])
+    head = ["Label", "Images", "Precision", "Recall", "F1", "Average precision", "Threshold"]
+    if worst_first:
+        rows.sort(key=lambda row: (_score(row) < 0, _score(row)))
+    return {
+        "head": head,
+        "rows": rows[:LARGEST_TABLE],
+        "sorted_by": head[5] if worst_first else "",
+        "left_out": max(len(rows) - LARGEST_TABLE, 0) if worst_first else 0,
+    }
+
+
+def _score(row: list[Cell]) -> float:
+    """The F1 of a class in a row with its number; of a label, in the same place, the average precision."""
     number = row[5].number
     assert number is not None
     return number

@@ -14,6 +14,7 @@ from resnet_keras.data.facts import Content
 from resnet_keras.data.images import decoder
 from resnet_keras.data.inspection import Inspection
 from resnet_keras.data.listing import SPLITS
+from resnet_keras.data.targets import places_of
 from resnet_keras.files import writing_to
 from resnet_keras.reports.html import write_page
 
@@ -66,6 +67,7 @@ def write_data_page(found: Inspection, image_size: int, path: Path) -> None:
             summary=summary_of(found),
             refusal=found.refusal is not None,
             advice=advice_on(found, image_size),
+            kind="Label" if found.several else "Class",
             splits=found.used_splits,
             classes=_class_rows(found),
             samples=[
@@ -91,7 +93,9 @@ def summary_of(found: Inspection) -> str:
     )
     by = " (split by a hash of each name)" if found.split_by == "name" else ""
     images = f"{len(found.facts):,} image{'' if len(found.facts) == 1 else 's'}"
-    return f"{images} in {len(found.labels):,} classes{': ' if counts else ''}{counts}{by}."
+    labels = f"with {len(found.labels):,} labels, several an image"
+    labels = labels if found.several else f"in {len(found.labels):,} classes"
+    return f"{images} {labels}{': ' if counts else ''}{counts}{by}."
 
 
 def _class_rows(found: Inspection) -> list[tuple[str, list[Bar]]]:
@@ -111,7 +115,7 @@ def _chosen(found: Inspection) -> list[list[int]]:
     each = min(SAMPLES, MOST_SAMPLES // max(len(found.labels), 1))
     chosen: list[list[int]] = []
     for target in range(len(found.labels)):
-        own = np.flatnonzero(found.targets == target)
+        own = places_of(found.targets, target)
         trained = own[found.splits[own] == "train"]
         own = trained if len(trained) else own
         count = min(each or 1, len(own)) if found.contents and sum(map(len, chosen)) < MOST_SAMPLES else 0
@@ -127,6 +131,8 @@ def _sample(found: Inspection, place: int) -> Sample:
     source = f"data:image/{kind};base64,{base64.b64encode(encoded.numpy()).decode()}"
     height, width = found.facts[place].size
     words = f"{_short(found, found.names[place])}, {found.splits[place]}, {width} by {height} pixels"
+    if found.several:
+        words = f"{found.label_of(place)}: {words}"
     return Sample(source, words, tiny)
 
 
@@ -151,8 +157,7 @@ def _group_row(found: Inspection, group: Group) -> dict[str, object]:
         "crosses": found.crosses(group),
         "disagrees": found.disagrees(group),
         "members": [
-            (_short(found, found.names[i]), found.labels[found.targets[i]], str(found.splits[i]))
-            for i in group.members[:12]
+            (_short(found, found.names[i]), found.label_of(i), str(found.splits[i])) for i in group.members[:12]
         ],
         "more": max(len(group.members) - 12, 0),
     }

@@ -61,14 +61,20 @@ def mistakes_of(result: Evaluation, network: keras.Model, files: Sequence[str] =
     return shown
 
 
-def samples_of(batch: tuple[np.ndarray, np.ndarray] | None, labels: Sequence[str]) -> list[Shown]:
-    """Training images `[N, H, W, C]`, 0 to 255, and what they are by their labels `[N, classes]`."""
+def samples_of(
+    batch: tuple[np.ndarray, np.ndarray] | None, labels: Sequence[str], *, several: bool = False
+) -> list[Shown]:
+    """Training images `[N, H, W, C]`, 0 to 255, and what they are by their labels `[N, classes]`.
+
+    `several`: an image can have several labels, or none.
+    """
     if batch is None:
         return []
     shown = []
     for image, label in zip(batch[0][:SAMPLES], batch[1][:SAMPLES], strict=True):
         pixels = image.clip(0, 255).astype("uint8")
-        shown.append(Shown(_url(pixels), _label_words(label, labels), _is_small(pixels)))
+        words = _several_words(label, labels) if several else _label_words(label, labels)
+        shown.append(Shown(_url(pixels), words, _is_small(pixels)))
     return shown
 
 
@@ -80,6 +86,12 @@ def _label_words(label: np.ndarray, labels: Sequence[str]) -> str:
     if not others or total <= 0 or rest[others[0]] < 0.02 * total:
         return labels[int(first)]
     return " + ".join(f"{labels[i]} {rest[i] / total:.0%}" for i in (first, *others))
+
+
+def _several_words(label: np.ndarray, labels: Sequence[str]) -> str:
+    """The labels; of mixed images each with its part."""
+    parts = [(labels[i], label[i]) for i in np.flatnonzero(label).tolist()]
+    return ", ".join(name if part == 1 else f"{name} {part:.0%}" for name, part in parts) or "none"
 
 
 def _is_small(pixels: np.ndarray) -> bool:

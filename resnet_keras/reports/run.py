@@ -60,20 +60,20 @@ def write_report(
         folder / REPORT,
         "run.html",
         title=f"{config.name}: {config.model} on {data}",
-        summary=f"{split.capitalize()} accuracy {result.accuracy:.2%}, top 5 {result.top5_accuracy:.2%}, "
-        f"loss {result.loss:.4f}, on {result.examples:,} {split} images of {data}, after "
-        f"{metrics['epochs']} epoch{'' if metrics['epochs'] == 1 else 's'}{best}.{end}",
+        summary=f"{split.capitalize()} {_summary(result)}, loss {result.loss:.4f}, on {result.examples:,} {split} "
+        f"images of {data}, after {metrics['epochs']} epoch{'' if metrics['epochs'] == 1 else 's'}{best}.{end}",
         figures=_figures(result, metrics, rows, facts),
         command=command_of(config),
-        curves=_curves(rows) if rows else None,
+        curves=_curves(rows, several=bool(result.several)) if rows else None,
         lines=[("training", 0, True), (rows[-1].get("split", "test"), 1, False)] if rows else [],
         split=f"{split} split",
         labels=result.labels,
+        several=bool(result.several),
         **class_views(result),
         reliability=_reliability(result, facts.uncalibrated, metrics.get("calibration", {})),
         mistakes=mistakes,
         heated=any(one.heat for one in mistakes),
-        samples=samples_of(facts.samples, result.labels),
+        samples=samples_of(facts.samples, result.labels, several=bool(result.several)),
         base=of_recipe,
         changed=_spaced(changed_fields(config)),
         configuration=_spaced(flat(config)),
@@ -85,13 +85,22 @@ def write_report(
     )
 
 
+def _summary(result: Evaluation) -> str:
+    if result.several:
+        average = result.several.mean_average_precision
+        return f"mean average precision {average:.2%}, accuracy {result.accuracy:.2%} of all decisions"
+    return f"accuracy {result.accuracy:.2%}, top 5 {result.top5_accuracy:.2%}"
+
+
 def _figures(
     result: Evaluation, metrics: dict[str, Any], rows: list[dict[str, Any]], facts: RunFacts
 ) -> dict[str, str]:
     """The figures at the head of the page."""
     cost = complexity(facts.network)
     figures = {f"{metrics['split'].capitalize()} accuracy": f"{result.accuracy:.2%}"}
-    if len(result.labels) > 5:
+    if result.several:
+        figures = {"Mean average precision": f"{result.several.mean_average_precision:.2%}", **figures}
+    elif len(result.labels) > 5:
         figures["Top 5"] = f"{result.top5_accuracy:.2%}"
     figures["Loss (nats)"] = f"{result.loss:.4f}"
     if result.ece is not None:
@@ -114,14 +123,17 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
 
 
-def _curves(rows: list[dict[str, Any]]) -> list[str]:
+def _curves(rows: list[dict[str, Any]], *, several: bool) -> list[str]:
     def line(name: str, colour: int, scale: float = 1, dashed: bool = False) -> Line:
         values = [(row["epoch"], row[name]) for row in rows]
         return Line([(x, None if y is None else y * scale) for x, y in values], colour, dashed)
 
+    score = draw_panel("Accuracy (%)", [line("accuracy", 0, 100, True), line("val_accuracy", 1, 100)])
+    if several:
+        score = draw_panel("Mean average precision (%)", [line("val_mean_average_precision", 1, 100)])
     return [
         draw_panel("Loss (nats)", [line("loss", 0, dashed=True), line("val_loss", 1)]),
-        draw_panel("Accuracy (%)", [line("accuracy", 0, 100, True), line("val_accuracy", 1, 100)]),
+        score,
         draw_panel("Learning rate at the epoch's end", [line("learning_rate", 2)]),
     ]
 

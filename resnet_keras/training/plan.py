@@ -59,6 +59,11 @@ def plan(config: TrainConfig, source: Source) -> Plan:
         side = usual_side(source)
         config = dataclasses.replace(config, image_size=sizes_for(config, side)[-1])
         reasons.append(f"images of {config.image_size}x{config.image_size} pixels: the shorter side is usually {side}")
+    if source.several:
+        reasons.append(
+            "several labels an image: a sigmoid and binary cross-entropy for each; mean average precision chooses the "
+            "epoch, and F1 the thresholds"
+        )
     before, config = config.epochs, _with_epochs(config, source)
     if not before:
         reasons.append(f"{config.epochs} epochs, about {STEPS} steps where that is {LEAST_EPOCHS} to {MOST_EPOCHS}")

@@ -61,6 +61,8 @@ class Progress(RunCallback):
         self._end_task()
         row, found, split = self.record.row, self.record.evaluation, self.setup.source.measured_name
         measured = f"{split} loss {found.loss:.4f}  {split} accuracy {found.accuracy:.4f}  " if found else ""
+        if found and found.several:
+            measured += f"mAP {found.several.mean_average_precision:.4f}  "
         say(
             f"{self.start}{self._place(int(row['epoch']))}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"{measured}{row['seconds']:.1f} s, "

@@ -58,8 +58,10 @@ class Record:
 def best_epoch(rows: Sequence[EpochRow]) -> int | None:
     """The number of the epoch with the best `val_accuracy`, and of several with the least `val_loss`, and the first.
 
-    None where no epoch was measured.
+    In place of the accuracy that of several labels an image has its `val_mean_average_precision`. None where no epoch
+    was measured.
     """
     measured = [row for row in rows if row["val_accuracy"] is not None]
-    best = max(measured, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
+    score = "val_mean_average_precision"
+    best = max(measured, key=lambda row: (row.get(score, row["val_accuracy"]), -row["val_loss"]), default=None)
     return None if best is None else int(best["epoch"])

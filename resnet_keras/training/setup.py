@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from resnet_keras.config.train import AUTO, GIVEN, TrainConfig
@@ -18,6 +17,7 @@ from resnet_keras.data.pipeline import check_augmentation, steps_per_epoch
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import (
     VALIDATION_SHARE,
+    ArraySplit,
     DatasetSplit,
     FileSplit,
     Source,
@@ -25,7 +25,9 @@ from resnet_keras.data.splits import (
     channel_statistics,
     hold_out,
 )
+from resnet_keras.data.targets import counts_of
 from resnet_keras.errors import UsageError, unknown
+from resnet_keras.inference.labels import DEFAULT_THRESHOLD
 from resnet_keras.models.around import classifier_around
 from resnet_keras.models.builder import dtype_policy
 from resnet_keras.models.card import ModelCard
@@ -85,7 +87,7 @@ def source_of(config: TrainConfig, data: Any = None, classes: int | None = None)
 
 
 def _holds_out_by_default(split: Split) -> bool:
-    return isinstance(split, FileSplit) and max(np.bincount(split.targets)) > 1
+    return isinstance(split, FileSplit) and max(counts_of(split.targets, 1)) > 1
 
 
 def _validated(source: Source, config: TrainConfig) -> Source:
@@ -123,6 +125,7 @@ def image_format_for(
         data=config.data if config.data != GIVEN else "",
         recipe=config.name,
         test_flip=config.test_flip,
+        thresholds=(DEFAULT_THRESHOLD,) * len(source.labels) if source.several else (),
     )
     if start is not None and start.card and start.card.fits(source.channels):
         known = start.card
@@ -203,6 +206,8 @@ def make_setup(
         raise UsageError("calibrate is for one host; train without it on several")
     xla = use_xla(config, strategy)
     source = source or source_of(config, given.data, given.model and _classes_of(given.model))
+    if source.several:
+        _check_several(config, source, given, strategy)
     planned = plan(config, source)
     config = planned.config
     if given.model is None and not named_weights:
@@ -241,12 +246,31 @@ def make_setup(
         by_place=given.model is not None,
     )
     loss = judge.losses if judge and judge.has_loss else None
-    step = Step(trained, state, config, xla=xla, class_weights=class_weights, loss=loss)
+    step = Step(trained, state, config, xla=xla, class_weights=class_weights, several=source.several, loss=loss)
     parts = (config, strategy, source, shape, network, trained, state, step, steps, judge)
     setup = TrainingSetup(*parts, reasons=planned.reasons)
     for phase in phases:
         check_augmentation(config.augmentation, setup.shape_in(phase), config.batch_size // host_of(strategy)[1])
     return setup
+
+
+def _check_several(config: TrainConfig, source: Source, given: Given, strategy: tf.distribute.Strategy) -> None:
+    """Raise `UsageError` for what a run of several labels an image cannot do."""
+    if host_of(strategy)[1] > 1:
+        raise UsageError(f"{source.name} has several labels an image, which are measured on one host; train on one")
+    wrong = {
+        "label_smoothing": config.label_smoothing,
+        "class_weights": config.class_weights != "none",
+        "calibrate": config.calibrate,
+        "target_threshold": config.target_threshold,
+        "loss": given.loss,
+        "metrics": given.metrics,
+    }
+    if name := next((name for name, value in wrong.items() if value), None):
+        raise UsageError(f"{name} is for one label an image, and {source.name} has several; leave it out")
+    for where, split in (("training", source.train), ("validation", source.validation), ("test", source.test)):
+        if isinstance(split, ArraySplit | FileSplit) and not split.targets.any():
+            raise UsageError(f"no {where} image of {source.name} has a label")
 
 
 def _classes_of(model: keras.Model) -> int | None:
@@ -281,6 +305,7 @@ def network_of(config: TrainConfig, source: Source, shape: ImageFormat, start: W
         classes=len(source.labels),
         input_shape=(*shape.size, shape.channels),
         include_preprocessing=shape.card,
+        classifier_activation="sigmoid" if source.several else "softmax",
         **options,
     )
     if start is not None:  # a head of other classes starts anew

@@ -32,7 +32,8 @@ class Pass(NamedTuple):
     loss: tf.Tensor
     """Sum over the images."""
     correct: tf.Tensor
-    """Images whose class of the highest score is that of the largest label."""
+    """Images whose class of the highest score is that of the largest label; of several labels an image, the fraction of
+    its decisions that are correct, summed over the images."""
 
 
 class Step:
@@ -44,6 +45,7 @@ class Step:
         config: of the run.
         xla: compile the pure functions.
         class_weights: factor of the loss of each class; None for one each.
+        several: an image can have several labels: binary cross-entropy, whatever the config's loss.
         loss: of each image, of logits and labels; takes the place of the config's.
     """
 
@@ -55,9 +57,10 @@ class Step:
         *,
         xla: bool = False,
         class_weights: Sequence[float] | None = None,
+        several: bool = False,
         loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     ) -> None:
-        self.own_loss = loss
+        self.own_loss, self.several = loss, several
         self.network, self.state, self.config, self.xla = network, state, config, xla
         self.optimizer = PureOptimizer(state.optimizer, state.rates, warn=False)  # a weight may be frozen for a phase
         self.class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
@@ -91,13 +94,19 @@ class Step:
         """The loss of each image: `[N, classes]` twice to `[N]`, in nats."""
         if self.own_loss:
             return self.own_loss(logits, labels)
-        if self.config.loss == "sigmoid":
+        if self.config.loss == "sigmoid" or self.several:
             if self.config.target_threshold:
                 labels = tf.cast(labels > self.config.target_threshold, tf.float32)
             each = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
             return tf.reduce_mean(each if self.class_weights is None else each * self.class_weights, axis=-1)
         each = -labels * tf.nn.log_softmax(logits)
         return tf.reduce_sum(each if self.class_weights is None else each * self.class_weights, axis=-1)
+
+    def correct(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """0 or 1 of each image, `[N, classes]` twice to `[N]`; of several labels the fraction of them."""
+        if self.several:
+            return tf.reduce_mean(tf.cast((logits > 0) == (labels > 0.5), tf.float32), -1)
+        return tf.cast(tf.argmax(logits, -1) == tf.argmax(labels, -1), tf.float32)
 
     def backward(
         self,
@@ -135,9 +144,9 @@ class Step:
                 return (tf.reduce_mean(losses) + penalties) * loss_scale, (logits, losses)
 
             gradients, (logits, losses), scope = gradients_of(compute, mapping, watched)
-            correct = tf.argmax(logits, -1) == tf.argmax(own_labels, -1)
+            correct = self.correct(logits, own_labels)
             stats = [tf.convert_to_tensor(scope.get_current_value(v)) for v in state.batch_stats]
-            return Pass(gradients, stats, tf.reduce_sum(losses), tf.reduce_sum(tf.cast(correct, tf.float32)))
+            return Pass(gradients, stats, tf.reduce_sum(losses), tf.reduce_sum(correct))
 
         def add_part(part: tf.Tensor, sums: Pass) -> tuple[tf.Tensor, Pass]:
             own = of_part(part, sums.batch_stats)

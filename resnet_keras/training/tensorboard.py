@@ -81,7 +81,9 @@ class TensorBoardLog(RunCallback):
             with self.writers[self.setup.source.measured_name].as_default(epoch):
                 tf.summary.scalar("epoch_loss", test.loss)
                 tf.summary.scalar("epoch_accuracy", test.accuracy)
-                if len(test.labels) <= LARGEST_CONFUSION:
+                if test.several:
+                    tf.summary.scalar("epoch_mean_average_precision", test.several.mean_average_precision)
+                elif len(test.labels) <= LARGEST_CONFUSION:
                     tf.summary.image("confusion", tf.io.decode_png(png_of(draw_confusion(test)))[None])
         for writer in self.writers.values():
             writer.flush()

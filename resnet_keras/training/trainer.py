@@ -43,6 +43,7 @@ from resnet_keras.training.plan import as_begun
 from resnet_keras.training.record import Record, best_epoch
 from resnet_keras.training.reporters import all_reporters
 from resnet_keras.training.setup import TrainingSetup, make_setup, source_of
+from resnet_keras.training.thresholds import choose_thresholds
 
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 """What TensorFlow raises when a host no longer answers."""
@@ -60,7 +61,8 @@ class TrainResult:
     `parameters` (without BN statistics) and `environment`. With validation images `best_epoch`, whose network the
     result is, and its figures on them as `validation`. With `calibrate`, `calibration`: the `temperature` (None where
     all validation images are correct), the `images` it is from, and on `split` `loss_before`, `ece_before` and `ece`.
-    On several hosts there is no `ece`."""
+    On several hosts there is no `ece`. Of several labels an image there is `mean_average_precision` in place of
+    `top5_accuracy` and `ece`."""
     run_dir: Path
 
 
@@ -89,8 +91,9 @@ def train(
             strategy it was made under, in its own precision. The run puts a normalisation of pixels before a model that
             has no card: the result goes from pixels to probabilities.
         data: in place of the config's: `(train, test)` or `(train, validation, test)`, each `(images, labels)` as
-            arrays, uint8 pixels, or a `tf.data.Dataset` of such pairs, which augments by itself. A name or a folder is
-            as in the config.
+            arrays, uint8 pixels, or a `tf.data.Dataset` of such pairs, which augments by itself. Arrays of labels
+            `[N, labels]` with several ones in a row, or none, are of several labels an image. A name or a folder is as
+            in the config.
         optimizer: any optimizer of Keras, in place of the config's and its schedule. Its variables are in the
             checkpoints. With several replicas, and where it is built already, the run takes a new one of its config.
         loss: of Keras, in place of the config's, on the model's own outputs; labels are one-hot, or numbers for a
@@ -227,6 +230,7 @@ def _run(
         flip=config.test_flip,
         host=(host, hosts),
         judge=setup.judge,
+        thresholds=model_card(network).thresholds,
     )
     loop = Loop(setup, record, lambda: evaluator(measured_batches, measured_images), callbacks, say)
     say(_opening(setup))
@@ -261,6 +265,9 @@ def _run(
         record.uncalibrated, record.evaluation = evaluator(final_batches, final_images), None
         temperature = calibrate(setup)
     record.evaluation = record.evaluation or evaluator(measured_batches, measured_images)
+    if source.several and source.validation:
+        record.evaluation = choose_thresholds(setup, record.evaluation)
+        evaluator.thresholds = model_card(network).thresholds
     if source.validation and tested:
         record.validation, record.evaluation = record.evaluation, evaluator(final_batches, final_images)
     record.metrics = {
@@ -340,7 +347,7 @@ def _opening(setup: TrainingSetup) -> str:
     return (
         f"{setup.network.name}: {cost.trainable_parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds a "
         f"image\n{source.name}: {_counts(source)} images, "
-        f"{len(source.labels)} classes\n"
+        f"{len(source.labels)} {'labels, several an image' if source.several else 'classes'}\n"
         f"{config.epochs} epochs in batches of {config.batch_size}; {describe(setup.strategy)}, {config.precision}, "
         f"XLA {'on' if setup.step.xla else 'off'}; run folder {config.run_dir}"
         + "".join(f"\ndamaged and left out: {fault}" for fault in source.skipped)

@@ -253,6 +253,15 @@ def test_a_label_of_a_dataset_that_is_no_class_ends_the_run(config: TrainConfig,
         run(config, given=Given(sequential(), tuple(data)))
 
 
+def test_several_labels_of_a_dataset_end_the_run(config: TrainConfig) -> None:
+    train, test = datasets(40)
+    several = train.map(lambda images, labels: (images, tf.one_hot(labels, 3) + tf.one_hot((labels + 1) % 3, 3)))
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="must sum to 1 an image, for several labels an image give"
+    ):
+        run(config, given=Given(sequential(), (several, test)))
+
+
 def subclassed() -> keras.Model:
     class Own(keras.Model):
         def call(self, x: Any) -> Any:
