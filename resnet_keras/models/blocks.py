@@ -30,7 +30,7 @@ from resnet_keras.models.layers import (
     run,
 )
 from resnet_keras.models.pooling import BlurPool, Shape
-from resnet_keras.models.spec import BlockSpec, Norm, ResNetSpec
+from resnet_keras.models.spec import BlockSpec, Norm, ResNetSpec, rename_norm
 
 
 class ResidualBlock(Specified, Recomputable):
@@ -214,6 +214,9 @@ class DenseLayerSpec:
     activation: str = "relu"
     weight_standardization: bool = False
 
+    def __post_init__(self) -> None:
+        rename_norm(self)
+
 
 @keras.saving.register_keras_serializable("resnet_keras")
 class DenseLayer(Specified, Recomputable, Chain):
@@ -257,6 +260,9 @@ class TransitionSpec:
     norm: Norm = "batch"
     activation: str = "relu"
     weight_standardization: bool = False
+
+    def __post_init__(self) -> None:
+        rename_norm(self)
 
 
 @keras.saving.register_keras_serializable("resnet_keras")

@@ -15,7 +15,7 @@ from keras import ops
 from resnet_keras.errors import UsageError
 from resnet_keras.models.normalization import normalization
 from resnet_keras.models.pooling import BlurPool, Shape
-from resnet_keras.models.spec import Initialization, Norm
+from resnet_keras.models.spec import OLD_NORMS, Initialization, Norm, rename_norm
 
 
 def first_kernels(initialization: Initialization) -> keras.initializers.Initializer:
@@ -196,6 +196,9 @@ class ConvSpec:
     weight_standardization: bool = False
     initialization: Initialization = "fan_out"
 
+    def __post_init__(self) -> None:
+        rename_norm(self)
+
 
 @keras.saving.register_keras_serializable("resnet_keras")
 class ConvNorm(Specified, Chain):
@@ -246,7 +249,7 @@ class NormActivation(Chain):
 
     def __init__(self, norm: Norm = "batch", activation: str = "relu", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.norm: Norm = norm
+        self.norm: Norm = OLD_NORMS.get(norm, norm)
         self.activation = activation
 
     def build(self, input_shape: Shape) -> None:

@@ -18,10 +18,10 @@ def normalization(
     """A norm as torch and the papers have it: epsilon 1e-5; batch norm takes a tenth of each batch into its statistics.
 
     Group norm has 32 groups where they divide the channels and leave two or more in each, else the next smaller power
-    of two. Layer norm is over height, width and channels (Wu & He 2018, Figure 2).
+    of two. `group1` is one group: over height, width and channels (Wu & He 2018, Figure 2, as layer norm).
     """
     common: dict[str, Any] = {"epsilon": BN_EPSILON, "gamma_initializer": gamma_initializer, "name": name}
-    if norm in ("group", "layer"):
+    if norm in ("group", "group1"):
         groups = math.gcd(32, channels) if norm == "group" else 1
         return keras.layers.GroupNormalization(groups // 2 if 1 < groups == channels else groups, **common, dtype=dtype)
     return BatchNormalization(momentum=BN_MOMENTUM, synchronized=norm == "sync_batch", **common, dtype=dtype)

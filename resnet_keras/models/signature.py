@@ -17,7 +17,7 @@ import keras
 from resnet_keras.errors import UsageError
 from resnet_keras.models.archives import check_archive
 from resnet_keras.models.layers import Composite
-from resnet_keras.models.spec import BlockSpec
+from resnet_keras.models.spec import OLD_NORMS, BlockSpec
 
 ATTRIBUTE = "resnet_keras"
 """Of a `.weights.h5` file: the options of the blocks. A file in parts has none."""
@@ -35,8 +35,13 @@ def signature(model: keras.Model) -> dict[str, Any]:
         if isinstance(layer, Composite):
             for option, value in layer.get_config().items():
                 if option not in free:
-                    found[f"{option} of {layer.name}"] = "batch" if value == "sync_batch" else value
+                    found[f"{option} of {layer.name}"] = same_weights(value)
     return found
+
+
+def same_weights(value: Any) -> Any:
+    """The value of an option that stands for all with which the same weights give the same answers."""
+    return {"sync_batch": "batch", **OLD_NORMS}.get(value, value) if isinstance(value, str) else value
 
 
 def is_ambiguous(model: keras.Model) -> bool:
@@ -53,7 +58,7 @@ def _block_options(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]
     blocks = [config for config in configs if BLOCK_OPTIONS[0] in config and "preactivation" in config]
     found: dict[str, list[Any]] = {}
     for option in BLOCK_OPTIONS:
-        values = {"batch" if c[option] == "sync_batch" else c[option] for c in blocks if option in c}
+        values = {same_weights(c[option]) for c in blocks if option in c}
         if values:
             found[option] = sorted(values)
     return found
@@ -112,4 +117,6 @@ def _stored_options(path: Path) -> dict[str, list[Any]] | None:
         return None
     with h5py.File(path, "r") as file:
         stored = file.attrs.get(ATTRIBUTE)
-    return None if stored is None else json.loads(stored)
+    if stored is None:
+        return None
+    return {option: sorted({same_weights(v) for v in values}) for option, values in json.loads(stored).items()}

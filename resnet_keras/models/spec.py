@@ -14,7 +14,9 @@ from resnet_keras.errors import UsageError, check_types, is_whole, require, unkn
 BlockKind = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "cifar", "cifar_pool", "deep", "deep_strided", "slim"]
 Shortcut = Literal["A", "B", "C", "D", "none"]
-Norm = Literal["batch", "sync_batch", "group", "layer"]
+Norm = Literal["batch", "sync_batch", "group", "group1"]
+OLD_NORMS: Mapping[str, Norm] = {"layer": "group1"}
+"""Words that older versions had for norms, which their files and configs still have."""
 Initialization = Literal["fan_out", "fan_in", "lecun"]
 Spec = TypeVar("Spec", "ResNetSpec", "VGGSpec", "DenseNetSpec")
 
@@ -38,7 +40,8 @@ class BlockSpec:
     """Squeeze-and-excitation with this fraction of the channels (Hu et al. 2017: 1/16); 0 for none."""
     norm: Norm = "batch"
     """Batch normalisation over one replica's batch, or over all replicas' (`sync_batch`); normalisation of each image
-    over groups of channels (`group`, Wu & He 2018: 32 where they divide) or over all of them (`layer`)."""
+    over groups of channels (`group`, Wu & He 2018: 32 where they divide) or over one group of all of them (`group1`,
+    which they call layer norm, and so did this field; a Transformer's is over the channels of one position)."""
     weight_standardization: bool = False
     """Each filter has mean 0 and variance 1 (Qiao et al. 2019), which makes group norm as good as batch norm."""
     zero_init_gamma: bool = False
@@ -53,6 +56,7 @@ class BlockSpec:
     """Blur where pixels are left out: in blocks, shortcuts and the stem's pool (Zhang 2019)."""
 
     def __post_init__(self) -> None:
+        rename_norm(self)
         check_types(self)
         require(self.cardinality >= 1, "cardinality", "at least 1", self.cardinality)
         require(0.0 <= self.se_ratio <= 1.0, "se_ratio", "between 0 and 1", self.se_ratio)
@@ -109,6 +113,7 @@ class ResNetSpec:
 
     def __post_init__(self) -> None:
         _as_tuples(self, "blocks", "widths")
+        rename_norm(self)
         check_types(self)
         _check_stages("blocks", self.blocks, self.widths)
         require(self.stem_width >= 2, "stem_width", "at least 2", self.stem_width)
@@ -172,6 +177,7 @@ class VGGSpec:
 
     def __post_init__(self) -> None:
         _as_tuples(self, "convolutions", "widths")
+        rename_norm(self)
         check_types(self)
         _check_stages("convolutions", self.convolutions, self.widths)
         require(self.hidden >= 1, "hidden", "at least 1", self.hidden)
@@ -213,6 +219,7 @@ class DenseNetSpec:
 
     def __post_init__(self) -> None:
         _as_tuples(self, "layers")
+        rename_norm(self)
         check_types(self)
         _check_stages("layers", self.layers, self.layers)
         require(self.growth_rate >= 1, "growth_rate", "at least 1", self.growth_rate)
@@ -227,6 +234,12 @@ class DenseNetSpec:
     def total_stride(self) -> int:
         """Input pixels to one of the last stage, along one side."""
         return (1 if self.stem == "cifar" else 4) * 2 ** (len(self.layers) - 1)
+
+
+def rename_norm(spec: Any) -> None:
+    """Give the norm of a frozen spec the name that it has today."""
+    if isinstance(spec.norm, str) and spec.norm in OLD_NORMS:
+        object.__setattr__(spec, "norm", OLD_NORMS[spec.norm])
 
 
 def _as_tuples(spec: Any, *names: str) -> None:
@@ -366,17 +379,9 @@ def _per_stage(what: str, depth: int, layers: int, rest: int) -> int:
     return n
 
 
-BUILDER_ARGUMENTS = (
-    "include_top",
-    "weights",
-    "input_tensor",
-    "input_shape",
-    "pooling",
-    "classes",
-    "classifier_activation",
-    "include_preprocessing",
-    "name",
-    "dtype",
+BUILDER_ARGUMENTS = tuple(
+    "include_top weights input_tensor input_shape pooling classes classifier_activation include_preprocessing name "
+    "dtype".split()
 )
 """What the functions `build_...` take besides a spec's fields: the nearest to a wrong argument may be one of these."""
 

@@ -55,7 +55,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "resnet18 blurred": {"antialias": True},
     "resnet18 dilated": {"output_stride": 8, "shortcut": "C"},
     "resnet18 silu": {"activation": "silu"},
-    "resnet18 layer": {"norm": "layer"},
+    "resnet18 group1": {"norm": "group1"},
     "resnet50_v2 blurred": {"antialias": True},
     "resnet18 BGR": {"card": rk.ModelCard(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1), channels="BGR")},
     "cifar_preact_resnet110 deep": {"depth": 56},
@@ -71,7 +71,7 @@ QUICK = (
     "resnet18 BGR",
 )
 """One of each kind of operation, and of each way they are put together; the others take half a minute more."""
-CALLED = ("group", "layer", "blurred", "vgg11")
+CALLED = ("group", "blurred", "vgg11")
 """Families with layers that are called as they are."""
 IN_INT8 = {
     "resnet18": 1.0,

@@ -101,10 +101,10 @@ def test_standardised_filters_have_mean_zero_and_variance_one(groups: int) -> No
         ("group", 24, 8),
         ("group", 16, 8),
         ("group", 9, 1),
-        ("layer", 64, 1),
+        ("group1", 64, 1),
     ],
 )
-def test_group_and_layer_norm(norm, channels: int, groups: int) -> None:
+def test_norms_of_groups(norm, channels: int, groups: int) -> None:
     x = RNG.normal(3, 2, size=(2, 4, 5, channels)).astype("float32")
     layer = normalization(norm, channels, "norm", "float32")
     out = layer(x).numpy().reshape(2, 20, groups, channels // groups)
@@ -218,7 +218,7 @@ def test_imagenet_classes() -> None:
     [
         ConvNorm(8, 3, 2, 2, "sync_batch", "relu", True),
         ConvNorm(8, 3, 2, norm="group", use_bias=True, antialias=True, weight_standardization=True),
-        ConvNorm(8, 3, dilation=2, norm="layer"),
+        ConvNorm(8, 3, dilation=2, norm="group1"),
         BlurPool(),
         StemMaxPooling(0.0),
         DenseLayer(4, se_ratio=0.5, dropout=0.1, norm="group"),

@@ -1,9 +1,11 @@
 """Options that combine: every combination builds, runs and comes back, or is refused in words; and what each means."""
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from resnet_keras.models.preprocessing import has_head_of_card
 
 RNG = np.random.default_rng(0)
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-NORMS = st.sampled_from(["batch", "sync_batch", "group", "layer"])
+NORMS = st.sampled_from(["batch", "sync_batch", "group", "group1"])
 OPTIONS = st.fixed_dictionaries(
     {},
     optional={
@@ -264,3 +266,27 @@ def test_options_survive_saving(tmp_path: Path) -> None:
     again = keras.models.load_model(tmp_path / "a.keras")
     x = RNG.normal(size=(1, 32, 32, 3)).astype("float32")
     np.testing.assert_array_equal(model(x), again(x))
+
+
+def test_the_old_word_for_one_group_is_read(tmp_path: Path) -> None:
+    """Up to 0.1 `norm="layer"` was what is `group1` now: in calls, `.keras` files and `.weights.h5` files."""
+    options: dict[str, Any] = {"norm": "group1", "input_shape": (8, 8, 3), "variant": "v2", "block": "basic"}
+    model = rk.build_cifar_resnet(8, **options)
+    randomise(model)
+    old = rk.build_cifar_resnet(8, **{**options, "norm": "layer"})
+    assert old.get_config()["layers"] == model.get_config()["layers"]
+    model.save(tmp_path / "new.keras")
+    with zipfile.ZipFile(tmp_path / "new.keras") as new, zipfile.ZipFile(tmp_path / "old.keras", "w") as file:
+        for name in new.namelist():
+            file.writestr(name, new.read(name).replace(b'"norm": "group1"', b'"norm": "layer"'))
+        assert new.read("config.json").count(b'"norm": "group1"') >= 4
+    x = RNG.normal(size=(1, 8, 8, 3)).astype("float32")
+    again = rk.load_model(tmp_path / "old.keras")
+    np.testing.assert_array_equal(again(x), model(x))
+    old.load_weights(tmp_path / "old.keras")
+    np.testing.assert_array_equal(old(x), model(x))
+    model.save_weights(tmp_path / "old.weights.h5")
+    with h5py.File(tmp_path / "old.weights.h5", "r+") as file:
+        file.attrs["resnet_keras"] = str(file.attrs["resnet_keras"]).replace("group1", "layer")
+    again.load_weights(tmp_path / "old.weights.h5")
+    np.testing.assert_array_equal(again(x), model(x))

@@ -21,7 +21,7 @@ from resnet_keras.models.layers import leaves
 from resnet_keras.models.preprocessing import card_layer
 from resnet_keras.models.registry import OFFER, packaged
 from resnet_keras.models.saved import load_model
-from resnet_keras.models.signature import signature
+from resnet_keras.models.signature import same_weights, signature
 from resnet_keras.models.weights.weight_layers import is_ours
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "resnet.")
@@ -162,7 +162,8 @@ def _published_use(path: Path) -> tuple[ModelCard | None, dict[str, Any]]:
     if stored is None:
         return None, {}
     use = json.loads(stored)
-    return ModelCard.from_dict(use["card"]), use["signature"]
+    options = {option: same_weights(value) for option, value in use["signature"].items()}
+    return ModelCard.from_dict(use["card"]), options
 
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
