@@ -5,7 +5,8 @@ Pre-activation (He et al. 2016) moves norm and activation from the end of the bl
 
 A kind of block is its list of convolutions. Whether the shortcut is the identity follows from the shapes.
 
-DenseNet's layer, `y = concatenate(x, branch(x))`, and transition stand beside it.
+DenseNet's layer, `y = concatenate(x, branch(x))`, and transition stand beside it. The blocks of ConvNeXt and ViT,
+`y = x + gamma * f(norm(x))`, have the same base and are in `norm_blocks.py`.
 """
 
 import dataclasses
@@ -33,8 +34,58 @@ from resnet_keras.models.pooling import BlurPool, Shape
 from resnet_keras.models.spec import BlockSpec, Norm, ResNetSpec, rename_norm
 
 
-class ResidualBlock(Specified, Recomputable):
-    """The base of the kinds of block: `[N, H, W, C]` to `[N, ceil(H/strides), ceil(W/strides), filters * expansion]`.
+class Residual(Specified, Recomputable):
+    """`y = end(bypass(x) + branch(front(x)))`, each a list of layers, of which none is the identity.
+
+    Subclasses say the layers; their constructor takes what says them.
+    """
+
+    # `front` (pre-activation), `branch`, `bypass` (shortcut) and `end` (post-activation) are keys of .keras and .h5
+    # files, which Keras fills attribute by attribute in alphabetical order: they keep their names and that order.
+    front: list[keras.layers.Layer]
+    branch: list[keras.layers.Layer]
+    bypass: list[keras.layers.Layer]
+    end: list[keras.layers.Layer]
+
+    def build(self, input_shape: Shape) -> None:
+        self.front = self._front_layers()
+        self.branch = self._branch_layers(input_shape)
+        self.bypass = self._shortcut_layers(input_shape)
+        self.end = self._end_layers()
+        build_in_turn([*self.front, *self.branch, *self.end], input_shape)
+        build_in_turn(self.bypass, input_shape)
+        self.restore_trainable()
+
+    def _front_layers(self) -> list[keras.layers.Layer]:
+        return []
+
+    def _branch_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
+        raise NotImplementedError
+
+    def _shortcut_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
+        """Empty where the shortcut is the identity."""
+        return []
+
+    def _end_layers(self) -> list[keras.layers.Layer]:
+        return []
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """Every sublayer, so that `model.summary(expand_nested=True)` opens the block."""
+        return [*self.front, *self.branch, *self.bypass, *self.end] if hasattr(self, "end") else []
+
+    def compute(self, x: Any, training: bool | None) -> Any:
+        shortcut, branch = self.terms(x, training)
+        y = branch if shortcut is None else shortcut + branch
+        return run(self.end, y, training)
+
+    def terms(self, x: Any, training: bool | None) -> tuple[Any, Any]:
+        """The two terms of the block's sum: shortcut (None where there is none) and branch."""
+        return run(self.bypass, x, training), run(self.branch, run(self.front, x, training), training)
+
+
+class ResidualBlock(Residual):
+    """The base of a ResNet's blocks: `[N, H, W, C]` to `[N, ceil(H/strides), ceil(W/strides), filters * expansion]`.
 
     Args:
         filters: width of the stage; a bottleneck puts out four times as many channels.
@@ -68,20 +119,18 @@ class ResidualBlock(Specified, Recomputable):
         """The branch's convolutions, first to last: filters, kernel, strides and groups."""
         raise NotImplementedError
 
-    def build(self, input_shape: Shape) -> None:
-        # `front` (pre-activation), `branch`, `bypass` (shortcut) and `end` (post-activation) are keys of .keras and .h5
-        # files, which Keras fills attribute by attribute in alphabetical order: they keep their names and that order.
-        activation, dtype = self.spec.activation, self.dtype_policy
-        before, after = self.spec.preactivation, not self.spec.preactivation
-        self.front = [NormActivation(self.spec.norm, activation, name="preactivation", dtype=dtype)] if before else []
-        self.branch = self._branch_layers()
-        self.bypass = self._shortcut_layers(input_shape)
-        self.end = [keras.layers.Activation(activation, name="activation", dtype=dtype)] if after else []
-        build_in_turn([*self.front, *self.branch, *self.end], input_shape)
-        build_in_turn(self.bypass, input_shape)
-        self.restore_trainable()
+    def _front_layers(self) -> list[keras.layers.Layer]:
+        if not self.spec.preactivation:
+            return []
+        norm, activation = self.spec.norm, self.spec.activation
+        return [NormActivation(norm, activation, name="preactivation", dtype=self.dtype_policy)]
 
-    def _branch_layers(self) -> list[keras.layers.Layer]:
+    def _end_layers(self) -> list[keras.layers.Layer]:
+        if self.spec.preactivation:
+            return []
+        return [keras.layers.Activation(self.spec.activation, name="activation", dtype=self.dtype_policy)]
+
+    def _branch_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
         spec, convolutions, dilation = self.spec, self.convolutions(), self.dilation
         layers: list[keras.layers.Layer] = []
         for i, convolution in enumerate(convolutions, start=1):
@@ -134,16 +183,6 @@ class ResidualBlock(Specified, Recomputable):
         common = {name: getattr(self.spec, name) for name in ("weight_standardization", "initialization")}
         spec = dataclasses.replace(convolution, **options, **common)
         return ConvNorm(spec=spec, name=name, dtype=self.dtype_policy)
-
-    @property
-    def layers(self) -> list[keras.layers.Layer]:
-        """Every sublayer, so that `model.summary(expand_nested=True)` opens the block."""
-        return [*self.front, *self.branch, *self.bypass, *self.end] if hasattr(self, "end") else []
-
-    def compute(self, x: Any, training: bool | None) -> Any:
-        shortcut, branch = self.terms(x, training)
-        y = branch if shortcut is None else shortcut + branch
-        return run(self.end, y, training)
 
     def terms(self, x: Any, training: bool | None) -> tuple[Any, Any]:
         """The two terms of the block's sum, `[N, H, W, C]` each: shortcut (None in a plain net) and branch."""

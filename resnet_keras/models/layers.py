@@ -28,9 +28,13 @@ def first_kernels(initialization: Initialization) -> keras.initializers.Initiali
     return keras.initializers.VarianceScaling(2.0, initialization, "untruncated_normal")
 
 
-def dropped_branch(rate: float, dtype: Any) -> keras.layers.Layer:
-    """Stochastic depth: training drops an image's whole branch at this rate (Huang et al. 2016)."""
-    return keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name="stochastic_depth", dtype=dtype)
+def dropped_branch(rate: float, dtype: Any, rank: int = 4) -> keras.layers.Layer:
+    """Stochastic depth: training drops an image's whole branch at this rate (Huang et al. 2016).
+
+    `rank` is the number of axes of what the branch gives.
+    """
+    shape = (None, *(1,) * (rank - 1))
+    return keras.layers.Dropout(rate, noise_shape=shape, name="stochastic_depth", dtype=dtype)
 
 
 class Composite(keras.layers.Layer):
@@ -324,4 +328,4 @@ class ZeroPaddedShortcut(keras.layers.Layer):
         return {**super().get_config(), "filters": self.filters, "strides": self.strides}
 
 
-TRAINING_AWARE = (Chain, keras.layers.BatchNormalization, keras.layers.Dropout)
+TRAINING_AWARE = (Chain, Recomputable, keras.layers.BatchNormalization, keras.layers.Dropout)
