@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from resnet_keras.inference.predict import decode_predictions, predict, preprocess_input
     from resnet_keras.models.card import ModelCard
     from resnet_keras.models.complexity import Complexity, complexity, create_model
+    from resnet_keras.models.convnext import build_convnext
     from resnet_keras.models.densenet import build_densenet
     from resnet_keras.models.features import feature_pyramid, freeze, freeze_norms, unfreeze
     from resnet_keras.models.model import Model
@@ -61,6 +62,7 @@ _HOMES = {
     "build_cifar_resnet": "models.resnet",
     "build_resnet": "models.resnet",
     "build_densenet": "models.densenet",
+    "build_convnext": "models.convnext",
     "build_vgg": "models.vgg",
     "feature_pyramid": "models.features",
     "freeze": "models.features",
@@ -106,6 +108,7 @@ __all__ = [  # noqa: RUF022
     "build_cifar_resnet",
     "build_resnet",
     "build_densenet",
+    "build_convnext",
     "build_vgg",
     "feature_pyramid",
     "freeze",

@@ -33,6 +33,7 @@ STANDARD_LIBRARY_ONLY = {
     "progress",
     "config",
     "models/spec",
+    "models/layer_norm_specs",
     "models/registry",
     "models/card",
 }

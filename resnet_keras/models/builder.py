@@ -14,8 +14,8 @@ from resnet_keras.errors import UsageError, is_whole, require, unknown
 from resnet_keras.models.card import ModelCard
 from resnet_keras.models.model import Model
 from resnet_keras.models.preprocessing import UNCROPPED_BELOW, Preprocessing, card_layer
-from resnet_keras.models.registry import hub_name, names_of
-from resnet_keras.models.spec import DenseNetSpec, ResNetSpec, VGGSpec
+from resnet_keras.models.registry import NetworkSpec, hub_name, names_of
+from resnet_keras.models.spec import VGGSpec
 from resnet_keras.models.weights.loading import load_weights
 
 
@@ -74,7 +74,7 @@ def in_its_dtype(assemble: Callable[..., keras.Model]) -> Callable[..., keras.Mo
     return assembled
 
 
-def make_input(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, side: int) -> tuple[Any, Any]:
+def make_input(spec: NetworkSpec, options: ModelOptions, side: int) -> tuple[Any, Any]:
     """The input of a network and the tensor behind its preprocessing, `[N, H, W, C]`.
 
     Args:
@@ -130,7 +130,7 @@ def global_pool(x: Any, options: ModelOptions) -> Any:
     return keras.layers.GlobalMaxPooling2D(name="max_pool")(x) if options.pooling == "max" else x
 
 
-def add_head(spec: ResNetSpec | VGGSpec | DenseNetSpec, options: ModelOptions, inputs: Any, x: Any) -> keras.Model:
+def add_head(spec: NetworkSpec, options: ModelOptions, inputs: Any, x: Any) -> keras.Model:
     """The model from `inputs` to the classes of the features `x`, `[N, C]`, or to `x` itself; with its weights."""
     if options.include_top:
         if spec.dropout and not isinstance(spec, VGGSpec):  # VGG drops out in its own dense layers

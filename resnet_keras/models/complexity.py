@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from resnet_keras.errors import UsageError
+from resnet_keras.models.convnext import build_convnext
 from resnet_keras.models.densenet import build_densenet
 from resnet_keras.models.layers import leaves
 from resnet_keras.models.registry import COMPLEXITY, NAMES, model_table, named
@@ -25,6 +26,7 @@ BUILDERS = {
     "cifar_resnet": build_cifar_resnet,
     "vgg": build_vgg,
     "densenet": build_densenet,
+    "convnext": build_convnext,
 }
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
@@ -57,7 +59,7 @@ class Complexity:
     macs: int
     """Multiply-accumulates of convolutions and dense layers, for one image of the model's input size."""
     activations: int
-    """Numbers that the convolutions put out (Radosavovic et al. 2020, section 3.1)."""
+    """Numbers that the convolutions put out (Radosavovic et al. 2020, section 3.1), and dense layers on positions."""
 
 
 def complexity(model: keras.Model) -> Complexity:
@@ -75,7 +77,7 @@ def complexity(model: keras.Model) -> Complexity:
         if None in shape:
             raise UsageError(f"{model.name} has no fixed input size; give input_shape=(height, width, channels)")
         macs += math.prod(layer.kernel.shape) * math.prod(shape[:-1])
-        if not isinstance(layer, keras.layers.Dense):
+        if not isinstance(layer, keras.layers.Dense) or math.prod(shape[:-1]) > 1:  # else it is no 1x1 convolution
             activations += math.prod(shape)
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     return Complexity(model.count_params(), trainable, macs, activations)

@@ -9,7 +9,7 @@ from resnet_keras.errors import UsageError, unknown
 from resnet_keras.models.layers import leaves, sublayers_of
 from resnet_keras.models.preprocessing import card_layer
 
-NORMS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
+NORMS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization, keras.layers.LayerNormalization)
 
 
 def feature_pyramid(model: keras.Model) -> keras.Model:
@@ -20,7 +20,8 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
 
     Returns:
         A model on the same input and weights; its outputs are a dictionary: "stem" (VGG has none), "stage1", "stage2",
-        ..., each `[N, H, W, C]`. An ImageNet ResNet's maps are 2, 4, 8, 16 and 32 times smaller than its input. The
+        ..., each `[N, H, W, C]`. An ImageNet ResNet's maps are 2, 4, 8, 16 and 32 times smaller than its input,
+        ConvNeXt's 4, 4, 8, 16 and 32 times. The
         last stage of a pre-activation net or DenseNet is taken behind its final norm, VGG's stages before their pools.
 
     Raises:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resnet_keras.errors import UsageError, unknown
+from resnet_keras.models.layer_norm_specs import ConvNeXtSpec, convnext_spec
 from resnet_keras.models.spec import (
     DenseNetSpec,
     ResNetSpec,
@@ -23,12 +24,14 @@ from resnet_keras.models.spec import (
     vgg_spec,
 )
 
-Family = Literal["resnet", "cifar_resnet", "vgg", "densenet"]
-SPECS: Mapping[Family, Callable[..., ResNetSpec | VGGSpec | DenseNetSpec]] = {
+Family = Literal["resnet", "cifar_resnet", "vgg", "densenet", "convnext"]
+NetworkSpec = ResNetSpec | VGGSpec | DenseNetSpec | ConvNeXtSpec
+SPECS: Mapping[Family, Callable[..., NetworkSpec]] = {
     "resnet": imagenet_spec,
     "cifar_resnet": cifar_spec,
     "vgg": vgg_spec,
     "densenet": densenet_spec,
+    "convnext": convnext_spec,
 }
 COMPLEXITY = Path(__file__).with_name("complexity.json")
 PACKAGED: Mapping[str, Path] = {"cifar10-jpeg": Path(__file__).parent / "weights" / "cifar10-jpeg.keras"}
@@ -62,7 +65,7 @@ class NamedNetwork:
     """The Hugging Face Hub's name of published ImageNet weights."""
 
     @cached_property
-    def spec(self) -> ResNetSpec | VGGSpec | DenseNetSpec:
+    def spec(self) -> NetworkSpec:
         return SPECS[self.family](**self.arguments)
 
 
@@ -72,6 +75,7 @@ HE_2015 = "He et al. 2015"
 HE_2016 = "He et al. 2016"
 HE_2018 = "He et al. 2018"
 HUANG_2017 = "Huang et al. 2017"
+LIU_2022 = "Liu et al. 2022"
 HU_2017 = "Hu et al. 2017"
 SIMONYAN_2014 = "Simonyan & Zisserman 2014"
 XIE_2016 = "Xie et al. 2016"
@@ -265,6 +269,11 @@ NAMES: Mapping[str, NamedNetwork] = {
     "cifar_densenet_bc_190_40": NamedNetwork(
         "densenet", {"depth": 190, "growth_rate": 40, "stem": "cifar"}, HUANG_2017, 32, 10
     ),
+    # Stochastic depth: Liu et al. 2022, Table 5.
+    "convnext_tiny": NamedNetwork("convnext", {"size": "tiny", "stochastic_depth": 0.1}, LIU_2022),
+    "convnext_small": NamedNetwork("convnext", {"size": "small", "stochastic_depth": 0.4}, LIU_2022),
+    "convnext_base": NamedNetwork("convnext", {"size": "base", "stochastic_depth": 0.5}, LIU_2022),
+    "convnext_large": NamedNetwork("convnext", {"size": "large", "stochastic_depth": 0.5}, LIU_2022),
 }
 
 
@@ -280,12 +289,12 @@ def named(name: str) -> NamedNetwork:
     return NAMES[name]
 
 
-def names_of(spec: ResNetSpec | VGGSpec | DenseNetSpec) -> list[str]:
+def names_of(spec: NetworkSpec) -> list[str]:
     """The names whose weights a spec can take and give the same answers with."""
     return [name for name, row in NAMES.items() if type(row.spec) is type(spec) and _core(row.spec) == _core(spec)]
 
 
-def hub_name(spec: ResNetSpec | VGGSpec | DenseNetSpec, called: str) -> str:
+def hub_name(spec: NetworkSpec, called: str) -> str:
     """Where the published ImageNet weights of a network are. Raises `UsageError`, in which it is `called`, for none."""
     found = next((weights for name in names_of(spec) if (weights := NAMES[name].weights)), None)
     if not found:
@@ -316,8 +325,12 @@ def no_model(path: str | Path) -> UsageError:
 
 def _core(spec: Any) -> dict[str, Any]:
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    norm = "batch" if fields["norm"] == "sync_batch" else fields["norm"]
-    return {**{name: value for name, value in fields.items() if name not in FREE_FIELDS}, "norm": norm}
+    core = {name: value for name, value in fields.items() if name not in FREE_FIELDS}
+    if core.get("norm") == "sync_batch":
+        core["norm"] = "batch"
+    if "layer_scale" in core:  # what the gammas start at, if there are any
+        core["layer_scale"] = core["layer_scale"] > 0
+    return core
 
 
 def model_table(names: list[str]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import keras
 from resnet_keras.config.run_folder import MODEL
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import atomic_write
-from resnet_keras.models import around, blocks, preprocessing  # noqa: F401  (register the classes that a .keras file names)
+from resnet_keras.models import around, blocks, norm_blocks, preprocessing  # noqa: F401  (register the classes that a .keras file names)
 from resnet_keras.models.archives import check_archive
 from resnet_keras.models.downloads import repository_of
 from resnet_keras.models.graph import head_of, is_functional

@@ -23,13 +23,15 @@ ATTRIBUTE = "resnet_keras"
 """Of a `.weights.h5` file: the options of the blocks. A file in parts has none."""
 SHOWN_BY_SHAPES = {"cardinality", "base_width", "se_ratio"}
 OF_TRAINING = {"zero_init_gamma", "initialization"}
+NORM_BLOCK_OPTIONS = ["norm_placement", "heads"]
+"""Of the blocks with layer norm."""
 BLOCK_OPTIONS = [f.name for f in dataclasses.fields(BlockSpec) if f.name not in SHOWN_BY_SHAPES | OF_TRAINING]
 
 
 def signature(model: keras.Model) -> dict[str, Any]:
     """The options, by layer, that two of our networks must share for the same weights to give the same answers."""
     free = {"name", "dtype", "trainable", "frozen", "drop_rate", "dropout", "zero_init", "dilation"} | OF_TRAINING
-    free |= {"stride_as_dilation", "card", "normalise", "layer_dropout"}
+    free |= {"stride_as_dilation", "card", "normalise", "layer_dropout", "layer_scale"}
     found: dict[str, Any] = {}
     for layer in model.layers:
         if isinstance(layer, Composite):
@@ -55,9 +57,9 @@ def is_ambiguous(model: keras.Model) -> bool:
 
 def _block_options(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The values that each option has in the blocks among the configurations of layers."""
-    blocks = [config for config in configs if BLOCK_OPTIONS[0] in config and "preactivation" in config]
+    blocks = [config for config in configs if "preactivation" in config or "norm_placement" in config]
     found: dict[str, list[Any]] = {}
-    for option in BLOCK_OPTIONS:
+    for option in BLOCK_OPTIONS + NORM_BLOCK_OPTIONS:
         values = {same_weights(c[option]) for c in blocks if option in c}
         if values:
             found[option] = sorted(values)

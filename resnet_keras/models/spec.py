@@ -7,7 +7,7 @@ library only.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from resnet_keras.errors import UsageError, check_types, is_whole, require, unknown
 
@@ -18,7 +18,7 @@ Norm = Literal["batch", "sync_batch", "group", "group1"]
 OLD_NORMS: Mapping[str, Norm] = {"layer": "group1"}
 """Words that older versions had for norms, which their files and configs still have."""
 Initialization = Literal["fan_out", "fan_in", "lecun"]
-Spec = TypeVar("Spec", "ResNetSpec", "VGGSpec", "DenseNetSpec")
+Spec = TypeVar("Spec")
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class ResNetSpec:
     """Standard deviation of the head's first weights (Goyal et al. 2017, section 5.1: 0.01); 0 for He's."""
 
     def __post_init__(self) -> None:
-        _as_tuples(self, "blocks", "widths")
+        as_tuples(self, "blocks", "widths")
         rename_norm(self)
         check_types(self)
-        _check_stages("blocks", self.blocks, self.widths)
+        check_stages("blocks", self.blocks, self.widths)
         require(self.stem_width >= 2, "stem_width", "at least 2", self.stem_width)
         _ = self.block_spec  # which checks itself
         narrowest = min(self.widths) * self.base_width // 64
@@ -176,10 +176,10 @@ class VGGSpec:
     """As in `ResNetSpec`."""
 
     def __post_init__(self) -> None:
-        _as_tuples(self, "convolutions", "widths")
+        as_tuples(self, "convolutions", "widths")
         rename_norm(self)
         check_types(self)
-        _check_stages("convolutions", self.convolutions, self.widths)
+        check_stages("convolutions", self.convolutions, self.widths)
         require(self.hidden >= 1, "hidden", "at least 1", self.hidden)
         if self.weight_standardization and not self.norm:
             raise UsageError("weight_standardization needs a norm behind it; give batch_norm=True or norm='group'")
@@ -218,10 +218,10 @@ class DenseNetSpec:
     """As in `ResNetSpec`."""
 
     def __post_init__(self) -> None:
-        _as_tuples(self, "layers")
+        as_tuples(self, "layers")
         rename_norm(self)
         check_types(self)
-        _check_stages("layers", self.layers, self.layers)
+        check_stages("layers", self.layers, self.layers)
         require(self.growth_rate >= 1, "growth_rate", "at least 1", self.growth_rate)
         require(self.stem_width >= 1, "stem_width", "at least 1", self.stem_width)
         require(0.0 < self.compression <= 1.0, "compression", "above 0 and at most 1", self.compression)
@@ -242,7 +242,7 @@ def rename_norm(spec: Any) -> None:
         object.__setattr__(spec, "norm", OLD_NORMS[spec.norm])
 
 
-def _as_tuples(spec: Any, *names: str) -> None:
+def as_tuples(spec: Any, *names: str) -> None:
     """Lists, and texts such as "16,32,64" of the command line, become tuples."""
     for name in names:
         value = getattr(spec, name)
@@ -252,7 +252,7 @@ def _as_tuples(spec: Any, *names: str) -> None:
             object.__setattr__(spec, name, tuple(value))
 
 
-def _check_stages(name: str, counts: tuple[int, ...], widths: tuple[int, ...]) -> None:
+def check_stages(name: str, counts: tuple[int, ...], widths: tuple[int, ...]) -> None:
     if not counts or len(counts) != len(widths) or min(counts + widths) < 1:
         raise UsageError(f"{name} and widths need one positive number a stage each, not {counts} and {widths}")
 
@@ -326,7 +326,7 @@ def imagenet_spec(depth: int, variant: str = "v1.5", **fields: Any) -> ResNetSpe
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     block, blocks = DEPTHS[depth]
-    return _spec(ResNetSpec, {"block": block, "blocks": blocks, **VARIANTS[variant], **fields})
+    return spec_of(ResNetSpec, {"block": block, "blocks": blocks, **VARIANTS[variant], **fields})
 
 
 def cifar_spec(depth: int, variant: str = "v1", **fields: Any) -> ResNetSpec:
@@ -342,14 +342,14 @@ def cifar_spec(depth: int, variant: str = "v1", **fields: Any) -> ResNetSpec:
     fields = {"widths": (16, 32, 64), "stem": "cifar", "stem_width": 16, **row, **fields}
     layers = 6 if fields["block"] == "basic" else 9
     n = _per_stage(f"a CIFAR net of {fields['block']} blocks", depth, layers, 2)
-    return _spec(ResNetSpec, {"blocks": (n, n, n), **fields})
+    return spec_of(ResNetSpec, {"blocks": (n, n, n), **fields})
 
 
 def vgg_spec(depth: int, batch_norm: bool = False, **fields: Any) -> VGGSpec:
     """The spec of a VGG net. Raises `UsageError` for an unknown depth or field."""
     if not is_whole(depth) or depth not in VGG_DEPTHS:
         raise unknown("depth", depth, VGG_DEPTHS)
-    return _spec(VGGSpec, {"convolutions": VGG_DEPTHS[depth], "norm": "batch" if batch_norm else None, **fields})
+    return spec_of(VGGSpec, {"convolutions": VGG_DEPTHS[depth], "norm": "batch" if batch_norm else None, **fields})
 
 
 def densenet_spec(depth: int, **fields: Any) -> DenseNetSpec:
@@ -360,13 +360,13 @@ def densenet_spec(depth: int, **fields: Any) -> DenseNetSpec:
     if fields.get("stem", "imagenet") != "cifar":
         if not is_whole(depth) or depth not in DENSENET_DEPTHS:
             raise unknown("depth", depth, DENSENET_DEPTHS, "any other: stem='cifar'")
-        return _spec(DenseNetSpec, {**DENSENET_DEPTHS[depth], **fields})
+        return spec_of(DenseNetSpec, {**DENSENET_DEPTHS[depth], **fields})
     bottleneck, growth = fields.get("bottleneck", True), fields.setdefault("growth_rate", 12)
     n = _per_stage(
         f"a CIFAR DenseNet {'with' if bottleneck else 'without'} bottlenecks", depth, 6 if bottleneck else 3, 4
     )
     own = {"layers": (n, n, n), "stem_width": 2 * growth if bottleneck else 16}
-    return _spec(DenseNetSpec, {**own, "compression": 0.5 if bottleneck else 1.0, **fields})
+    return spec_of(DenseNetSpec, {**own, "compression": 0.5 if bottleneck else 1.0, **fields})
 
 
 def _per_stage(what: str, depth: int, layers: int, rest: int) -> int:
@@ -386,11 +386,12 @@ BUILDER_ARGUMENTS = tuple(
 """What the functions `build_...` take besides a spec's fields: the nearest to a wrong argument may be one of these."""
 
 
-def _spec(kind: type[Spec], fields: Mapping[str, Any]) -> Spec:
-    known = [f.name for f in dataclasses.fields(kind)]
+def spec_of(kind: type[Spec], fields: Mapping[str, Any]) -> Spec:
+    """A spec of these fields. Raises `UsageError` for one that its kind does not have, and as the spec does."""
+    known = [f.name for f in dataclasses.fields(cast(Any, kind))]
     for name in fields:
         if name not in known and name in ResNetSpec.__dataclass_fields__:
-            raise UsageError(f"{name} is an option of residual networks; a {kind.__name__[:-4]} has no such part")
+            raise UsageError(f"{name} is an option of ResNets; a {kind.__name__[:-4]} has no such part")
         if name not in known:
             raise unknown("argument", name, [*BUILDER_ARGUMENTS, *known])
     return kind(**fields)

@@ -64,6 +64,7 @@ KINDS = (
     "resnetrs50",
     "seresnext50_32x4d",
     "densenet121",
+    "convnext_tiny",
 )
 """A network of each stem, block and shortcut, the smallest that has a name. A VGG takes seconds."""
 

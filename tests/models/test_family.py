@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import resnet_keras as rk
+from resnet_keras.models.layer_norm_specs import ConvNeXtSpec
 from resnet_keras.models.registry import NAMES
 from resnet_keras.models.spec import DenseNetSpec, ResNetSpec, VGGSpec
 
@@ -25,6 +26,8 @@ def short(name: str) -> dict[str, Any]:
         return {"convolutions": (1,) * len(spec.convolutions), "widths": (8, 8, 16, 16, 16), "hidden": 32}
     if isinstance(spec, DenseNetSpec):
         return {"layers": (2, 1, 1, 1)[: len(spec.layers)], "growth_rate": 8, "stem_width": 16}
+    if isinstance(spec, ConvNeXtSpec):
+        return {"blocks": (2, 1, 1, 1), "widths": (8, 16, 16, 24)}
     fields = {"blocks": (2, 1, 1), "widths": (16, 16, 32), "stem_width": 16}
     return {**fields, "cardinality": 4, "base_width": 32} if spec.cardinality > 1 else fields
 
@@ -85,7 +88,7 @@ def use(name: str, folder: Path, compiled: bool = True, **fields: Any) -> None:
 
 
 def test_short_networks_stand_for_every_family() -> None:
-    assert {NAMES[name].family for name in kinds()} == {"resnet", "cifar_resnet", "vgg", "densenet"}
+    assert {NAMES[name].family for name in kinds()} == {"resnet", "cifar_resnet", "vgg", "densenet", "convnext"}
     assert len(kinds()) >= 20
     assert set(COMPILED) <= set(kinds())
     specs = [NAMES[name].spec for name in kinds()]

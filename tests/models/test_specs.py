@@ -54,7 +54,7 @@ def test_cifar_depths(depth: int, variant: str) -> None:
         (lambda: imagenet_spec(50, dropout=-0.1), "dropout must be at least 0 and below 1"),
         (lambda: imagenet_spec(50, norm="instance"), "unknown norm 'instance'; choose from batch, sync_batch, group"),
         (lambda: vgg_spec(12), "unknown depth '12'; choose from 11, 13, 16, 19"),
-        (lambda: vgg_spec(16, se_ratio=0.1), "se_ratio is an option of residual networks; a VGG has no such part"),
+        (lambda: vgg_spec(16, se_ratio=0.1), "se_ratio is an option of ResNets; a VGG has no such part"),
         (
             lambda: densenet_spec(121, stochastic_depth=0.1),
             "stochastic_depth is .*; a DenseNet has no such",
