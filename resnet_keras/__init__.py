@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from resnet_keras.models.saved import load_model
     from resnet_keras.models.spec import ResNetSpec
     from resnet_keras.models.vgg import build_vgg
+    from resnet_keras.models.vit import build_vit
     from resnet_keras.models.weights.loading import load_weights
     from resnet_keras.models.weights.saving import save_weights, torch_state_dict
     from resnet_keras.publishing.publish import Published, publish
@@ -63,6 +64,7 @@ _HOMES = {
     "build_resnet": "models.resnet",
     "build_densenet": "models.densenet",
     "build_convnext": "models.convnext",
+    "build_vit": "models.vit",
     "build_vgg": "models.vgg",
     "feature_pyramid": "models.features",
     "freeze": "models.features",
@@ -109,6 +111,7 @@ __all__ = [  # noqa: RUF022
     "build_resnet",
     "build_densenet",
     "build_convnext",
+    "build_vit",
     "build_vgg",
     "feature_pyramid",
     "freeze",

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -15,7 +15,7 @@ from resnet_keras.models.card import ModelCard
 from resnet_keras.models.model import Model
 from resnet_keras.models.preprocessing import UNCROPPED_BELOW, Preprocessing, card_layer
 from resnet_keras.models.registry import NetworkSpec, hub_name, names_of
-from resnet_keras.models.spec import VGGSpec
+from resnet_keras.models.spec import BUILDER_ARGUMENTS, VGGSpec
 from resnet_keras.models.weights.loading import load_weights
 
 
@@ -23,6 +23,7 @@ from resnet_keras.models.weights.loading import load_weights
 class ModelOptions:
     """The arguments that all builders share; `build_resnet` says what each means."""
 
+    POOLINGS: ClassVar[tuple[str, ...]] = ("avg", "max")
     include_top: bool = True
     weights: str | Path | None = None
     input_tensor: Any = None
@@ -35,8 +36,8 @@ class ModelOptions:
     dtype: Any = None
 
     def __post_init__(self) -> None:
-        if self.pooling not in (None, "avg", "max"):
-            raise unknown("pooling", self.pooling, ["avg", "max", None])
+        if self.pooling is not None and self.pooling not in self.POOLINGS:
+            raise unknown("pooling", self.pooling, [*self.POOLINGS, None])
         if self.classifier_activation not in (None, "linear", "softmax", "sigmoid"):
             raise unknown("classifier_activation", self.classifier_activation, ["softmax", "sigmoid", None])
         fits = not self.include_top or (is_whole(self.classes) and self.classes >= 1)
@@ -152,8 +153,10 @@ def add_head(spec: NetworkSpec, options: ModelOptions, inputs: Any, x: Any) -> k
     return model
 
 
-def split_arguments(name: str, arguments: dict[str, Any]) -> tuple[ModelOptions, dict[str, Any]]:
+def split_arguments(
+    name: str, arguments: dict[str, Any], kind: type[ModelOptions] = ModelOptions
+) -> tuple[ModelOptions, dict[str, Any]]:
     """A builder's arguments, parted into the options that all builders share and the fields of a spec."""
-    shared = {key: value for key, value in arguments.items() if key in ModelOptions.__dataclass_fields__}
+    shared = {key: value for key, value in arguments.items() if key in BUILDER_ARGUMENTS}
     fields = {key: value for key, value in arguments.items() if key not in shared}
-    return ModelOptions(**{**shared, "name": shared.get("name") or name}), fields
+    return kind(**{**shared, "name": shared.get("name") or name}), fields

@@ -18,7 +18,9 @@ from resnet_keras.models.densenet import build_densenet
 from resnet_keras.models.layers import leaves
 from resnet_keras.models.registry import COMPLEXITY, NAMES, model_table, named
 from resnet_keras.models.resnet import build_cifar_resnet, build_resnet
+from resnet_keras.models.tokens import SelfAttention
 from resnet_keras.models.vgg import build_vgg
+from resnet_keras.models.vit import build_vit
 from resnet_keras.models.weights.weight_layers import HEAD
 
 BUILDERS = {
@@ -27,6 +29,7 @@ BUILDERS = {
     "vgg": build_vgg,
     "densenet": build_densenet,
     "convnext": build_convnext,
+    "vit": build_vit,
 }
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
@@ -57,7 +60,7 @@ class Complexity:
     """All of them, BN statistics included."""
     trainable_parameters: int
     macs: int
-    """Multiply-accumulates of convolutions and dense layers, for one image of the model's input size."""
+    """Multiply-accumulates of convolutions, dense layers and our attention, for one image of the model's input size."""
     activations: int
     """Numbers that the convolutions put out (Radosavovic et al. 2020, section 3.1), and dense layers on positions."""
 
@@ -71,11 +74,14 @@ def complexity(model: keras.Model) -> Complexity:
         raise UsageError(f"{model.name} is not built yet; call it on an image, or give it an input")
     macs = activations = 0
     for _, layer in leaves(model):
-        if not isinstance(layer, COUNTED):
+        if not isinstance(layer, (*COUNTED, SelfAttention)):
             continue
         shape = layer.compute_output_shape(layer.get_build_config()["input_shape"])[1:]
         if None in shape:
             raise UsageError(f"{model.name} has no fixed input size; give input_shape=(height, width, channels)")
+        if isinstance(layer, SelfAttention):
+            macs += 2 * shape[0] * math.prod(shape)  # queries with keys, and their softmax with values
+            continue
         macs += math.prod(layer.kernel.shape) * math.prod(shape[:-1])
         if not isinstance(layer, keras.layers.Dense) or math.prod(shape[:-1]) > 1:  # else it is no 1x1 convolution
             activations += math.prod(shape)

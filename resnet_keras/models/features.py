@@ -7,7 +7,9 @@ import keras
 
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.models.layers import leaves, sublayers_of
+from resnet_keras.models.norm_blocks import TokenPatches
 from resnet_keras.models.preprocessing import card_layer
+from resnet_keras.models.tokens import TokenMap
 
 NORMS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization, keras.layers.LayerNormalization)
 
@@ -23,6 +25,7 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
         ..., each `[N, H, W, C]`. An ImageNet ResNet's maps are 2, 4, 8, 16 and 32 times smaller than its input,
         ConvNeXt's 4, 4, 8, 16 and 32 times. The
         last stage of a pre-activation net or DenseNet is taken behind its final norm, VGG's stages before their pools.
+        A ViT has "stem" and "stage1", its tokens as maps of patches, without the class token.
 
     Raises:
         UsageError: for a model of others.
@@ -39,6 +42,13 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
             outputs[list(outputs)[-1]] = layer.output
     if not outputs:
         raise UsageError(f"{model.name} is not one of our networks: it has no layers stage1_block1 and so on")
+    stem = next((layer for layer in model.layers if isinstance(layer, TokenPatches)), None)
+    if stem is not None:
+        spec, image = stem.spec, model.input
+        outputs = {
+            name: TokenMap(spec.patch_size, spec.class_token, name=f"{name}_map")([tokens, image])
+            for name, tokens in outputs.items()
+        }
     return keras.Model(model.input, outputs, name=f"{model.name}_pyramid")
 
 

@@ -1,10 +1,10 @@
-"""What the networks of layer norm are: `ConvNeXtSpec`, and the table of its sizes. Standard library only."""
+"""What the networks of layer norm are: `ConvNeXtSpec`, `ViTSpec`, and their sizes. Standard library only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resnet_keras.errors import check_types, require, unknown
+from resnet_keras.errors import UsageError, check_types, require, unknown
 from resnet_keras.models.spec import as_tuples, check_stages, spec_of
 
 Placement = Literal["pre", "post"]
@@ -52,6 +52,56 @@ class ConvNeXtSpec:
         return self.patch_size * 2 ** (len(self.blocks) - 1)
 
 
+@dataclass(frozen=True)
+class ViTSpec:
+    """A Transformer on patches (Dosovitskiy et al. 2020, section 3.1 and Figure 1).
+
+    Raises `UsageError` for a value that no network can have.
+    """
+
+    blocks: int = 12
+    """Of attention and two dense layers each."""
+    width: int = 768
+    """Channels of a token."""
+    heads: int = 12
+    """Equal parts of the channels that attend apart."""
+    patch_size: int = 16
+    """Side of the squares of pixels that are a token each."""
+    image_size: int = 224
+    """Side of the images that the position embeddings are of; for others they are interpolated."""
+    expansion: int = 4
+    """Hidden channels of the two dense layers, as a multiple of the width."""
+    pool: Literal["token", "mean"] = "token"
+    """What the classifier reads: a class token beside the patches, or the mean of the patches without one (Beyer et al.
+    2022)."""
+    norm_placement: Placement = "pre"
+    """`pre`: the layer norms are before attention and dense layers; `post`: behind the sums (Xiong et al. 2020)."""
+    layer_scale: float = 0.0
+    """What the gammas of the branches start at; 0 for none (DeiT III has them: Touvron et al. 2022)."""
+    activation: str = "gelu"
+    stochastic_depth: float = 0.0
+    """Chance that training drops the last block's branches for an image; it rises along a line from the first block."""
+    dropout: float = 0.0
+    """Share of the features that training drops before the head."""
+    head_std: float = 0.02
+    """Standard deviation of the head's first weights, that of all kernels; 0 for He's."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("blocks", "width", "heads"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        check_norm_blocks(self)
+        if self.width % self.heads:
+            raise UsageError(f"heads must divide the width, {self.width}, not be {self.heads}")
+        if self.image_size < 1 or self.image_size % self.patch_size:
+            raise UsageError(f"patch_size must divide the image_size, {self.image_size}, not be {self.patch_size}")
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels to a token, along one side."""
+        return self.patch_size
+
+
 def check_norm_blocks(spec: Any) -> None:
     """Raise `UsageError` for what no network of blocks with layer norm can have."""
     for name in ("patch_size", "expansion"):
@@ -76,3 +126,20 @@ def convnext_spec(size: str, **fields: Any) -> ConvNeXtSpec:
     if not isinstance(size, str) or size not in CONVNEXT_SIZES:
         raise unknown("size", size, CONVNEXT_SIZES)
     return spec_of(ConvNeXtSpec, {**CONVNEXT_SIZES[size], **fields})
+
+
+VIT_SIZES: Mapping[str, Mapping[str, Any]] = {
+    "ti16": {"width": 192, "heads": 3},
+    "s16": {"width": 384, "heads": 6},
+    "b16": {},
+    "b32": {"patch_size": 32},
+    "l16": {"blocks": 24, "width": 1024, "heads": 16},
+}
+"""Dosovitskiy et al. 2020, Table 1; ti16 and s16: Touvron et al. 2020, Table 1."""
+
+
+def vit_spec(size: str, **fields: Any) -> ViTSpec:
+    """The spec of a Vision Transformer. Raises `UsageError` for an unknown size or field."""
+    if not isinstance(size, str) or size not in VIT_SIZES:
+        raise unknown("size", size, VIT_SIZES)
+    return spec_of(ViTSpec, {**VIT_SIZES[size], **fields})

@@ -11,8 +11,9 @@ import keras
 
 from resnet_keras.models.blocks import Residual
 from resnet_keras.models.layer_norm_specs import Placement
-from resnet_keras.models.layers import Chain, Specified, build_in_turn, dropped_branch
+from resnet_keras.models.layers import Chain, Recomputable, Specified, build_in_turn, dropped_branch, run
 from resnet_keras.models.pooling import Shape
+from resnet_keras.models.tokens import SelfAttention, Tokens
 
 LN_EPSILON = 1e-6
 Layers = list[keras.layers.Layer]
@@ -161,6 +162,77 @@ class ConvNeXtBlock(NormResidual):
 
 
 @dataclass(frozen=True)
+class EncoderSpec(NormBlockSpec):
+    """The options of a Transformer's blocks, as in `ViTSpec`."""
+
+    heads: int = 12
+    expansion: int = 4
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class AttentionBlock(NormResidual):
+    """`f`: a dense layer to queries, keys and values, self-attention, a dense layer (Dosovitskiy et al. 2020, eq. 2).
+
+    `[N, T, C]` to the same. Its arguments are the fields of `EncoderSpec`.
+    """
+
+    spec_type = EncoderSpec
+    spec: EncoderSpec
+
+    def function(self, channels: int) -> Layers:
+        dtype = self.dtype_policy
+        return [
+            dense(3 * channels, "qkv", dtype),
+            SelfAttention(self.spec.heads, name="attention", dtype=dtype),
+            dense(channels, "project", dtype),
+        ]
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class MLPBlock(NormResidual):
+    """`f`: dense to four times the channels, GELU, dense (Dosovitskiy et al. 2020, equation 3).
+
+    `[N, ..., C]` to the same. Its arguments are the fields of `EncoderSpec`.
+    """
+
+    spec_type = EncoderSpec
+    spec: EncoderSpec
+
+    def function(self, channels: int) -> Layers:
+        return self._mlp(channels, self.spec.expansion)
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class EncoderBlock(Specified, Recomputable, Chain):
+    """A Transformer's block, which is two residual ones: attention, then MLP. `[N, T, C]` to the same.
+
+    Its arguments are the fields of `EncoderSpec`.
+
+    Example:
+        >>> EncoderBlock(heads=6)(keras.random.normal((1, 197, 384))).shape
+        (1, 197, 384)
+    """
+
+    spec_type = EncoderSpec
+    spec: EncoderSpec
+
+    def build(self, input_shape: Shape) -> None:
+        dtype = self.dtype_policy
+        self.layers = [
+            AttentionBlock(spec=self.spec, name="attention", dtype=dtype),
+            MLPBlock(spec=self.spec, name="mlp", dtype=dtype),
+        ]
+        build_in_turn(self.layers, input_shape)
+        self.restore_trainable()
+
+    def compute(self, x: Any, training: bool | None) -> Any:
+        return run(self.layers, x, training)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
+
+
+@dataclass(frozen=True)
 class PatchSpec:
     """A convolution whose kernel is as large as its stride, and the norm beside it."""
 
@@ -180,7 +252,7 @@ class Patches(Specified, Chain):
     """
 
     spec_type = PatchSpec
-    spec: PatchSpec
+    spec: Any
 
     def build(self, input_shape: Shape) -> None:
         spec, dtype = self.spec, self.dtype_policy
@@ -193,6 +265,33 @@ class Patches(Specified, Chain):
             dtype=dtype,
         )
         before, after = ([layer_norm("norm", dtype)] if spec.norm == where else [] for where in ("before", "after"))
-        self.layers = [*before, convolution, *after]
+        self.layers = [*before, convolution, *after, *self._behind()]
         build_in_turn(self.layers, input_shape)
         self.restore_trainable()
+
+    def _behind(self) -> Layers:
+        """Further layers."""
+        return []
+
+
+@dataclass(frozen=True)
+class TokenPatchSpec(PatchSpec):
+    """Patches, and the positions of their tokens."""
+
+    side: int = 14
+    """Patches along a side of the square that the position embeddings are of."""
+    class_token: bool = True
+
+
+@keras.saving.register_keras_serializable("resnet_keras")
+class TokenPatches(Patches):
+    """ViT's stem: `[N, H, W, C]` to tokens, `[N, 1 + H/patch_size * W/patch_size, filters]`; see `Tokens`.
+
+    Its arguments are the fields of `TokenPatchSpec`.
+    """
+
+    spec_type = TokenPatchSpec
+    spec: TokenPatchSpec
+
+    def _behind(self) -> Layers:
+        return [Tokens(self.spec.side, self.spec.class_token, name="tokens", dtype=self.dtype_policy)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resnet_keras.errors import UsageError, unknown
-from resnet_keras.models.layer_norm_specs import ConvNeXtSpec, convnext_spec
+from resnet_keras.models.layer_norm_specs import ConvNeXtSpec, ViTSpec, convnext_spec, vit_spec
 from resnet_keras.models.spec import (
     DenseNetSpec,
     ResNetSpec,
@@ -24,14 +24,15 @@ from resnet_keras.models.spec import (
     vgg_spec,
 )
 
-Family = Literal["resnet", "cifar_resnet", "vgg", "densenet", "convnext"]
-NetworkSpec = ResNetSpec | VGGSpec | DenseNetSpec | ConvNeXtSpec
+Family = Literal["resnet", "cifar_resnet", "vgg", "densenet", "convnext", "vit"]
+NetworkSpec = ResNetSpec | VGGSpec | DenseNetSpec | ConvNeXtSpec | ViTSpec
 SPECS: Mapping[Family, Callable[..., NetworkSpec]] = {
     "resnet": imagenet_spec,
     "cifar_resnet": cifar_spec,
     "vgg": vgg_spec,
     "densenet": densenet_spec,
     "convnext": convnext_spec,
+    "vit": vit_spec,
 }
 COMPLEXITY = Path(__file__).with_name("complexity.json")
 PACKAGED: Mapping[str, Path] = {"cifar10-jpeg": Path(__file__).parent / "weights" / "cifar10-jpeg.keras"}
@@ -70,6 +71,7 @@ class NamedNetwork:
 
 
 BELLO_2021 = "Bello et al. 2021"
+DOSOVITSKIY_2020 = "Dosovitskiy et al. 2020"
 OURS = "resnet-keras"
 HE_2015 = "He et al. 2015"
 HE_2016 = "He et al. 2016"
@@ -78,6 +80,7 @@ HUANG_2017 = "Huang et al. 2017"
 LIU_2022 = "Liu et al. 2022"
 HU_2017 = "Hu et al. 2017"
 SIMONYAN_2014 = "Simonyan & Zisserman 2014"
+TOUVRON_2020 = "Touvron et al. 2020"
 XIE_2016 = "Xie et al. 2016"
 ZAGORUYKO_2016 = "Zagoruyko & Komodakis 2016"
 
@@ -274,6 +277,11 @@ NAMES: Mapping[str, NamedNetwork] = {
     "convnext_small": NamedNetwork("convnext", {"size": "small", "stochastic_depth": 0.4}, LIU_2022),
     "convnext_base": NamedNetwork("convnext", {"size": "base", "stochastic_depth": 0.5}, LIU_2022),
     "convnext_large": NamedNetwork("convnext", {"size": "large", "stochastic_depth": 0.5}, LIU_2022),
+    "vit_ti16": NamedNetwork("vit", {"size": "ti16"}, TOUVRON_2020),
+    "vit_s16": NamedNetwork("vit", {"size": "s16"}, TOUVRON_2020),
+    "vit_b16": NamedNetwork("vit", {"size": "b16"}, DOSOVITSKIY_2020),
+    "vit_b32": NamedNetwork("vit", {"size": "b32"}, DOSOVITSKIY_2020),
+    "vit_l16": NamedNetwork("vit", {"size": "l16"}, DOSOVITSKIY_2020),
 }
 
 

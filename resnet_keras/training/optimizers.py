@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from resnet_keras.config.train import Optimizer
 from resnet_keras.errors import unknown
+from resnet_keras.models.tokens import NOT_DECAYED
 from resnet_keras.training.schedule import RunSchedule
 
 
@@ -175,7 +176,8 @@ class ParameterGroup:
 def parameter_groups(config: Optimizer, weights: Sequence[Any]) -> list[ParameterGroup]:
     """The parameter group of each of a model's weights, in the model's order.
 
-    Which decay is `config.decayed`; kernels are the tensors of two dimensions or more.
+    Which decay is `config.decayed`; kernels are the tensors of two dimensions or more, but for the class token and the
+    positions of a ViT (DeiT III's code, models_v2.py, `no_weight_decay`).
 
     Raises:
         UsageError: a pattern of `no_decay` matches no layer.
@@ -199,7 +201,8 @@ def parameter_groups(config: Optimizer, weights: Sequence[Any]) -> list[Paramete
 
 def _decays(config: Optimizer, weight: Any) -> bool:
     bias = weight.path.endswith("/bias")
-    return config.decayed == "all" or len(weight.shape) > 1 or (config.decayed == "biases" and bias)
+    kernel = len(weight.shape) > 1 and weight.path.split("/")[-1] not in NOT_DECAYED
+    return config.decayed == "all" or kernel or (config.decayed == "biases" and bias)
 
 
 def rates_of(config: Optimizer, weights: Sequence[Any]) -> dict[str, float]:

@@ -65,6 +65,7 @@ KINDS = (
     "seresnext50_32x4d",
     "densenet121",
     "convnext_tiny",
+    "vit_ti16",
 )
 """A network of each stem, block and shortcut, the smallest that has a name. A VGG takes seconds."""
 

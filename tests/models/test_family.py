@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import resnet_keras as rk
-from resnet_keras.models.layer_norm_specs import ConvNeXtSpec
+from resnet_keras.models.layer_norm_specs import ConvNeXtSpec, ViTSpec
 from resnet_keras.models.registry import NAMES
 from resnet_keras.models.spec import DenseNetSpec, ResNetSpec, VGGSpec
 
@@ -28,6 +28,8 @@ def short(name: str) -> dict[str, Any]:
         return {"layers": (2, 1, 1, 1)[: len(spec.layers)], "growth_rate": 8, "stem_width": 16}
     if isinstance(spec, ConvNeXtSpec):
         return {"blocks": (2, 1, 1, 1), "widths": (8, 16, 16, 24)}
+    if isinstance(spec, ViTSpec):
+        return {"blocks": 2, "width": 24, "heads": 3, "image_size": 64}
     fields = {"blocks": (2, 1, 1), "widths": (16, 16, 32), "stem_width": 16}
     return {**fields, "cardinality": 4, "base_width": 32} if spec.cardinality > 1 else fields
 
@@ -56,6 +58,7 @@ TOGETHER = (
     "resnet200_v2",
     "seresnet152",
     "seresnext50_32x4d",
+    "vit_b32",
     "wide_resnet101_2",
 )
 """Kinds each part of which another kind has too: 2 to 6 seconds each."""
@@ -88,7 +91,7 @@ def use(name: str, folder: Path, compiled: bool = True, **fields: Any) -> None:
 
 
 def test_short_networks_stand_for_every_family() -> None:
-    assert {NAMES[name].family for name in kinds()} == {"resnet", "cifar_resnet", "vgg", "densenet", "convnext"}
+    assert {NAMES[name].family for name in kinds()} == {"resnet", "cifar_resnet", "vgg", "densenet", "convnext", "vit"}
     assert len(kinds()) >= 20
     assert set(COMPILED) <= set(kinds())
     specs = [NAMES[name].spec for name in kinds()]

@@ -13,7 +13,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.models.registry import NAMES
 
 RNG = np.random.default_rng(0)
-FAMILIES = ("resnet50d", "cifar_resnet8_4", "vgg11", "densenet121", "convnext_tiny")
+FAMILIES = ("resnet50d", "cifar_resnet8_4", "vgg11", "densenet121", "convnext_tiny", "vit_ti16")
 """A name of each family."""
 
 

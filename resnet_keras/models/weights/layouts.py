@@ -71,7 +71,7 @@ class Layout:
 
     def tensor(self, layer: str, variable: str) -> str:
         """The full name of a variable of one of their layers."""
-        return f"{layer}{'.' if self.style == 'torch' else '/'}{TENSORS[self.style][variable]}"
+        return f"{layer}{'.' if self.style == 'torch' else '/'}{TENSORS[self.style].get(variable, variable)}"
 
 
 def _numbers(match: re.Match[str]) -> dict[str, int]:
