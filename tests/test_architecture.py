@@ -34,6 +34,7 @@ STANDARD_LIBRARY_ONLY = {
     "config",
     "models/spec",
     "models/layer_norm_specs",
+    "models/norm_names",
     "models/registry",
     "models/card",
 }

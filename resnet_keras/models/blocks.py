@@ -30,8 +30,9 @@ from resnet_keras.models.layers import (
     dropped_branch,
     run,
 )
+from resnet_keras.models.norm_names import Norm, rename_norm
 from resnet_keras.models.pooling import BlurPool, Shape
-from resnet_keras.models.spec import BlockSpec, Norm, ResNetSpec, rename_norm
+from resnet_keras.models.spec import BlockSpec, ResNetSpec
 
 
 class Residual(Specified, Recomputable):

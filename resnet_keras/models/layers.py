@@ -13,9 +13,10 @@ import keras
 from keras import ops
 
 from resnet_keras.errors import UsageError
+from resnet_keras.models.norm_names import OLD_NORMS, Norm, rename_norm
 from resnet_keras.models.normalization import normalization
 from resnet_keras.models.pooling import BlurPool, Shape
-from resnet_keras.models.spec import OLD_NORMS, Initialization, Norm, rename_norm
+from resnet_keras.models.spec import Initialization
 
 
 def first_kernels(initialization: Initialization) -> keras.initializers.Initializer:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from resnet_keras.models.spec import Norm
+from resnet_keras.models.norm_names import Norm
 
 BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5

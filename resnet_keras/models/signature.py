@@ -17,7 +17,8 @@ import keras
 from resnet_keras.errors import UsageError
 from resnet_keras.models.archives import check_archive
 from resnet_keras.models.layers import Composite
-from resnet_keras.models.spec import OLD_NORMS, BlockSpec
+from resnet_keras.models.norm_names import OLD_NORMS
+from resnet_keras.models.spec import BlockSpec
 
 ATTRIBUTE = "resnet_keras"
 """Of a `.weights.h5` file: the options of the blocks. A file in parts has none."""

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 from resnet_keras.errors import UsageError, check_types, is_whole, require, unknown
+from resnet_keras.models.norm_names import Norm, rename_norm
 
 BlockKind = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "cifar", "cifar_pool", "deep", "deep_strided", "slim"]
 Shortcut = Literal["A", "B", "C", "D", "none"]
-Norm = Literal["batch", "sync_batch", "group", "group1"]
-OLD_NORMS: Mapping[str, Norm] = {"layer": "group1"}
-"""Words that older versions had for norms, which their files and configs still have."""
 Initialization = Literal["fan_out", "fan_in", "lecun"]
 Spec = TypeVar("Spec")
 
@@ -236,12 +234,6 @@ class DenseNetSpec:
         return (1 if self.stem == "cifar" else 4) * 2 ** (len(self.layers) - 1)
 
 
-def rename_norm(spec: Any) -> None:
-    """Give the norm of a frozen spec the name that it has today."""
-    if isinstance(spec.norm, str) and spec.norm in OLD_NORMS:
-        object.__setattr__(spec, "norm", OLD_NORMS[spec.norm])
-
-
 def as_tuples(spec: Any, *names: str) -> None:
     """Lists, and texts such as "16,32,64" of the command line, become tuples."""
     for name in names:
@@ -379,9 +371,17 @@ def _per_stage(what: str, depth: int, layers: int, rest: int) -> int:
     return n
 
 
-BUILDER_ARGUMENTS = tuple(
-    "include_top weights input_tensor input_shape pooling classes classifier_activation include_preprocessing name "
-    "dtype".split()
+BUILDER_ARGUMENTS = (
+    "include_top",
+    "weights",
+    "input_tensor",
+    "input_shape",
+    "pooling",
+    "classes",
+    "classifier_activation",
+    "include_preprocessing",
+    "name",
+    "dtype",
 )
 """What the functions `build_...` take besides a spec's fields: the nearest to a wrong argument may be one of these."""
 
