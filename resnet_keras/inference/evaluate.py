@@ -29,8 +29,8 @@ from resnet_keras.progress import Progress, progress
 class Evaluation:
     """What a model does on a test split. Accuracies are fractions, the loss is cross-entropy in nats an image.
 
-    Where an image can have several labels, or none, `several` has their scores. The loss is binary cross-entropy in
-    nats a label then, the accuracy the fraction of correct decisions, `top5_accuracy` NaN, and `confusion` empty.
+    Where an image can have several labels, or none, `several` has their scores. The loss is binary cross-entropy then,
+    summed over the labels, the accuracy the fraction of correct decisions, `top5_accuracy` NaN, and `confusion` empty.
     """
 
     loss: float
@@ -210,7 +210,7 @@ class Evaluator:
         scores, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
         # float32 has no smaller normal number, and none nearer to one
         sure = np.where(labels > 0, np.maximum(scores, 1e-37), np.maximum(1 - scores, 2.0**-24))
-        loss = -np.log(sure.astype("float64")).mean()
+        loss = -np.log(sure.astype("float64")).sum(-1).mean()
         return evaluation_of(LabelScores(scores, labels > 0, self.thresholds), self.labels, float(loss))
 
     def _one(self, batches: tf.data.Dataset, task: Progress) -> Evaluation:

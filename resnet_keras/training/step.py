@@ -98,6 +98,8 @@ class Step:
             if self.config.target_threshold:
                 labels = tf.cast(labels > self.config.target_threshold, tf.float32)
             each = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+            if self.several:  # as of one class: the rate need not rise with the number of labels
+                return tf.reduce_sum(each, axis=-1)
             return tf.reduce_mean(each if self.class_weights is None else each * self.class_weights, axis=-1)
         each = -labels * tf.nn.log_softmax(logits)
         return tf.reduce_sum(each if self.class_weights is None else each * self.class_weights, axis=-1)

@@ -358,11 +358,11 @@ def test_the_running_average_has_batch_stats_too() -> None:
 
 
 def losses(logits: Any, labels: Any, **changes: Any) -> np.ndarray:
-    weights = changes.pop("class_weights", None)
+    weights, several = changes.pop("class_weights", None), changes.pop("several", False)
     network = some_net()
     config = dataclasses.replace(BASE, **changes)
     state = TrainingState(network, config, tf.distribute.get_strategy(), 1)
-    step = Step(network, state, config, class_weights=weights)
+    step = Step(network, state, config, class_weights=weights, several=several)
     return step.losses(tf.constant(logits, tf.float32), tf.constant(labels, tf.float32)).numpy()
 
 
@@ -373,6 +373,7 @@ def test_losses_are_keras_own() -> None:
     np.testing.assert_allclose(losses(logits, labels), softmax, rtol=1e-5)
     sigmoid = keras.losses.binary_crossentropy(labels, logits, from_logits=True)
     np.testing.assert_allclose(losses(logits, labels, loss="sigmoid"), sigmoid, rtol=1e-5)
+    np.testing.assert_allclose(losses(logits, labels, several=True), 10 * sigmoid, rtol=1e-5)
     hard = keras.losses.binary_crossentropy((labels > 0.2).astype("float32"), logits, from_logits=True)
     np.testing.assert_allclose(losses(logits, labels, loss="sigmoid", target_threshold=0.2), hard, rtol=1e-5)
 
