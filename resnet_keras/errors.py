@@ -52,6 +52,13 @@ class UsageError(ValueError):
 
     The message is one line: what is wrong, which field or file, how to mend it. The command line prints it and exits
     with code 2; in Python it is a `ValueError`.
+
+    Examples:
+        >>> try:
+        ...     rk.build_cifar_resnet(21)
+        ... except rk.UsageError as error:
+        ...     print(error)
+        a CIFAR net of basic blocks has 6n+2 layers, so not 21; the nearest are 20 and 26
     """
 
 

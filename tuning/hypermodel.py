@@ -24,9 +24,6 @@ from .spaces import Space, draw
 class ResNetHyperModel(keras_tuner.HyperModel):
     """Builds the networks of a space and trains them as its configs say.
 
-        tuner = keras_tuner.Hyperband(ResNetHyperModel(space), objective="val_accuracy", max_epochs=12)
-        tuner.search()
-
     The data are the config's, so `search` needs none. Objectives are loss, accuracy, val_loss and val_accuracy; the
     last two are of validation images, a share of the training images.
 
@@ -34,7 +31,18 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         space: from hyperparameters to a config.
         validation: the share of the training images that validates.
         directory: of the run folders; a temporary one, which is removed, when None.
-        changes: fields of the config that are the same in every trial, such as data_dir.
+        **changes: fields of the config that are the same in every trial, such as data_dir.
+
+    Examples:
+        >>> def space(hp):
+        ...     rate = hp.Float("learning_rate", 0.01, 0.3, sampling="log")
+        ...     return dataclasses.replace(rk.RECIPES["digits"](), optimizer=rk.Optimizer(learning_rate=rate))
+        >>> hypermodel = ResNetHyperModel(space)
+        >>> tuner = keras_tuner.RandomSearch(hypermodel, "val_accuracy", max_trials=2, directory="searches")
+        >>> tuner.search(epochs=1, verbose=0)
+        >>> best = hypermodel.config(tuner.get_best_hyperparameters()[0])
+        >>> best.data
+        'digits'
     """
 
     def __init__(
@@ -76,7 +84,8 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         Args:
             hp: of the trial.
             model: as `build` made it.
-            *data, **options: none; `search` passes on what it is given.
+            *data: none; `search` passes on what it is given.
+            **options: none, as with `data`.
             epochs: the config's when None.
             initial_epoch: of Hyperband's later rounds, which begin anew all the same.
             callbacks: called at the beginning, after each epoch and at the end.

@@ -92,6 +92,14 @@ def export_servable(
         UsageError: a model that cannot be exported, a version that exists, a folder that cannot be written, int8 that
             loses too much or that this TensorFlow does not support.
         RuntimeError: the outputs of the servable differ from those of the model; nothing was written.
+
+    Examples:
+        >>> folder = rk.export_servable("runs/digits", "saved_models/digits")
+        >>> folder.name  # the version
+        '1'
+        >>> serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+        >>> serve(image=tf.zeros((2, 8, 8, 1), "uint8"))["probabilities"].shape
+        TensorShape([2, 10])
     """
     _check_arguments(dtype, calibration_data, top_k)
     source = load_model(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run

@@ -112,8 +112,18 @@ def evaluate(
         batch_size: images at a time.
         skip_damaged: leave damaged image files out; the run's own data are read as the run read them.
 
+    Returns:
+        `loss` in nats an image; `accuracy` and `top5_accuracy`, fractions; `examples`; `ece`, the expected calibration
+        error, 0 to 1; `per_class`, a row a class; `confusion`, int64 `[classes, classes]`, rows true classes.
+
     Raises:
         UsageError: nothing there, a damaged file, no data named, or data of other classes or channels.
+
+    Examples:
+        >>> result = rk.evaluate("runs/digits")
+        >>> result.examples, result.confusion.shape
+        (360, (10, 10))
+        >>> result = rk.evaluate("cifar10-jpeg", "cifar10")  # doctest: +SKIP
     """
     model = classifier(source)
     config = run_config(source) if isinstance(source, str | Path) else None

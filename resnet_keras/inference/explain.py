@@ -23,9 +23,17 @@ Window = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Explanation:
-    """The parts of one image that speak for one class."""
+    """The parts of one image that speak for one class.
+
+    Examples:
+        >>> explanation = rk.explain("cifar10-jpeg", "cat.jpg")
+        >>> row, column = np.unravel_index(explanation.heat.argmax(), explanation.heat.shape)
+        >>> explanation.map_size
+        (8, 8)
+    """
 
     label: str
+    """The class."""
     score: float
     """What `predict` gives the class."""
     heat: np.ndarray
@@ -139,8 +147,10 @@ def explain(
         UsageError: nothing there, a damaged file, a SavedModel, a model without a map before its head, a file that is
             no image, or a label that the model does not have.
 
-    Example:
+    Examples:
         >>> explanation = rk.explain("cifar10-jpeg", "cat.jpg", label="cat")
+        >>> explanation.heat.shape
+        (32, 32)
         >>> rk.draw_explanation(explanation).savefig("explained.png")
     """
     check_explainable(source)

@@ -68,8 +68,17 @@ def predict(source: str | Path | keras.Model, images: Sequence[str | Path], top_
         images: files of JPEG, PNG, GIF, BMP or WebP.
         top_k: classes to name for each, where there are as many.
 
+    Returns:
+        For each image its file, `image`, and its likeliest classes, best first: `labels`, and `scores`, probabilities.
+
     Raises:
         UsageError: nothing there, a damaged file, or a file that is no image; it names the file.
+
+    Examples:
+        >>> [prediction] = rk.predict("cifar10-jpeg", ["cat.jpg"], top_k=3)
+        >>> best, score = prediction.labels[0], prediction.scores[0]
+        >>> best in rk.model_card(rk.load_model("cifar10-jpeg")).labels
+        True
     """
     opened = _opened(source, top_k)
     encoded = [read_image(path) for path in images]
@@ -201,7 +210,17 @@ def preprocess_input(images: Any, model: keras.Model) -> Any:
         model: a network of ours, by whose card they are normalised.
 
     Returns:
-        float32 of the same shape: normalised, or as they are for a model that was built with its preprocessing.
+        float32 of the same shape, normalised; as they are for a model that was built with its preprocessing.
+
+    Raises:
+        UsageError: (a ValueError) for a model without a card, or images of other channels than its card's.
+
+    Examples:
+        >>> model = rk.build_cifar_resnet(20, weights="cifar10-jpeg")
+        >>> images = np.random.randint(0, 256, (2, 32, 32, 3), "uint8")
+        >>> scores = model.predict(rk.preprocess_input(images, model), verbose=0)
+        >>> scores.shape
+        (2, 10)
     """
     layer = card_layer(model)
     if layer is None:
@@ -220,15 +239,24 @@ def preprocess_input(images: Any, model: keras.Model) -> Any:
 
 
 def decode_predictions(scores: Any, model: keras.Model, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """The likeliest classes of each image, best first: (identifier, name, score).
+    """The likeliest classes of each image, best first.
 
     Args:
         scores: `[N, classes]`, the output of the model.
         model: a network of ours; its card names the classes, else their numbers do.
         top: classes to name for each image, where there are as many.
 
+    Returns:
+        A list an image, of `(identifier, name, score)`; the identifier is WordNet's for ImageNet's classes.
+
     Raises:
         UsageError: scores of another shape.
+
+    Examples:
+        >>> model = rk.build_cifar_resnet(20, weights="cifar10-jpeg")
+        >>> [best] = rk.decode_predictions(np.eye(10)[:1], model, top=1)
+        >>> best
+        [('0', 'airplane', 1.0)]
     """
     require(top >= 1, "top", "at least 1", top)
     scores, labels = np.asarray(scores), model_labels(model)

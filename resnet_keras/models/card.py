@@ -20,26 +20,45 @@ class ModelCard:
 
     It lives in the configuration of the model's `Preprocessing` layer, so a `.keras` file carries it however it was
     saved. Means and deviations are of pixels scaled to [0, 1], one a channel; the defaults are ImageNet's RGB.
+
+    Raises:
+        UsageError: (a ValueError) for a field that no images can have.
+
+    Examples:
+        >>> card = rk.ModelCard(mean=(0.5,), std=(0.25,), crop=1.0, labels=("cat", "dog"))
+        >>> model = rk.build_cifar_resnet(8, classes=2, include_preprocessing=card)  # takes pixels, 0 to 255
+        >>> rk.model_card(model).labels
+        ('cat', 'dog')
+        >>> rk.ModelCard.from_dict(card.to_dict()) == card
+        True
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Of pixels in [0, 1]: one number for all channels, or one a channel."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """Deviation of pixels in [0, 1], as many numbers as `mean`."""
     crop: float = 0.875
     """Share of the shorter side that the centre crop keeps: the image is resized to `size / crop`, then cropped."""
     interpolation: Interpolation = "bilinear"
+    """Of the resizing before the crop."""
     input_size: tuple[int, ...] = ()
     """Height and width of the images that the weights are for; empty where nothing says so."""
     channels: Channels = "RGB"
     """The order in which the network takes the colours; means and deviations are in the order of RGB all the same."""
     labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of the outputs; empty where nothing says them."""
     label_ids: tuple[str, ...] = ()
     """Names for machines, such as WordNet's; empty where there are none."""
     network: str = ""
+    """Name of the network, such as "resnet50"."""
     data: str = ""
+    """Name of the data that the network was trained on."""
     recipe: str = ""
+    """Name of the recipe that trained it."""
     source: str = ""
     """Where the weights are from, when no run here has trained them."""
     license: str = ""
+    """Identifier of the weights' license, such as "apache-2.0"."""
     claims: Mapping[str, float] = field(default_factory=dict)
     """Accuracies that the source of the weights states; nothing here has measured them."""
     test_flip: bool = False
@@ -86,7 +105,11 @@ class ModelCard:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "ModelCard":
-        """The card that `to_dict` wrote. Raises `UsageError` for one of a later format."""
+        """The card that `to_dict` wrote.
+
+        Raises:
+            UsageError: (a ValueError) for one of a later format.
+        """
         fields = dict(stored)
         version = fields.pop("format_version", FORMAT_VERSION)
         if version not in range(1, FORMAT_VERSION + 1):

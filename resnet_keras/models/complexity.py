@@ -44,6 +44,11 @@ def create_model(name: str, /, **arguments: Any) -> keras.Model:
 
     Raises:
         UsageError: (a ValueError) for an unknown name, with the nearest ones.
+
+    Examples:
+        >>> model = rk.create_model("cifar_resnet20", classes=3)
+        >>> model.name, model.output_shape
+        ('cifar_resnet20', (None, 3))
     """
     row = named(name)
     own: dict[str, Any] = {"name": name, "classes": row.classes, **row.arguments}
@@ -54,11 +59,18 @@ def create_model(name: str, /, **arguments: Any) -> keras.Model:
 
 @dataclass(frozen=True)
 class Complexity:
-    """What one image costs a network."""
+    """What one image costs a network; `complexity` counts it.
+
+    Examples:
+        >>> cost = rk.complexity(rk.build_cifar_resnet(20))
+        >>> f"{cost.macs / 1e6:.1f} M multiply-adds"
+        '40.6 M multiply-adds'
+    """
 
     parameters: int
-    """All of them, BN statistics included."""
+    """All of them, batch statistics included."""
     trainable_parameters: int
+    """Those that training changes by gradients."""
     macs: int
     """Multiply-accumulates of convolutions, dense layers and our attention, for one image of the model's input size."""
     activations: int
@@ -68,7 +80,15 @@ class Complexity:
 def complexity(model: keras.Model) -> Complexity:
     """Count parameters, multiply-accumulates and activations of a model with a known input size.
 
-    Raises `UsageError` where a side of the input is None.
+    Args:
+        model: any Keras model; its convolutions and dense layers count.
+
+    Raises:
+        UsageError: (a ValueError) where a side of the input is None, or the model is not built.
+
+    Examples:
+        >>> rk.complexity(rk.build_resnet(18)).trainable_parameters  # as torchvision's
+        11689512
     """
     if not model.built:
         raise UsageError(f"{model.name} is not built yet; call it on an image, or give it an input")

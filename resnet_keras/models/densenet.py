@@ -14,8 +14,8 @@ from resnet_keras.models.spec import DenseNetSpec, densenet_spec
 def build_densenet(depth: int, **arguments: Any) -> keras.Model:
     """A DenseNet (Huang et al. 2017): every layer reads the outputs of all earlier ones of its stage.
 
-    Layers: `stem`, `stem_pool`, `stage1_layer1` ..., `transition1` ..., `final_norm`, `avg_pool`, `logits`,
-    `predictions`.
+    It takes images, float `[N, H, W, C]`, and gives probabilities, float32 `[N, classes]`. Layers: `stem`, `stem_pool`,
+    `stage1_layer1` ..., `transition1` ..., `final_norm`, `avg_pool`, `logits`, `predictions`.
 
     Args:
         depth: 121, 161, 169, 201 or 264; with `stem="cifar"`, 6n+4 (without bottlenecks 3n+4).
@@ -24,6 +24,11 @@ def build_densenet(depth: int, **arguments: Any) -> keras.Model:
 
     Raises:
         UsageError: (a ValueError) for an unknown depth or argument, or too small an input.
+
+    Examples:
+        >>> model = rk.build_densenet(40, stem="cifar", growth_rate=12, input_shape=(32, 32, 3), classes=10)
+        >>> model.output_shape
+        (None, 10)
     """
     options, fields = split_arguments(f"densenet{depth}", arguments)
     return _assemble(densenet_spec(depth, **fields), options)

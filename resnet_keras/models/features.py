@@ -29,6 +29,12 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
 
     Raises:
         UsageError: for a model of others.
+
+    Examples:
+        >>> pyramid = rk.feature_pyramid(rk.build_resnet(18, include_top=False))
+        >>> maps = pyramid(np.zeros((1, 64, 96, 3), "float32"))
+        >>> {name: tuple(value.shape) for name, value in maps.items()}["stage4"]
+        (1, 2, 3, 512)
     """
     outputs: dict[str, Any] = {}
     for layer in model.layers:
@@ -67,7 +73,12 @@ def freeze(model: keras.Model, through: str | None = None) -> list[str]:
         The names of the layers with weights that are frozen.
 
     Raises:
-        UsageError: for a part that the model does not have.
+        UsageError: (a ValueError) for a model of others, or a part that the model does not have.
+
+    Examples:
+        >>> model = rk.build_cifar_resnet(8)
+        >>> rk.freeze(model, "stage1")
+        ['stem', 'stage1_block1']
     """
     learning = _layers(model)
     if through is None:
@@ -94,7 +105,13 @@ def unfreeze(model: keras.Model, start: str | None = None, *, norms: bool = Fals
         The names of the layers that learn now.
 
     Raises:
-        UsageError: for a part that the model does not have.
+        UsageError: (a ValueError) for a model of others, or a part that the model does not have.
+
+    Examples:
+        >>> model = rk.build_cifar_resnet(8)
+        >>> frozen = rk.freeze(model)
+        >>> rk.unfreeze(model, "stage3")
+        ['stage3_block1', 'logits']
     """
     learning = _layers(model)
     chosen = learning if start is None else learning[_positions(model, learning, start)[0] :]
@@ -106,7 +123,18 @@ def unfreeze(model: keras.Model, start: str | None = None, *, norms: bool = Fals
 
 
 def freeze_norms(model: keras.Model) -> int:
-    """Put every norm into inference mode, its gamma and beta fixed, and return how many there are."""
+    """Put every norm into inference mode, its gamma and beta fixed.
+
+    Args:
+        model: any model; call it before `compile`, or compile again.
+
+    Returns:
+        How many norms there are.
+
+    Examples:
+        >>> rk.freeze_norms(rk.build_cifar_resnet(8))
+        7
+    """
     norms = [layer for _, layer in leaves(model) if isinstance(layer, NORMS)]
     for layer in norms:
         layer.trainable = False

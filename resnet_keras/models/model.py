@@ -26,23 +26,27 @@ class Model(_Training, keras.Model):
     - Several replicas have the gradients of the whole batch, whatever part of it each has, be it none; clipping and
       `gradient_accumulation_steps` work on these; and each replica drops something else.
 
-    Example:
-
-        with tf.distribute.MirroredStrategy().scope():
-            model = rk.build_resnet(50, classifier_activation=None)
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            model.compile(keras.optimizers.AdamW(1e-3), loss, metrics=["accuracy"], jit_compile=True)
-        model.fit(dataset, epochs=10)
-
     Raises:
         UsageError: (a ValueError) from `fit`, for synchronised norms that XLA would have to compile on several
             replicas, and for a model in which nothing is trainable; from `load_weights`, as above.
+
+    Examples:
+        >>> with tf.distribute.MirroredStrategy().scope():
+        ...     model = rk.build_cifar_resnet(8, classifier_activation=None)
+        ...     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        ...     model.compile(keras.optimizers.AdamW(1e-3), loss, metrics=["accuracy"], jit_compile=False)
+        >>> images, labels = np.random.rand(64, 32, 32, 3), np.random.randint(0, 10, 64)
+        >>> history = model.fit(images, labels, batch_size=32, epochs=1, verbose=0)
+        >>> sorted(history.history)
+        ['accuracy', 'loss']
     """
 
     def save_weights(self, filepath: str | Path, *arguments: Any, **options: Any) -> None:
+        """Keras's own; the file says besides which options of the network its weights are of."""
         super().save_weights(filepath, *arguments, **options)
         write_options(self, filepath)
 
     def load_weights(self, filepath: str | Path, *arguments: Any, **options: Any) -> None:
+        """Keras's own. Raises `UsageError` for a file of a network of other options."""
         check_options(self, filepath)
         super().load_weights(filepath, *arguments, **options)

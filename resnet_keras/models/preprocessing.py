@@ -83,6 +83,14 @@ def model_card(model: keras.Model) -> ModelCard:
     It survives `model.save` and goes with an export. Of a model with another head than the card's, put on the same
     backbone, it says nothing of classes, data, recipe or accuracy; nor of one without a head. A model without a card,
     or with a normalisation of its own before that of the card, takes pixels as they are.
+
+    Args:
+        model: any Keras model.
+
+    Examples:
+        >>> card = rk.model_card(rk.build_cifar_resnet(20, weights="cifar10-jpeg"))
+        >>> card.data, card.input_size, round(card.metrics["accuracy"], 4)
+        ('cifar10', (32, 32), 0.8427)
     """
     layer = card_layer(model)
     if layer is None:

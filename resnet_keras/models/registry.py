@@ -286,7 +286,15 @@ NAMES: Mapping[str, NamedNetwork] = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names that `create_model` builds, in the table's order, filtered by a shell pattern (`"*cifar*"`)."""
+    """The names that `create_model` builds, in the table's order.
+
+    Args:
+        pattern: a shell pattern.
+
+    Examples:
+        >>> rk.list_models("resnext*")
+        ['resnext50_32x4d', 'resnext101_32x8d', 'resnext101_64x4d']
+    """
     return [name for name in NAMES if fnmatchcase(name, pattern)]
 
 

@@ -31,7 +31,8 @@ def build_resnet(
 ) -> keras.Model:
     """A residual network for ImageNet-sized images.
 
-    The arguments that keras.applications has too mean the same. Layers: `stem`, `stem_pool`, `stage1_block1` ...,
+    It takes images, float `[N, H, W, C]`, and gives probabilities, float32 `[N, classes]`. The arguments that
+    keras.applications has too mean the same. Layers: `stem`, `stem_pool`, `stage1_block1` ...,
     `avg_pool`, `logits`, `predictions`.
 
     Args:
@@ -60,6 +61,14 @@ def build_resnet(
     Raises:
         UsageError: (a ValueError) for an unknown depth, variant or field, options that cannot be together, too small an
             input, or weights that are not there or do not fit.
+
+    Examples:
+        >>> model = rk.build_resnet(18, classes=10)
+        >>> model.output_shape
+        (None, 10)
+        >>> backbone = rk.build_resnet(18, "d", include_top=False, pooling="avg", se_ratio=1 / 16)
+        >>> backbone(np.zeros((1, 64, 64, 3), "float32")).shape
+        TensorShape([1, 512])
     """
     options = ModelOptions(
         include_top=include_top,
@@ -95,6 +104,8 @@ def build_cifar_resnet(
 ) -> keras.Model:
     """A residual network for 32x32 images, in three stages of 16, 32 and 64 filters (He et al. 2015, section 4.2).
 
+    It takes images, float `[N, H, W, C]`, and gives probabilities, float32 `[N, classes]`.
+
     Args:
         depth: 6n+2 for "v1" (20, 32, 44, 56, 110, 1202 in the paper), 9n+2 for "v2" (164, 1001).
         variant: "v1" (basic blocks) or "v2" (pre-activation bottlenecks, He et al. 2016, with their stride in the first
@@ -106,12 +117,27 @@ def build_cifar_resnet(
         weights: as in `build_resnet`. "cifar10-jpeg", for depth 20, comes with the package: trained by
             `cifar10-resnet20-short` on CIFAR-10 whose images went through JPEG (quality 75). It is right for 84.27 %
             of such test images (`model_card(model).metrics`), which cannot be compared with accuracies on CIFAR-10.
-        classes, include_top, input_tensor, pooling, classifier_activation, include_preprocessing, name, dtype,
-            **spec: as in `build_resnet`.
+        classes: as in `build_resnet`, 10 by default.
+        include_top: as in `build_resnet`; without it the output is the last stage, `[N, H/4, W/4, C]`.
+        input_tensor: as in `build_resnet`.
+        pooling: as in `build_resnet`.
+        classifier_activation: as in `build_resnet`.
+        include_preprocessing: as in `build_resnet`.
+        name: of the model; "cifar_resnet20" and so on by default.
+        dtype: as in `build_resnet`.
+        **spec: any field of `ResNetSpec`.
 
     Raises:
         UsageError: (a ValueError) for a depth that is not 6n+2 or 9n+2 (it names the nearest), an unknown variant or
             field, or too small an input.
+
+    Examples:
+        >>> model = rk.build_cifar_resnet(20)
+        >>> rk.complexity(model).trainable_parameters
+        269722
+        >>> trained = rk.build_cifar_resnet(20, weights="cifar10-jpeg")
+        >>> rk.model_card(trained).labels[:3]
+        ('airplane', 'automobile', 'bird')
     """
     kind = ("plain" if shortcut == "none" else "resnet") if variant == "v1" else f"resnet_{variant}_"
     options = ModelOptions(

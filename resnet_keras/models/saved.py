@@ -59,9 +59,22 @@ def model_file(source: str | Path) -> Path:
 
 
 def load_model(source: str | Path) -> keras.Model:
-    """The model of a run folder, a `.keras` file, a packaged name, or `hf://owner/name[@revision]` that was published.
+    """The model of a run folder, a `.keras` file, a packaged name, or what was published on the Hub.
 
-    Raises `UsageError` for none, or a damaged one.
+    Args:
+        source: a folder or file, "cifar10-jpeg", which comes with the package, or `hf://owner/name[@revision]`.
+
+    Returns:
+        The model, not compiled. That of a run takes pixels, 0 to 255, and gives probabilities `[N, classes]`.
+
+    Raises:
+        UsageError: (a ValueError) for nothing there, or a damaged file.
+
+    Examples:
+        >>> model = rk.load_model("runs/digits")
+        >>> model.input_shape, model.output_shape
+        ((None, 8, 8, 1), (None, 10))
+        >>> model = rk.load_model("hf://someone/digits")  # doctest: +SKIP
     """
     path = model_file(source)
     try:

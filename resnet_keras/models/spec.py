@@ -64,7 +64,15 @@ class BlockSpec:
 class ResNetSpec:
     """A residual network, stem to last stage, and the dropout before the builder's head.
 
-    The fields of `BlockSpec` are documented there. Raises `UsageError` for a value that no network can have.
+    `**spec` of a builder changes its fields, as `model_options` of a run do. Fields that are not described here are
+    those of `BlockSpec`.
+
+    Raises:
+        UsageError: (a ValueError) for a value that no network can have; it names the field.
+
+    Examples:
+        >>> rk.ResNetSpec(blocks=(2, 2, 2, 2), shortcut="D", stem="deep").total_stride  # of build_resnet(18, ...)
+        32
     """
 
     blocks: tuple[int, ...]
@@ -143,6 +151,7 @@ class ResNetSpec:
 
     @property
     def block_spec(self) -> BlockSpec:
+        """The fields that the blocks have in common."""
         return BlockSpec(**{field.name: getattr(self, field.name) for field in dataclasses.fields(BlockSpec)})
 
     @property

@@ -13,7 +13,8 @@ from resnet_keras.models.spec import VGG_GRID, VGGSpec, vgg_spec
 def build_vgg(depth: int, batch_norm: bool = False, **arguments: Any) -> keras.Model:
     """A VGG net (Simonyan & Zisserman 2014): the plain net that residual nets grew out of.
 
-    Layers: `stage1_conv1` ..., `stage1_pool` ..., `fc1`, `fc2`, `logits`, `predictions`. Its convolutions have biases.
+    It takes images, float `[N, H, W, C]`, and gives probabilities, float32 `[N, classes]`. Layers: `stage1_conv1` ...,
+    `stage1_pool` ..., `fc1`, `fc2`, `logits`, `predictions`. Its convolutions have biases.
 
     Args:
         depth: 11, 13, 16 or 19.
@@ -23,6 +24,11 @@ def build_vgg(depth: int, batch_norm: bool = False, **arguments: Any) -> keras.M
 
     Raises:
         UsageError: (a ValueError) for an unknown depth or argument, or too small an input.
+
+    Examples:
+        >>> model = rk.build_vgg(11, batch_norm=True, hidden=64, input_shape=(32, 32, 3), classes=10)
+        >>> model.output_shape
+        (None, 10)
     """
     options, fields = split_arguments(f"vgg{depth}" + "_bn" * batch_norm, arguments)
     return _assemble(vgg_spec(depth, batch_norm, **fields), options)

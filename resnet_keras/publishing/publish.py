@@ -22,14 +22,20 @@ from resnet_keras.publishing.upload import upload
 
 @dataclass(frozen=True)
 class Published:
-    """What `publish` did."""
+    """What `publish` did.
+
+    Examples:
+        >>> published = rk.publish("runs/digits", "./published/digits")
+        >>> "config.json" in published.files
+        True
+    """
 
     where: str
     """The folder, or the repository's address for a browser."""
     weights: str
     """What `load_model` and `load_weights` take: the folder, or `hf://owner/name`."""
     commit: str | None
-    """On the Hub."""
+    """On the Hub; None for a folder."""
     files: Mapping[str, int]
     """Their sizes in bytes."""
     timm: str | None
@@ -38,6 +44,7 @@ class Published:
     """What a reader of the model card will miss."""
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them."""
         return asdict(self)
 
 
@@ -68,9 +75,10 @@ def publish(
         UsageError: nothing there to publish; a folder or repository with something else in it; no token, no network,
             or the Hub refuses.
 
-    Example:
+    Examples:
+        >>> published = rk.publish("runs/digits", "./published/digits", license="apache-2.0")
+        >>> model = rk.load_model(published.weights)
         >>> rk.publish("runs/digits", "hf://someone/digits")  # doctest: +SKIP
-        >>> model = rk.load_model("hf://someone/digits")  # doctest: +SKIP
     """
     target = str(target)
     on_hub = target.startswith(SCHEME) or (not target.startswith((".", "/", "~")) and is_hub_name(target))

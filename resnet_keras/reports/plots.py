@@ -73,6 +73,16 @@ def draw_explanation(explanation: Explanation) -> Figure:
 
     What the network sees of it has a frame, where that is not all of it. Where only the prepared pixels are known, they
     are the image.
+
+    Args:
+        explanation: of `explain`.
+
+    Returns:
+        A figure of matplotlib.
+
+    Examples:
+        >>> figure = rk.draw_explanation(rk.explain("cifar10-jpeg", "cat.jpg"))
+        >>> figure.savefig("explained.png")
     """
     image, window = explanation.image, explanation.window
     if image is None or window is None:

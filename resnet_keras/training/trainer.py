@@ -51,7 +51,13 @@ LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledE
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of a run."""
+    """The result of a run.
+
+    Examples:
+        >>> result = rk.train(dataclasses.replace(rk.RECIPES["digits"](), epochs=1), quiet=True)
+        >>> result.metrics["split"], result.metrics["examples"]
+        ('test', 360)
+    """
 
     model: keras.Model
     """From raw pixels, 0 to 255, to probabilities."""
@@ -64,6 +70,7 @@ class TrainResult:
     On several hosts there is no `ece`. Of several labels an image there is `mean_average_precision` in place of
     `top5_accuracy` and `ece`."""
     run_dir: Path
+    """The run folder."""
 
 
 def train(
@@ -85,7 +92,7 @@ def train(
     been stopped; a finished run is only read. Ctrl-C and SIGTERM write a checkpoint and raise `KeyboardInterrupt`.
 
     Args:
-        config: a recipe of `resnet_keras.config.recipes`, changed with `dataclasses.replace`.
+        config: a recipe, `rk.RECIPES[name]()`, changed with `dataclasses.replace`; or a `TrainConfig` of your own.
         model: in place of the config's, a classifier of Keras: functional or a `Sequential`, from images
             `[N, H, W, C]` to logits or probabilities `[N, classes]`. It is trained in place, on the devices of the
             strategy it was made under, in its own precision. The run puts a normalisation of pixels before a model that
@@ -111,6 +118,20 @@ def train(
     Raises:
         UsageError: (a ValueError) for data, a network, weights or a folder that cannot be used, before anything is
             written; and for a loss that is not a number.
+
+    Examples:
+        >>> config = dataclasses.replace(rk.RECIPES["digits"](), epochs=1)
+        >>> result = rk.train(config, quiet=True)
+        >>> sorted(path.name for path in result.run_dir.glob("*.json"))
+        ['config.json', 'metrics.json']
+
+        A model, arrays and an optimizer of one's own:
+
+        >>> model = rk.build_cifar_resnet(8, input_shape=(8, 8, 1), classes=2)
+        >>> images, labels = np.random.randint(0, 256, (64, 8, 8, 1), "uint8"), np.random.randint(0, 2, 64)
+        >>> data = (images[:48], labels[:48]), (images[48:], labels[48:])
+        >>> config = rk.TrainConfig(name="own", epochs=1, batch_size=16)
+        >>> result = rk.train(config, model=model, data=data, optimizer=keras.optimizers.AdamW(1e-3), quiet=True)
     """
     given = Given(model, data, optimizer, loss, metrics)
     return run(config, quiet=quiet, reporters=all_reporters(quiet), given=given, callbacks=callbacks)

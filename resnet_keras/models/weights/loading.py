@@ -58,6 +58,13 @@ def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, se
     Raises:
         UsageError: nothing there, or weights of another network: names the first tensors that do not fit, and the
             network that they look like.
+
+    Examples:
+        >>> model = rk.build_cifar_resnet(20, classes=3)
+        >>> rk.load_weights(model, "cifar10-jpeg", skip_head=True)
+        >>> state = rk.torch_state_dict(rk.build_resnet(18))  # or torch's model.state_dict()
+        >>> rk.load_weights(rk.build_resnet(18), state)
+        >>> rk.load_weights(rk.build_resnet(50), "timm/resnet50.a1_in1k")  # doctest: +SKIP
     """
     network = WeightLayers(model)
     if is_own_file(source):

@@ -22,7 +22,19 @@ def torch_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
     the common PyTorch CIFAR code does (`linear`, `shortcut`); VGG and DenseNet as torchvision does. Give each array to
     `torch.from_numpy` for `load_state_dict`.
 
-    Raises `UsageError` for a network that PyTorch's libraries have no names for.
+    Args:
+        model: a network of ours.
+
+    Returns:
+        Arrays by name, float32; kernels are `[out, in, height, width]`.
+
+    Raises:
+        UsageError: (a ValueError) for a network that PyTorch's libraries have no names for.
+
+    Examples:
+        >>> state = rk.torch_state_dict(rk.build_resnet(18))
+        >>> state["layer1.0.conv1.weight"].shape
+        (64, 64, 3, 3)
     """
     network = WeightLayers(model)
     layout = _layout(network)
@@ -53,8 +65,15 @@ def save_weights(model: keras.Model, path: str | Path) -> Path:
         model: a network of ours.
         path: a file ending in `.safetensors`, `.npz`, or where torch is installed `.pth`, `.pt` or `.th`.
 
+    Returns:
+        The path of the file.
+
     Raises:
         UsageError: another ending, a folder that is not there, or a network that PyTorch's libraries cannot name.
+
+    Examples:
+        >>> path = rk.save_weights(rk.build_cifar_resnet(8), "resnet8.safetensors")
+        >>> rk.load_weights(rk.build_cifar_resnet(8), path)
     """
     path = Path(path).expanduser()
     if path.suffix not in SUFFIXES:
