@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-guides test-interop test-backends mutations attack coverage check dist bench bench-export docs-figures clean
+.PHONY: demo test test-slow test-guides test-interop test-backends mutations attack coverage check dist bench bench-export docs docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -19,7 +19,7 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(MEMORY) $(BIN)/python -m pytest -m slow --timeout 7200 $(PYTEST_FLAGS)
 
-test-guides: $(INSTALLED)
+test-guides: $(INSTALLED) .venv/docs/.installed
 	$(BIN)/python -m pytest -m guides -n 2 --dist worksteal $(PYTEST_FLAGS)
 
 # Faults put into the code one by one, each of which a test must find.
@@ -68,6 +68,11 @@ bench: $(INSTALLED)
 bench-export: .venv/.bench
 	$(BIN)/python -m benchmarks.export
 
+# The documentation site in build/site; `python3 -m http.server --directory build/site` shows it.
+docs: $(INSTALLED) .venv/docs/.installed
+	$(BIN)/python -m resnet_keras.cli.reference build/reference
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict
+
 # The figures of docs/residual-learning.md, but for its 1,202 layers: a quarter of an hour on two cores; a second call resumes the first.
 FIGURES := build/figures
 docs-figures: $(INSTALLED)
@@ -99,6 +104,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 .venv/dist/.installed: constraints.txt
 	$(PYTHON) -m venv .venv/dist
 	.venv/dist/bin/python -m pip install --quiet --constraint constraints.txt build twine check-wheel-contents
+	touch $@
+
+# An environment without TensorFlow: the reference is read from the sources. Ruff breaks its long signatures.
+.venv/docs/.installed: constraints.txt
+	$(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/python -m pip install --quiet --constraint constraints.txt mkdocs-material "mkdocstrings[python]" ruff
 	touch $@
 
 # The peers of bench-export. Only ONNX Runtime is of use to the package itself: its extra "onnx".

@@ -19,10 +19,20 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDTHS = (360, 1440)
 SCHEMES = ("light", "dark")
+SCROLLING = 20
+"""Boxes of a page at which Tab may stop besides its controls."""
 CONTROLS = """
 return [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")]
   .filter(one => one.tabIndex >= 0 && !one.disabled && one.checkVisibility({visibilityProperty: true}))
+  // Of radio buttons, Tab stops at the one that is on; the arrows lead to the others.
+  .filter(one => one.type !== "radio" || one.checked)
 """
+MOVED = """
+const moving = () => document.getAnimations().filter(one => one.effect.getComputedTiming().endTime < Infinity)
+requestAnimationFrame(() => setTimeout(() =>
+  Promise.allSettled(moving().map(one => one.finished)).then(arguments[0])))
+"""
+"""Calls back when what a new width or scheme moves has come to its place."""
 
 
 @contextmanager
@@ -59,6 +69,7 @@ def resize(browser: webdriver.Chrome, width: int, scheme: str) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     media = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    browser.execute_async_script(MOVED)
 
 
 @functools.cache
@@ -85,11 +96,14 @@ def unreached(browser: webdriver.Chrome) -> list[str]:
     """The controls that Tab does not reach from the top of the page."""
     controls: list[Any] = browser.execute_script(CONTROLS)
     browser.execute_script("document.activeElement.blur(); window.getSelection().removeAllRanges()")
-    reached = set()
-    for _ in range(len(controls)):
+    left = {one.id for one in controls}
+    # Tab stops at what scrolls, too, which is no control.
+    for _ in range(len(controls) + SCROLLING):
         browser.switch_to.active_element.send_keys(Keys.TAB)
-        reached.add(browser.switch_to.active_element.id)
-    return [one.get_attribute("outerHTML")[:200] for one in controls if one.id not in reached]
+        left.discard(browser.switch_to.active_element.id)
+        if not left:
+            break
+    return [one.get_attribute("outerHTML")[:200] for one in controls if one.id in left]
 
 
 def requests_of(browser: webdriver.Chrome) -> list[str]:
