@@ -25,7 +25,7 @@ def on_files(files: Files, config: Any) -> Files:
     for source, target in PAGES.items():
         files.append(File.generated(config, target, content=(ROOT / source).read_text("utf-8")))
     for path in DRAWN.glob("*.md"):
-        files.append(File.generated(config, path.name, content=path.read_text("utf-8")))
+        files.append(File.generated(config, f"reference/{path.name}", content=path.read_text("utf-8")))
     for page in list(files.documentation_pages()):
         for _, link in LINK.findall(page.content_string):
             path = _in_repository(page.src_uri, link)

@@ -8,7 +8,12 @@ from resnet_keras.errors import check_types, require
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Augmentation of training images, in this order, drawn anew for each image."""
+    """Augmentation of training images, in this order, drawn anew for each image.
+
+    Examples:
+        >>> rk.Augmentation(crop="resized", flip=True, policy="trivialaugment", mixup=0.2, cutmix=1.0).mixes
+        True
+    """
 
     crop: Literal["none", "pad", "resized", "distorted", "scale"] = "none"
     """none: the evaluation crop; pad: pad and crop back (small images); resized: a random crop, resized (large images),

@@ -25,7 +25,11 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Optimizer:
-    """SGD with momentum, or LAMB, with weight decay as in the papers; or an optimizer of Keras's."""
+    """SGD with momentum, or LAMB, with weight decay as in the papers; or an optimizer of Keras's.
+
+    Examples:
+        >>> optimizer = rk.Optimizer(learning_rate=1e-3, weight_decay=0.05, algorithm="adamw", layer_decay=0.9)
+    """
 
     learning_rate: float = 0.1
     """Peak learning rate; the schedule scales it."""
@@ -67,7 +71,11 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate schedule, as a factor of the peak."""
+    """The learning rate schedule, as a factor of the peak.
+
+    Examples:
+        >>> schedule = rk.Schedule(decay="step", milestones=(0.5, 0.75), warmup=0.05)
+    """
 
     decay: Literal["constant", "step", "linear", "poly", "cosine"] = "cosine"
     """After the warm-up: constant, divided at the milestones, linear, polynomial or half a cosine. One cycle is a long
@@ -108,7 +116,17 @@ class Schedule:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run: network, data, optimization and devices."""
+    """A training run: network, data, optimization and devices.
+
+    Raises:
+        UsageError: (a ValueError) for a field of another type or out of range; it names the field.
+
+    Examples:
+        >>> config = rk.TrainConfig(model="cifar_resnet20", data="cifar10", epochs=10)
+        >>> config = dataclasses.replace(config, optimizer=rk.Optimizer(learning_rate=0.2), ema=0.99)
+        >>> config.schedule.decay
+        'cosine'
+    """
 
     name: str = "run"
     """Name of the run in the run folder and on the model card."""
