@@ -24,7 +24,7 @@ def build_convnext(size: str, **arguments: Any) -> keras.Model:
     Raises:
         UsageError: (a ValueError) for an unknown size or argument, or too small an input.
 
-    Example:
+    Examples:
         >>> rk.build_convnext("tiny", classes=10, input_shape=(32, 32, 3), patch_size=1).output_shape
         (None, 10)
     """

@@ -64,15 +64,10 @@ class BlockSpec:
 class ResNetSpec:
     """A residual network, stem to last stage, and the dropout before the builder's head.
 
-    `**spec` of a builder changes its fields, as `model_options` of a run do. Fields that are not described here are
-    those of `BlockSpec`.
-
-    Raises:
-        UsageError: (a ValueError) for a value that no network can have; it names the field.
+    The fields of `BlockSpec` are documented there. Raises `UsageError` for a value that no network can have.
 
     Examples:
-        >>> rk.ResNetSpec(blocks=(2, 2, 2, 2), shortcut="D", stem="deep").total_stride  # of build_resnet(18, ...)
-        32
+        >>> resnet18d = rk.ResNetSpec(blocks=(2, 2, 2, 2), shortcut="D", stem="deep")
     """
 
     blocks: tuple[int, ...]
@@ -103,8 +98,7 @@ class ResNetSpec:
     initialization: Initialization = BlockSpec.initialization
     activation: str = BlockSpec.activation
     stochastic_depth: float = 0.0
-    """Chance that training drops the last block's branch for an image; it rises along a line from the first block
-    (Huang et al. 2016)."""
+    """Chance that training drops the last block's branch, linear from the first block's (Huang et al. 2016)."""
     stochastic_depth_by: Literal["block", "stage"] = "block"
     """What it rises by. stage: the blocks of a stage are alike, from 2/(n + 1) of it in the first of n stages, as in
     ResNet-RS's code."""

@@ -39,7 +39,7 @@ def build_vit(size: str, **arguments: Any) -> keras.Model:
     Raises:
         UsageError: (a ValueError) for an unknown size or argument, or too small an input.
 
-    Example:
+    Examples:
         >>> rk.build_vit("ti16", patch_size=4, image_size=32, input_shape=(32, 32, 3), classes=10).output_shape
         (None, 10)
     """
