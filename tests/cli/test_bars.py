@@ -28,7 +28,7 @@ from resnet_keras.progress import progress
 bars.SHOWN_AFTER = 0.0
 try:
     with bars.bars(quiet=False), progress("reading images", 1000, "images") as task:
-        for i in range(200):
+        for i in range(1000):
             task.add()
             time.sleep(0.02)
             if i == 5:
