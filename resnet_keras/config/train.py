@@ -203,7 +203,7 @@ class TrainConfig:
     """0: as many as the images call for, about 700 steps."""
     budget: str | None = None
     """Time for the whole run, such as 10m or 1h: image size and epochs are chosen so that it fits, by some steps that
-    are run first."""
+    are run first; epochs is not looked at."""
     batch_size: int = 128
     """Global batch size: images per step over all devices."""
     accumulation: int = 1

@@ -366,7 +366,7 @@ def _opening(setup: TrainingSetup) -> str:
     card = model_card(setup.network)
     around = any(isinstance(layer, keras.Model) for layer in setup.network.layers)
     return (
-        f"{setup.network.name}: {cost.trainable_parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds a "
+        f"{setup.network.name}: {cost.trainable_parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds an "
         f"image\n{source.name}: {_counts(source)} images, "
         f"{len(source.labels)} {'labels, several an image' if source.several else 'classes'}\n"
         f"{config.epochs} epochs in batches of {config.batch_size}; {describe(setup.strategy)}, {config.precision}, "
