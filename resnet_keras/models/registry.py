@@ -273,15 +273,33 @@ NAMES: Mapping[str, NamedNetwork] = {
         "densenet", {"depth": 190, "growth_rate": 40, "stem": "cifar"}, HUANG_2017, 32, 10
     ),
     # Stochastic depth: Liu et al. 2022, Table 5.
-    "convnext_tiny": NamedNetwork("convnext", {"size": "tiny", "stochastic_depth": 0.1}, LIU_2022),
-    "convnext_small": NamedNetwork("convnext", {"size": "small", "stochastic_depth": 0.4}, LIU_2022),
-    "convnext_base": NamedNetwork("convnext", {"size": "base", "stochastic_depth": 0.5}, LIU_2022),
-    "convnext_large": NamedNetwork("convnext", {"size": "large", "stochastic_depth": 0.5}, LIU_2022),
-    "vit_ti16": NamedNetwork("vit", {"size": "ti16"}, TOUVRON_2020),
-    "vit_s16": NamedNetwork("vit", {"size": "s16"}, TOUVRON_2020),
-    "vit_b16": NamedNetwork("vit", {"size": "b16"}, DOSOVITSKIY_2020),
-    "vit_b32": NamedNetwork("vit", {"size": "b32"}, DOSOVITSKIY_2020),
-    "vit_l16": NamedNetwork("vit", {"size": "l16"}, DOSOVITSKIY_2020),
+    "convnext_tiny": NamedNetwork(
+        "convnext", {"size": "tiny", "stochastic_depth": 0.1}, LIU_2022, weights="timm/convnext_tiny.fb_in1k"
+    ),
+    "convnext_small": NamedNetwork(
+        "convnext", {"size": "small", "stochastic_depth": 0.4}, LIU_2022, weights="timm/convnext_small.fb_in1k"
+    ),
+    "convnext_base": NamedNetwork(
+        "convnext", {"size": "base", "stochastic_depth": 0.5}, LIU_2022, weights="timm/convnext_base.fb_in1k"
+    ),
+    "convnext_large": NamedNetwork(
+        "convnext", {"size": "large", "stochastic_depth": 0.5}, LIU_2022, weights="timm/convnext_large.fb_in1k"
+    ),
+    "vit_ti16": NamedNetwork(
+        "vit", {"size": "ti16"}, TOUVRON_2020, weights="timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    ),
+    "vit_s16": NamedNetwork(
+        "vit", {"size": "s16"}, TOUVRON_2020, weights="timm/vit_small_patch16_224.augreg_in21k_ft_in1k"
+    ),
+    "vit_b16": NamedNetwork(
+        "vit", {"size": "b16"}, DOSOVITSKIY_2020, weights="timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
+    ),
+    "vit_b32": NamedNetwork(
+        "vit", {"size": "b32"}, DOSOVITSKIY_2020, weights="timm/vit_base_patch32_224.augreg_in21k_ft_in1k"
+    ),
+    "vit_l16": NamedNetwork(
+        "vit", {"size": "l16"}, DOSOVITSKIY_2020, weights="timm/vit_large_patch16_224.augreg_in21k_ft_in1k"
+    ),
 }
 
 

@@ -89,6 +89,8 @@ def timm_name(model: keras.Model) -> tuple[str | None, str]:
     sides = model.input_shape[1:3]
     if name.startswith("vgg") and any(side is None or side // 32 > VGG_GRID for side in sides):
         return None, f"timm's {TIMM[name]} pools images of more than {32 * VGG_GRID} pixels in another place"
+    if name.startswith("vit") and sides != (224, 224):
+        return None, f"timm's {TIMM[name]} takes images of 224x224 alone"
     return TIMM[name], ""
 
 
@@ -102,5 +104,5 @@ def _timm_arrays(model: keras.Model, network: WeightLayers) -> dict[str, np.ndar
             array = array.reshape(len(array), -1, VGG_GRID, VGG_GRID)
         elif tensor == "weight" and (layer == "pre_logits.fc2" or (layer == "head.fc" and network.preactivation)):
             array = array[:, :, None, None]  # 1x1 convolutions there
-        arrays[f"{layer}.{tensor}"] = array
+        arrays[f"{layer}.{tensor}".removeprefix(".")] = array
     return arrays

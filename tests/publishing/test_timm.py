@@ -62,6 +62,8 @@ def tame(model: keras.Model) -> None:
         ("seresnext50_32x4d", 64),
         ("densenet121", 64),
         ("vgg11", 64),
+        ("convnext_tiny", 64),
+        ("vit_ti16", 224),
         ("vgg16_bn", 224),
     ],
 )

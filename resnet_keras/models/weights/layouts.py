@@ -1,8 +1,8 @@
 """How others name the tensors of our networks: one layout for each kind of source, written as rows.
 
 A row is a pattern of the paths of our layers, and the names of such a layer there. Of several names the first that the
-source has counts. In names, `s`, `b` and `c` are the numbers of stage, block and convolution; `s0` and so on count from
-zero, `s1` and so on from two.
+source has counts. A name with `=` names tensors one by one. In names, `s`, `b` and `c` are the numbers of stage, block
+and convolution; `s0` and so on count from zero, `s1` and so on from two.
 """
 
 import dataclasses
@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from resnet_keras.errors import UsageError
 from resnet_keras.models.card import ModelCard, imagenet_classes
+from resnet_keras.models.norm_blocks import ConvNeXtBlock, EncoderBlock
 from resnet_keras.models.normalization import BN_EPSILON
-from resnet_keras.models.weights.weight_layers import HEAD, WeightLayer, WeightLayers
+from resnet_keras.models.weights.layer_norm_rows import timm_convnext, timm_vit, torchvision_convnext, torchvision_vit
+from resnet_keras.models.weights.weight_layers import HEAD, WeightLayers
 
 Rows = Mapping[str, tuple[str, ...]]
 TENSORS: Mapping[str, Mapping[str, str]] = {
@@ -30,11 +30,10 @@ TENSORS: Mapping[str, Mapping[str, str]] = {
     },
     "keras": {name: name for name in ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")},
 }
-HEAD_TENSORS = {
-    f"{layer}{end}"
-    for layer in ("fc", "linear", "classifier", "classifier.1", "classifier.6", "head", "head.fc")
-    for end in (".weight", ".bias")
-} | {f"{layer}/{end}" for layer in ("predictions", "probs", "fc1000", HEAD) for end in ("kernel", "bias")}
+TORCH_HEADS = ("fc", "linear", "classifier", "classifier.1", "classifier.2", "classifier.6", "head", "head.fc")
+HEAD_TENSORS = {f"{layer}{end}" for layer in (*TORCH_HEADS, "heads.head") for end in (".weight", ".bias")} | {
+    f"{layer}/{end}" for layer in ("predictions", "probs", "fc1000", HEAD) for end in ("kernel", "bias")
+}
 """Names of classifiers' tensors, in all layouts."""
 HIDDEN_TENSORS = {
     f"{layer}.{end}"
@@ -55,6 +54,8 @@ class Layout:
     """Of its batch norms, where the source itself does not say."""
     check: Callable[[WeightLayers], None] = lambda network: None
     """Raises `UsageError` for a network whose weights would fit there and mean something else."""
+    scale_axes: int = 1
+    """Of the gammas of LayerScale, of which all but the first are 1."""
     card: Callable[[WeightLayers], ModelCard | None] = lambda network: None
     """How this library prepares images for such a network, where it always does it in one way."""
 
@@ -71,6 +72,8 @@ class Layout:
 
     def tensor(self, layer: str, variable: str) -> str:
         """The full name of a variable of one of their layers."""
+        if "=" in layer:
+            return dict(part.split("=") for part in layer.split(",")).get(variable, "")
         return f"{layer}{'.' if self.style == 'torch' else '/'}{TENSORS[self.style].get(variable, variable)}"
 
 
@@ -256,6 +259,15 @@ def _check_flat(network: WeightLayers) -> None:
         )
 
 
+def _check_pre_norm(network: WeightLayers) -> None:
+    for block in network.model.layers:
+        if isinstance(block, ConvNeXtBlock | EncoderBlock):
+            if block.spec.norm_placement != "pre":
+                raise _answers_differ(network, "has its norms behind the sums", "that library's before", "pre-norm")
+            if block.spec.activation != "gelu":
+                raise _answers_differ(network, f"has {block.spec.activation}", "that library's gelu", "with gelu")
+
+
 def _answers_differ(network: WeightLayers, ours: str, theirs: str, build: str) -> UsageError:
     name = network.model.name
     return UsageError(
@@ -305,6 +317,8 @@ TORCH_RESNET = Layout("torchvision, timm and PyTorch CIFAR ResNets", "torch", _t
 TIMM_V2 = Layout("timm's pre-activation ResNets", "torch", _timm_resnetv2, check=_check_stride_in_3x3)
 TORCH_VGG = Layout("torchvision's VGG", "torch", _torch_vgg)
 TORCH_DENSENET = Layout("torchvision's DenseNet", "torch", _torch_densenet)
+TIMM_CONVNEXT = Layout("timm's ConvNeXt", "torch", timm_convnext, check=_check_pre_norm)
+TIMM_VIT = Layout("timm's ViT", "torch", timm_vit, check=_check_pre_norm)
 TRANSFORMERS = Layout("Hugging Face transformers", "torch", _transformers)
 KERAS_APPLICATIONS = Layout(
     "keras.applications",
@@ -323,36 +337,10 @@ LAYOUTS = (
     TRANSFORMERS,
     TORCH_VGG,
     TORCH_DENSENET,
+    TIMM_CONVNEXT,
+    TIMM_VIT,
+    Layout("torchvision's ConvNeXt", "torch", torchvision_convnext, check=_check_pre_norm, scale_axes=3),
+    Layout("torchvision's ViT", "torch", torchvision_vit, check=_check_pre_norm),
     KERAS_APPLICATIONS,
     Layout("KerasHub", "keras", _keras_hub, check=_check_stride_in_3x3),
 )
-
-
-def to_ours(layer: WeightLayer, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray | None:
-    """A tensor of theirs in our order of axes; None where it has not the axes to be put in order."""
-    if layout.style == "keras" or variable != "kernel":
-        return value
-    outputs, dense = value.shape[0], len(layer.variables["kernel"].shape) == 2
-    if dense and value.ndim == 2 and not layer.grid:
-        return value.T
-    if dense and value.ndim == 2 and value.shape[1] % layer.grid**2 == 0:
-        # a dense layer on a flattened map, which torch flattens with the channels first
-        value = value.reshape(outputs, -1, layer.grid, layer.grid)
-    if value.ndim != 4:
-        return None
-    value = value.transpose(2, 3, 1, 0)
-    return value.reshape(-1, outputs) if dense else value
-
-
-def to_theirs(layer: WeightLayer, layout: Layout, variable: str, value: np.ndarray) -> np.ndarray:
-    """A tensor of ours in their order of axes; `to_ours` is its inverse."""
-    if layout.style == "keras" or variable != "kernel":
-        return value
-    if value.ndim == 4:
-        return value.transpose(3, 2, 0, 1)
-    if layer.grid:
-        value = value.reshape(layer.grid, layer.grid, -1, value.shape[-1])
-        return value.transpose(3, 2, 0, 1).reshape(value.shape[-1], -1)
-    if "/se/" in layer.path:
-        return value.T[:, :, None, None]
-    return value.T

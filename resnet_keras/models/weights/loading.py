@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from resnet_keras.models.normalization import BN_EPSILON
 from resnet_keras.models.preprocessing import OF_THE_HEAD, card_layer, model_card
 from resnet_keras.models.registry import COMPLEXITY, NAMES, hub_name
 from resnet_keras.models.signature import check_options, is_ambiguous, signature, unsaid_stride
+from resnet_keras.models.weights.axes import to_ours, to_theirs
 from resnet_keras.models.weights.hub import fetch, is_hub_name
 from resnet_keras.models.weights.layouts import (
     HEAD_TENSORS,
@@ -27,8 +28,6 @@ from resnet_keras.models.weights.layouts import (
     OWN,
     TRANSFORMERS,
     Layout,
-    to_ours,
-    to_theirs,
 )
 from resnet_keras.models.weights.reading import Weights, read_weights
 from resnet_keras.models.weights.weight_layers import HEAD, WeightLayer, WeightLayers
@@ -179,8 +178,10 @@ class Match:
                 self.values[f"{layer.path}/{variable}"] = value + np.float32(epsilon - BN_EPSILON)
             else:
                 self.values[f"{layer.path}/{variable}"] = value
+        if "kernel" not in layer.variables or "bias" in layer.variables:
+            return
         name = self.layout.tensor(theirs, "bias")
-        if "kernel" in layer.variables and "bias" not in layer.variables and name in weights.tensors:
+        if name in weights.tensors:
             self.used.add(name)
             self.biases[layer.path] = weights.tensors[name]
 
@@ -230,12 +231,12 @@ def _check_signature(network: WeightLayers, weights: Weights, layout: Layout) ->
 
 def _layout_of(network: WeightLayers, weights: Weights) -> tuple[Layout, dict[str, str]]:
     """The layout that most of the source's tensors follow, and the name there of each layer."""
-    given = {name.rpartition("/" if "/" in name else ".")[0] for name in weights.tensors}
+    given = {name.rpartition("/" if "/" in name else ".")[0] for name in weights.tensors} | weights.tensors.keys()
     found: list[tuple[int, Layout, dict[str, str]]] = []
     for layout in LAYOUTS:
         names = layout.names(network)
-        chosen = {path: next((n for n in some if n in given), some[0]) for path, some in names.items() if some}
-        hits = sum(name in given for path, name in chosen.items() if path != HEAD)
+        chosen = {path: next((n for n in some if _is_in(n, given)), some[0]) for path, some in names.items() if some}
+        hits = sum(_is_in(name, given) for path, name in chosen.items() if path != HEAD)
         found.append((hits, layout, chosen))
     hits, layout, chosen = max(found, key=lambda item: item[0])
     if not hits:
@@ -245,6 +246,11 @@ def _layout_of(network: WeightLayers, weights: Weights) -> tuple[Layout, dict[st
             f"{tried}"
         )
     return layout, chosen
+
+
+def _is_in(name: str, given: Collection[str]) -> bool:
+    """Whether a source has a layer of this name, or the tensors that it names one by one."""
+    return name in given or any(part.rpartition("=")[2] in given for part in name.split(",") if "=" in part)
 
 
 def _mismatch(network: WeightLayers, weights: Weights, found: Match, extra: list[str]) -> UsageError:

@@ -8,7 +8,16 @@ import numpy as np
 
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.files import atomic_write
-from resnet_keras.models.weights.layouts import TIMM_V2, TORCH_DENSENET, TORCH_RESNET, TORCH_VGG, Layout, to_theirs
+from resnet_keras.models.weights.axes import to_theirs
+from resnet_keras.models.weights.layouts import (
+    TIMM_CONVNEXT,
+    TIMM_V2,
+    TIMM_VIT,
+    TORCH_DENSENET,
+    TORCH_RESNET,
+    TORCH_VGG,
+    Layout,
+)
 from resnet_keras.models.weights.reading import import_extra
 from resnet_keras.models.weights.weight_layers import WeightLayers
 
@@ -19,7 +28,8 @@ def torch_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
     """A network's weights as PyTorch names and lays them out.
 
     ResNets as torchvision and timm do (timm where there is more: SE, D, RS, pre-activation); nets with a CIFAR stem as
-    the common PyTorch CIFAR code does (`linear`, `shortcut`); VGG and DenseNet as torchvision does. Give each array to
+    the common PyTorch CIFAR code does (`linear`, `shortcut`); VGG and DenseNet as torchvision does; ConvNeXt and ViT as
+    timm does. Give each array to
     `torch.from_numpy` for `load_state_dict`.
 
     Args:
@@ -55,6 +65,10 @@ def torch_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
 def _layout(network: WeightLayers) -> Layout:
     if network.blocks:
         return TIMM_V2 if network.preactivation else TORCH_RESNET
+    if "stem/tokens" in network.by_path:
+        return TIMM_VIT
+    if "head_norm" in network.by_path:
+        return TIMM_CONVNEXT
     return TORCH_VGG if "stage1_conv1/conv" in network.by_path else TORCH_DENSENET
 
 

@@ -27,8 +27,12 @@ class WeightLayer:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """By Keras's names: kernel, bias, gamma, beta, moving_mean, moving_variance."""
+        """By Keras's names: kernel, bias, gamma, beta, moving_mean, ...; class_token and positions of a ViT."""
         return {variable.name: variable for variable in self.layer.weights}
+
+    @property
+    def is_depthwise(self) -> bool:
+        return isinstance(self.layer, keras.layers.DepthwiseConv2D)
 
     @property
     def grid(self) -> int:
