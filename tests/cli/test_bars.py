@@ -21,14 +21,15 @@ from resnet_keras.cli.bars import bars
 from resnet_keras.progress import counted, progress
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.argv = ["bin/resnet-keras"]  # which does not import TensorFlow before it is needed
 from resnet_keras.cli import bars
 from resnet_keras.progress import progress
 bars.SHOWN_AFTER = 0.0
 try:
     with bars.bars(quiet=False), progress("reading images", 1000, "images") as task:
-        for i in range(1000):
+        for i in range(200):
             task.add()
             time.sleep(0.02)
             if i == 5:

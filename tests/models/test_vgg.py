@@ -47,7 +47,7 @@ def test_shapes(build, shape: tuple) -> None:
         (lambda: rk.build_vgg(16, batchnorm=True), "unknown argument 'batchnorm'"),
         (
             lambda: rk.build_vgg(16, norm="instance"),
-            "unknown norm 'instance'; choose from batch, sync_batch, group, layer",
+            "unknown norm 'instance'; choose from batch, sync_batch, group, group1",
         ),
     ],
 )
