@@ -359,6 +359,7 @@ for words in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_the_program_knows_every_family(digit_png: Path, tmp_path: Path) -> None:
     """In a process of its own for each, where importing the package has registered nothing.
 

@@ -70,7 +70,7 @@ QUICK = (
     "resnet18 silu",
     "resnet18 BGR",
 )
-"""One of each kind of operation, and of each way they are put together; the others take half a minute more."""
+"""Most kinds of operation. Grouped, dilated, blurred and group-normalised networks are among the others, which are slow."""
 CALLED = ("group", "blurred", "vgg11")
 """Families with layers that are called as they are."""
 IN_INT8 = {

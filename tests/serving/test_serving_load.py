@@ -172,6 +172,7 @@ def test_swaps_under_load_fail_nobody(
         assert all(prediction == 0.5 + version for _, version, prediction in results)
 
 
+@pytest.mark.slow
 def test_export_and_rollback_reach_a_running_server(
     small_model: keras.Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -389,6 +389,7 @@ def test_on_the_main_thread_it_handles_signals_and_puts_back_what_was_there(tiny
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
 
 
+@pytest.mark.slow
 def test_data_that_changed_meanwhile_are_not_gone_on_with(tiny: TrainConfig, tmp_path: Path) -> None:
     """Of a folder, with an image more."""
     rng = np.random.default_rng(0)
