@@ -70,7 +70,7 @@ QUICK = (
     "resnet18 silu",
     "resnet18 BGR",
 )
-"""Most kinds of operation. Grouped, dilated, blurred and group-normalised networks are among the others, which are slow."""
+"""Most kinds of operation. Grouped, dilated, blurred and group-normalised networks are among the slow others."""
 CALLED = ("group", "blurred", "vgg11")
 """Families with layers that are called as they are."""
 IN_INT8 = {
