@@ -9,7 +9,10 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from resnet_keras.inference.labels import LabelScores, average_precision, best_threshold
 
 SCORES = st.lists(
-    st.tuples(st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.25, 0.5, 1.0])), st.booleans()),
+    st.tuples(
+        st.one_of(st.floats(0, 1, width=32, allow_subnormal=False), st.sampled_from([0.0, 0.25, 0.5, 1.0])),
+        st.booleans(),
+    ),
     min_size=1,
     max_size=40,
 )
