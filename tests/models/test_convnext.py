@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from recomputed import check_recomputation
 from small import randomise
 
 import resnet_keras as rk
@@ -154,20 +155,8 @@ def test_freezing_and_layer_decay_go_by_blocks() -> None:
 
 
 def test_a_recomputed_block_has_the_same_gradients() -> None:
-    block = ConvNeXtBlock(layer_scale=1e-6)
     x = tf.constant(RNG.normal(size=(2, 4, 4, 8)), tf.float32)
-    block(x)
-    randomise(block)  # type: ignore[arg-type]
-
-    def gradients(rematerialize: bool) -> Any:
-        block.rematerialize = rematerialize
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            loss = tf.reduce_sum(block(x, training=True) ** 2)
-        return tape.gradient(loss, [x, *(w.value for w in block.trainable_weights)])
-
-    for plain, recomputed in zip(*(tf.function(gradients)(which) for which in (False, True)), strict=True):
-        np.testing.assert_allclose(recomputed, plain, rtol=1e-5, atol=1e-5)
+    check_recomputation(ConvNeXtBlock(layer_scale=1e-6), x, 1e-5)
 
 
 @pytest.mark.parametrize("options", [{"norm_placement": "post", "layer_scale": 0.0}, {"dtype": "mixed_bfloat16"}])

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from recomputed import check_recomputation
 from small import randomise
 from test_convnext import mlp, normed, values
 
@@ -141,20 +142,8 @@ def test_freezing_layer_decay_and_weight_decay() -> None:
 
 
 def test_a_recomputed_block_has_the_same_gradients() -> None:
-    block = EncoderBlock(heads=2)
     x = tf.constant(RNG.normal(size=(2, 5, 8)), tf.float32)
-    block(x)
-    randomise(block)  # type: ignore[arg-type]
-
-    def gradients(rematerialize: bool) -> Any:
-        block.rematerialize = rematerialize
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            loss = tf.reduce_sum(block(x, training=True) ** 2)
-        return tape.gradient(loss, [x, *(w.value for w in block.trainable_weights)])
-
-    for plain, recomputed in zip(*(tf.function(gradients)(which) for which in (False, True)), strict=True):
-        np.testing.assert_allclose(recomputed, plain, rtol=1e-4, atol=1e-4)
+    check_recomputation(EncoderBlock(heads=2), x, 1e-4)
 
 
 @pytest.mark.parametrize("options", [{"pool": "mean", "layer_scale": 0.1}, {"dtype": "mixed_bfloat16"}])
