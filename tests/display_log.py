@@ -1,11 +1,11 @@
-"""A display that keeps what it is told, for tests of progress."""
+"""A display that keeps what is reported to it, for tests of progress."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 class DisplayLog:
-    """A display that keeps what it is told."""
+    """A display that keeps what is reported to it."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []

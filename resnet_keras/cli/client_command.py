@@ -62,7 +62,7 @@ class Client:
             answers = [reply.to_dict() for reply in once]
             print(json_text({"answers": answers, **summary, "latency_ms": latency, "histogram": histogram(times)}))
             return
-        for reply in once if len(replies) > 1 or times else ():  # the only failure is told as the command's
+        for reply in once if len(replies) > 1 or times else ():  # the only failure is reported as the command's
             best = ", ".join(f"{label} {score:.4f}" for label, score in zip(reply.labels, reply.scores, strict=True))
             print(f"{reply.image}: {best if reply.error is None else reply.error}")
         if len(times) > 1:

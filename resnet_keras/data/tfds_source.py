@@ -119,13 +119,13 @@ def _growth_shown(builder: Any) -> Iterator[None]:
             while not ended.wait(LOOK_SECONDS):
                 task.to(_bytes_in(*folders) - before)
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
+        reporter = threading.Thread(target=watch, daemon=True)
+        reporter.start()
         try:
             yield
         finally:
             ended.set()
-            watcher.join()
+            reporter.join()
 
 
 def _bytes_in(downloads: Path, prepared: Path) -> int:
