@@ -20,7 +20,7 @@ test-slow: $(INSTALLED)
 	$(MEMORY) $(BIN)/python -m pytest -m slow --timeout 7200 $(PYTEST_FLAGS)
 
 test-guides: $(INSTALLED) .venv/docs/.installed
-	$(BIN)/python -m pytest -m 'guides and not slow' -n 2 --dist worksteal $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m guides -n 2 --dist worksteal $(PYTEST_FLAGS)
 
 # Faults put into the code one by one, each of which a test must find.
 mutations: $(INSTALLED)

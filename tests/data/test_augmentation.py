@@ -535,11 +535,18 @@ EVERYTHING = {
 DECODED = {"resized without policy": dataclasses.replace(EVERYTHING["resized"], policy="none")}
 """The policies are the same for decoded images, and take most of the time of making a graph."""
 
-SLOW = pytest.mark.slow  # 8, 18 and 2 s; those without a policy go the same way, and test_data.py begins these late too
-CASES = [("array", name) for name in EVERYTHING]
-CASES += [("files", "resized without policy"), ("records", "windows and mixes")]
+SLOW = pytest.mark.slow  # 2 to 18 s; the others go the same way, and test_data.py begins these late too
+CASES = [("array", name) for name in EVERYTHING if name != "randaugment"]
+CASES += [("records", "windows and mixes")]
 SLOW_CASES = [
-    pytest.param(*case, marks=SLOW) for case in (("files", "windows"), ("files", "resized"), ("records", "scale"))
+    pytest.param(*case, marks=SLOW)
+    for case in (
+        ("array", "randaugment"),
+        ("files", "windows"),
+        ("files", "resized"),
+        ("files", "resized without policy"),
+        ("records", "scale"),
+    )
 ]
 LAST = 14
 """Steps of eight of fifty images: into the third epoch."""

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 import resnet_keras as rk
 import tuning
+from resnet_keras.training.devices import make_strategy
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {name: getattr(rk, name) for name in rk.__all__ if name not in ("__version__", "RECIPES")}
@@ -108,6 +109,9 @@ def folder(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_prints_what_it_says(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    # TensorFlow numbers the collective operations of two strategies alike, and other tests of the process have one.
+    mirrored = make_strategy("mirrored")
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: mirrored)
     test = doctest.DocTest(examples(name), {**GIVEN}, name, None, None, docstring(name))
     printed: list[str] = []
     result = doctest.DocTestRunner(verbose=False).run(test, out=printed.append)

@@ -46,8 +46,8 @@ def files(folder: Path) -> list[Path]:
     [
         ("residual", "float32"),
         ("residual", "bfloat16"),
-        ("logits", "float32"),
-        ("preactivation", "float32"),
+        pytest.param("logits", "float32", marks=pytest.mark.slow),  # 3 s each, as the next
+        pytest.param("preactivation", "float32", marks=pytest.mark.slow),
         ("densenet", "float32"),
     ],
 )

@@ -66,8 +66,11 @@ def convolution_for_a_head() -> keras.Model:
 HEADS = {"mobilenet": "softmax, put behind the model's logits", "several_branches": "sigmoid"}
 
 
+MOBILENET = pytest.param(mobilenet, id="mobilenet", marks=pytest.mark.slow)  # 6 s
+
+
 @pytest.mark.parametrize(
-    "build", [mobilenet, own_backbone, sequential, several_branches, convolution_for_a_head], ids=lambda f: f.__name__
+    "build", [MOBILENET, own_backbone, sequential, several_branches, convolution_for_a_head], ids=lambda f: f.__name__
 )
 def test_a_classifier_of_keras_is_served_as_it_predicts(build: Callable[[], keras.Model], tmp_path: Path) -> None:
     model = build()

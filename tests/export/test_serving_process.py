@@ -88,7 +88,7 @@ def decoded(value: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(value["data"]), kind).reshape(value["shape"])
 
 
-@pytest.fixture(scope="module", params=DTYPES)
+@pytest.fixture(scope="module", params=["float32", pytest.param("bfloat16", marks=pytest.mark.slow), "int8"])
 def version(
     request: pytest.FixtureRequest, digits_run: Path, data_dir: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

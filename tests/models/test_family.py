@@ -44,20 +44,23 @@ def kinds() -> list[str]:
     return list(kinds.values())
 
 
-COMPILED = ("resnet34", "resnext101_64x4d", "cifar_resnet8_4", "vgg19_bn", "densenet264")
+COMPILED = ("resnet34", "cifar_resnet8_4", "densenet264")
 """Kinds whose step is compiled by XLA, as Keras does by itself; the slow test compiles every name's."""
 
 TOGETHER = (
     "cifar_densenet_bc_190_40",
+    "cifar_preact_resnet110",
     "cifar_resnext29_16x64d",
     "cifar_seresnet110",
     "cifar_wrn28_10",
     "plain34",
+    "resnet152_v1",
     "resnet18_cifar",
     "resnet200",
     "resnet200_v2",
     "seresnet152",
     "seresnext50_32x4d",
+    "vgg19",
     "vit_b32",
     "wide_resnet101_2",
 )
