@@ -1,5 +1,6 @@
 """The ranges of a network's maps on real images, and what int8 costs in accuracy on others."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from resnet_keras.progress import Progress, progress
 
 LEAST, MOST = 256, 4096
 """Images: fewer measure the ranges badly, more take time and change nothing."""
+LEAST_SHARE = 0.25
+"""Of the multiply-adds that int8 has to compute."""
 BINS = 4096
 PERCENTILES = (100.0, 99.99, 99.9)
 """Shares of a map's values that its range may hold: outliers are cut off where that makes the rest finer."""
@@ -102,6 +105,24 @@ class Calibrated:
     """float32 [N, classes]: its outputs for them."""
     facts: dict[str, Any]
     """For the manifest."""
+
+
+def check_int8_pays(ends: Ends, shape: ImageFormat, name: str) -> None:
+    """Raise `UsageError` where next to nothing of a network would be in int8: it would be slower than bfloat16.
+
+    Args:
+        ends: the lowered model.
+        shape: the network's images.
+        name: of the model.
+    """
+    with tf.Graph().as_default():
+        pixels = tf.compat.v1.placeholder(tf.uint8, [None, *shape.size, shape.channels])
+        share = Int8Network(ends, defaultdict(lambda: 1.0)).emit(pixels).int8_share
+    if share < LEAST_SHARE:
+        raise UsageError(
+            f"int8 computes convolutions of one group with ReLU, {share * 100:.1f} % of the multiply-adds of {name}, "
+            "and so would gain nothing; use dtype bfloat16"
+        )
 
 
 def calibrate(

@@ -3,7 +3,8 @@
 Convolution, bias, sum and activation follow one another in the order that TensorFlow makes one oneDNN operation of.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from functools import singledispatch
 from typing import Any
 
@@ -15,11 +16,13 @@ from resnet_keras.export.operations import (
     NO_PADDING,
     Activation,
     Add,
+    Attention,
     Call,
     Concatenate,
     Convolution,
     Dense,
     GlobalPool,
+    LayerNorm,
     Multiply,
     Operation,
     Pad,
@@ -28,23 +31,33 @@ from resnet_keras.export.operations import (
     Scale,
     Sides,
     Subsample,
+    TokenPool,
+    Tokens,
     in_order,
 )
 from resnet_keras.models.graph import called, inference
+from resnet_keras.models.tokens import resampling
+
+Write = Callable[..., tf.Tensor]
+"""Writes one operation into the default graph, of its dtype and inputs."""
 
 
-def emit_float(ends: Iterable[Operation], pixels: tf.Tensor, dtype: tf.DType) -> dict[Operation, tf.Tensor]:
+def emit_float(
+    ends: Iterable[Operation], pixels: tf.Tensor, dtype: tf.DType, write: Write | None = None
+) -> dict[Operation, tf.Tensor]:
     """Every operation that the ends need, as a tensor of `dtype`, in the default graph.
 
     Args:
         ends: what is wanted.
         pixels: `[N, H, W, C]`, raw, H and W known.
         dtype: float32 or bfloat16.
+        write: another than `emitted`.
     """
+    write = write or emitted
     values: dict[Operation, tf.Tensor] = {}
     for operation in in_order(*ends):
         inputs = [pixels] if isinstance(operation, Pixels) else [values[x] for x in operation.inputs]
-        values[operation] = emitted(operation, dtype, *inputs)
+        values[operation] = write(operation, dtype, *inputs)
     return values
 
 
@@ -79,11 +92,24 @@ def _(operation: Scale, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
 def _(operation: Convolution, dtype: tf.DType, x: tf.Tensor, summand: tf.Tensor | None = None) -> tf.Tensor:
     kernel = operation.kernel.astype(dtype.as_numpy_dtype)
     x, padding = padded(operation, x)
+    if operation.groups == operation.channels > 1 and operation.dilation == 1:
+        return activated(_depthwise(operation, dtype, kernel, x, padding, summand), operation.activation)
     y = tf.nn.conv2d(x, kernel, operation.strides, padding, dilations=operation.dilation)
     bias = tf.constant(operation.whole_bias(kernel), dtype)
     # TensorFlow fuses BiasAdd with any convolution, but only oneDNN, which fuses AddV2 too, can fuse one with groups.
     y = tf.nn.bias_add(y, bias) if operation.groups == 1 else y + bias
     return activated(y if summand is None else y + summand, operation.activation)
+
+
+def _depthwise(
+    operation: Convolution, dtype: tf.DType, kernel: np.ndarray, x: tf.Tensor, padding: Any, summand: tf.Tensor | None
+) -> tf.Tensor:
+    if not isinstance(padding, str):  # explicit padding ends the process where a bias is fused (TensorFlow 2.21)
+        x, padding = tf.pad(x, padding), "VALID"
+    strides = [1, operation.strides, operation.strides, 1]
+    y = tf.nn.depthwise_conv2d(x, kernel.transpose(0, 1, 3, 2), strides, padding)
+    y = tf.nn.bias_add(y, tf.constant(operation.whole_bias(kernel), dtype))
+    return y if summand is None else y + summand
 
 
 def padded(operation: Convolution, x: tf.Tensor) -> tuple[tf.Tensor, Any]:
@@ -113,12 +139,84 @@ def sides_of(x: Any) -> tuple[int, int]:
 
 
 @emitted.register
-def _(operation: Dense, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
+def _(operation: Dense, dtype: tf.DType, x: tf.Tensor, summand: tf.Tensor | None = None) -> tf.Tensor:
     if x.shape.rank == 2 and operation.activation in ("softmax", "sigmoid"):
         dtype, x = tf.float32, tf.cast(x, tf.float32)  # as the model's own head: near classes differ in the last bits
-    kernel = tf.constant(operation.kernel, dtype)
-    y = tf.matmul(x, kernel) if x.shape.rank == 2 else tf.tensordot(x, kernel, 1)
-    return activated(tf.nn.bias_add(y, tf.constant(operation.bias, dtype)), operation.activation)
+    y = tf.nn.bias_add(tf.matmul(rows_of(x), tf.constant(operation.kernel, dtype)), tf.constant(operation.bias, dtype))
+    if summand is not None:
+        # TensorFlow fuses AddV2 only where it can prove equal shapes, which it cannot of rows of unknown number.
+        y = tf.add_n([y, rows_of(summand)])
+    return in_places(activated(y, operation.activation), x)
+
+
+def rows_of(x: tf.Tensor) -> tf.Tensor:
+    """`[N, ..., C]` as `[N * ..., C]`: only products of two axes are fused with what follows them."""
+    return x if x.shape.rank == 2 else tf.reshape(x, (-1, x.shape[-1]))
+
+
+def in_places(rows: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Rows `[N * ..., C]` in the places that those of `x` have, of which only N is unknown."""
+    return rows if x.shape.rank == 2 else tf.reshape(rows, (-1, *x.shape[1:-1], rows.shape[-1]))
+
+
+@emitted.register
+def _(operation: LayerNorm, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
+    # Each row is a channel of a batch norm in training, behind which are scale and shift: TensorFlow has one oneDNN
+    # operation for just these, as Keras 2 wrote them, and without oneDNN they compute the same.
+    rows = rows_of(x)
+    shape = tf.shape(rows)
+    none, ones = tf.constant([], tf.float32), tf.fill(shape[:1], 1.0)
+    y, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=tf.reshape(rows, (1, shape[0], operation.channels, 1)),
+        scale=ones,
+        offset=tf.fill(shape[:1], 0.0),
+        mean=none,
+        variance=none,
+        epsilon=operation.epsilon,
+        data_format="NCHW",
+        is_training=True,
+    )
+    scale, shift = tf.constant(operation.scale, dtype), tf.constant(operation.shift, dtype)
+    return in_places(tf.reshape(y, shape) * scale + shift, x)
+
+
+@emitted.register
+def _(operation: Tokens, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
+    height, width = sides_of(x)
+    positions, channels, side = operation.positions, operation.channels, len(operation.positions)
+    tokens = tf.reshape(x, (-1, height * width, channels))
+    if operation.first is not None:
+        images = tf.shape(x)[0]
+        tokens = tf.concat([tf.zeros((images, 1, channels), dtype), tokens], 1)
+    if (height, width) == (side, side):
+        grid = tf.constant(positions.reshape(-1, channels), dtype)
+    else:
+        taps = (resampling(length, side, "float32") for length in (height, width))
+        grid = tf.einsum("ig,jh,ghc->ijc", *taps, tf.constant(positions, tf.float32))
+        grid = tf.cast(tf.reshape(grid, (-1, channels)), dtype)
+    if operation.first is not None:
+        grid = tf.concat([tf.constant(operation.first[None], dtype), grid], 0)
+    return tokens + grid
+
+
+@emitted.register
+def _(operation: Attention, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
+    tokens, channels, heads = x.shape[1], operation.channels, operation.heads
+    apart = tf.reshape(x, (-1, tokens, 3, heads, channels // heads))
+    queries, keys, values = tf.unstack(tf.transpose(apart, (2, 0, 3, 1, 4)))  # each [N, heads, T, C / heads]
+    if operation.scale != 1.0:
+        queries = queries * tf.constant(operation.scale, dtype)
+    weights = activated(tf.matmul(queries, keys, transpose_b=True), "softmax")
+    y = tf.matmul(tf.cast(weights, dtype), values)
+    return tf.reshape(tf.transpose(y, (0, 2, 1, 3)), (-1, tokens, channels))
+
+
+@emitted.register
+def _(operation: TokenPool, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
+    if operation.kind == "token":
+        return x[:, 0]
+    reduce = tf.reduce_max if operation.kind == "max" else tf.reduce_mean
+    return reduce(x[:, operation.start :], 1)
 
 
 @emitted.register
@@ -130,6 +228,9 @@ def activated(x: tf.Tensor, name: str | None) -> tf.Tensor:
     """Keras's activation of a name."""
     if name in ("softmax", "sigmoid"):
         x = tf.cast(x, tf.float32)  # what comes of large numbers by exponents wants its bits
+    if name == "gelu":  # in the words in which TensorFlow knows it behind a product
+        half, root, one = (tf.constant(value, x.dtype) for value in (0.5, math.sqrt(0.5), 1.0))
+        return (tf.math.erf(x * root) + one) * half * x
     return x if name is None else keras.activations.get(name)(x)
 
 

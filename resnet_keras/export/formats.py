@@ -4,6 +4,7 @@ ONNX by tf2onnx, for ONNX Runtime and what else reads it; LiteRT (TensorFlow Lit
 """
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import warnings
@@ -18,9 +19,9 @@ import tensorflow as tf
 from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.errors import UsageError, unknown
 from resnet_keras.export.calibration import open_calibration, prove
-from resnet_keras.export.floating import emit_float
+from resnet_keras.export.floating import Write, emit_float, emitted
 from resnet_keras.export.lowering import in_float32, lower
-from resnet_keras.export.operations import Operation
+from resnet_keras.export.operations import LayerNorm, Operation
 from resnet_keras.files import atomic_write, writing_to
 from resnet_keras.inference.predict import model_labels
 from resnet_keras.models.saved import classifier
@@ -102,8 +103,25 @@ def export_file(
     return file
 
 
-def _probabilities(end: Operation, pixels: tf.Tensor) -> tf.Tensor:
-    return tf.identity(emit_float([end], pixels, tf.float32)[end], "probabilities")
+def _probabilities(end: Operation, pixels: tf.Tensor, write: Write = emitted) -> tf.Tensor:
+    return tf.identity(emit_float([end], pixels, tf.float32, write)[end], "probabilities")
+
+
+def _plain_norm(operation: Operation, dtype: tf.DType, *inputs: tf.Tensor) -> tf.Tensor:
+    """One operation; a layer norm in plain arithmetic, as converters know no batch norm in training."""
+    if not isinstance(operation, LayerNorm):
+        return emitted(operation, dtype, *inputs)
+    mean, variance = tf.nn.moments(inputs[0], -1, keepdims=True)
+    scale, shift = (tf.constant(value, dtype) for value in (operation.scale, operation.shift))
+    return (inputs[0] - mean) * tf.math.rsqrt(variance + operation.epsilon) * scale + shift
+
+
+def _plain_gelu(operation: Operation, dtype: tf.DType, *inputs: tf.Tensor) -> tf.Tensor:
+    """The same for LiteRT, which knows GELU by the complementary error function, where ONNX has the other alone."""
+    if getattr(operation, "activation", None) != "gelu":
+        return _plain_norm(operation, dtype, *inputs)
+    linear: Any = {"activation": "linear"}
+    return tf.nn.gelu(emitted(dataclasses.replace(operation, **linear), dtype, *inputs))
 
 
 def _module(name: str) -> Any:
@@ -117,7 +135,7 @@ def _onnx(end: Operation, shape: ImageFormat) -> bytes:
     convert = _module("tf2onnx.convert")
     with tf.Graph().as_default() as graph:
         pixels = tf.compat.v1.placeholder(tf.uint8, [None, *shape.size, shape.channels], "image")
-        _probabilities(end, pixels)
+        _probabilities(end, pixels, _plain_norm)
     names: dict[str, Sequence[str]] = {"input_names": ["image:0"], "output_names": ["probabilities:0"]}
     plain = {"image:0": "image", "probabilities:0": "probabilities"}
     with warnings.catch_warnings():
@@ -133,7 +151,7 @@ def _run_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
 
 def _litert(end: Operation, shape: ImageFormat, calibration: np.ndarray | None = None) -> bytes:
     spec = tf.TensorSpec([1, *shape.size, shape.channels], tf.uint8 if calibration is None else tf.float32, "image")
-    function = tf.function(lambda image: {"probabilities": _probabilities(end, image)}, autograph=False)
+    function = tf.function(lambda image: {"probabilities": _probabilities(end, image, _plain_gelu)}, autograph=False)
     concrete = function.get_concrete_function(spec)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     if calibration is not None:

@@ -15,11 +15,13 @@ from resnet_keras.errors import UsageError, reason
 from resnet_keras.export.operations import (
     Activation,
     Add,
+    Attention,
     Call,
     Concatenate,
     Convolution,
     Dense,
     GlobalPool,
+    LayerNorm,
     Multiply,
     Operation,
     Pad,
@@ -27,12 +29,17 @@ from resnet_keras.export.operations import (
     Pool,
     Scale,
     Subsample,
+    TokenPool,
+    Tokens,
 )
 from resnet_keras.models.blocks import DenseLayer, ResidualBlock
 from resnet_keras.models.graph import Head, Place, head_of, in_order, output_of
 from resnet_keras.models.layers import Chain, SqueezeExcitation, StandardizedConv2D, ZeroPaddedShortcut
+from resnet_keras.models.norm_blocks import LayerScale, NormResidual
 from resnet_keras.models.pooling import StemMaxPooling
 from resnet_keras.models.preprocessing import Preprocessing, missing_normalisation
+from resnet_keras.models.tokens import SelfAttention, TokenPooling
+from resnet_keras.models.tokens import Tokens as TokensLayer
 
 
 def lower(model: keras.Model) -> tuple[Operation, Operation]:
@@ -152,6 +159,72 @@ def _(layer: keras.layers.Conv2D, x: Operation) -> Operation:
 
 
 @lowered.register
+def _(layer: keras.layers.DepthwiseConv2D, x: Operation) -> Operation:
+    (stride, *strides), (step, *steps) = layer.strides, layer.dilation_rate
+    kernel = np.asarray(layer.kernel, "float64")
+    even = not kernel.shape[0] % 2 == kernel.shape[1] % 2 == 1
+    same = layer.padding == "same"
+    if strides != [stride] or steps != [step] or layer.data_format != "channels_last" or kernel.shape[3] > 1:
+        return _called(layer, [x], x.channels * kernel.shape[3])
+    if same and (stride > 1 or even):
+        return _called(layer, [x], x.channels)  # uneven, by the size of the map
+    padding: Any = tuple(((side // 2) * step,) * 2 for side in kernel.shape[:2]) if same else ((0, 0), (0, 0))
+    if not same and isinstance(x, Pad):
+        padding, x = x.padding, x.inputs[0]
+    convolution = Convolution(
+        inputs=(x,),
+        channels=x.channels,
+        kernel=kernel.transpose(0, 1, 3, 2),
+        bias=np.asarray(layer.bias, "float64") if layer.use_bias else np.zeros(x.channels),
+        strides=stride,
+        dilation=step,
+        padding=padding,
+    )
+    return _activated(layer.activation, convolution)
+
+
+@lowered.register
+def _(layer: keras.layers.LayerNormalization, x: Operation) -> Operation:
+    if getattr(layer, "rms_scaling", False) or layer.axis not in (-1, [-1], (-1,)):
+        return _called(layer, [x], x.channels)
+    scale = np.asarray(layer.gamma, "float64") if layer.scale else np.ones(x.channels)
+    shift = np.asarray(layer.beta, "float64") if layer.center else np.zeros(x.channels)
+    return LayerNorm(inputs=(x,), channels=x.channels, scale=scale, shift=shift, epsilon=layer.epsilon)
+
+
+@lowered.register
+def _(layer: LayerScale, x: Operation) -> Operation:
+    gamma = np.asarray(layer.gamma, "float64")
+    if isinstance(x, Convolution | Dense) and x.activation is None and len(x.inputs) == 1:
+        return dataclasses.replace(x, kernel=x.kernel * gamma, bias=x.bias * gamma)
+    return Scale(inputs=(x,), channels=x.channels, scale=gamma, shift=np.zeros(x.channels))
+
+
+@lowered.register
+def _(layer: TokensLayer, x: Operation) -> Operation:
+    positions, first = np.asarray(layer.positions, "float64"), None
+    if layer.has_class_token:
+        first, positions = np.asarray(layer.class_token, "float64") + positions[0], positions[1:]
+    positions = positions.reshape(layer.side, layer.side, x.channels)
+    return Tokens(inputs=(x,), channels=x.channels, positions=positions, first=first)
+
+
+@lowered.register
+def _(layer: SelfAttention, x: Operation) -> Operation:
+    channels = x.channels // 3
+    scale = (channels // layer.heads) ** -0.5
+    if isinstance(x, Dense) and x.activation is None and len(x.inputs) == 1:
+        factors = np.where(np.arange(x.channels) < channels, scale, 1.0)  # of the queries
+        x, scale = dataclasses.replace(x, kernel=x.kernel * factors, bias=x.bias * factors), 1.0
+    return Attention(inputs=(x,), channels=channels, heads=layer.heads, scale=scale)
+
+
+@lowered.register
+def _(layer: TokenPooling, x: Operation) -> Operation:
+    return TokenPool(inputs=(x,), channels=x.channels, kind=layer.kind, start=int(layer.has_class_token))
+
+
+@lowered.register
 def _(layer: keras.layers.BatchNormalization, x: Operation) -> Operation:
     if layer.axis not in (-1, 3):
         return _called(layer, [x], x.channels)
@@ -246,6 +319,16 @@ def _(layer: ResidualBlock, x: Operation) -> Operation:
             y = dataclasses.replace(y, inputs=(*y.inputs, bypass))
         else:
             y = Add(inputs=(y, bypass), channels=y.channels)
+    return through(layer.end, y)
+
+
+@lowered.register
+def _(layer: NormResidual, x: Operation) -> Operation:
+    y = through(layer.branch, through(layer.front, x))
+    if isinstance(y, Dense) and y.activation is None and len(y.inputs) == 1:
+        y = dataclasses.replace(y, inputs=(*y.inputs, x))
+    else:
+        y = Add(inputs=(y, x), channels=y.channels)
     return through(layer.end, y)
 
 

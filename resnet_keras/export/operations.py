@@ -91,11 +91,53 @@ class Convolution(Operation):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dense(Operation):
-    """`activation(x @ kernel + bias)` over the last axis; kernel `[in, out]`."""
+    """`activation(x @ kernel + bias + summand)` over the last axis; kernel `[in, out]`.
+
+    The summand, if there is one, is the second input.
+    """
 
     kernel: np.ndarray
     bias: np.ndarray
     activation: str | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerNorm(Operation):
+    """`(x - mean) / sqrt(variance + epsilon) * scale + shift`, mean and variance over the last axis."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tokens(Operation):
+    """A map's positions as tokens, `[N, H, W, C]` to `[N, H*W, C]`, with their embeddings.
+
+    With a class token it is `[N, 1 + H*W, C]`.
+    """
+
+    positions: np.ndarray
+    """`[side, side, C]`; for a map of another size they are interpolated."""
+    first: np.ndarray | None
+    """The class token with its embedding, `[C]`, if there is one."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attention(Operation):
+    """Self-attention of queries, keys and values side by side, `[N, T, 3C]` to `[N, T, C]`."""
+
+    heads: int
+    scale: float
+    """Of the products of queries and keys."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TokenPool(Operation):
+    """Tokens to one vector, `[N, T, C]` to `[N, C]`: the first, or the mean or maximum from number `start` on."""
+
+    kind: str
+    start: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -184,9 +184,7 @@ class Int8Graph:
 
     def _count(self, operation: Operation, y: tf.Tensor, int8: bool = False) -> None:
         if isinstance(operation, Convolution | Dense):
-            macs = operation.kernel.size
-            if isinstance(operation, Convolution):
-                macs *= math.prod(sides_of(y))
+            macs = operation.kernel.size * math.prod(side or 0 for side in y.shape.as_list()[1:-1])  # at each position
             self.macs += macs
             self.int8_macs += macs if int8 else 0
 

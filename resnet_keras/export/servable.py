@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.errors import UsageError, reason, require, unknown
-from resnet_keras.export.calibration import Calibrated, calibrate, open_calibration
+from resnet_keras.export.calibration import Calibrated, calibrate, check_int8_pays, open_calibration
 from resnet_keras.export.integrity import MANIFEST, digests_of, read_manifest
 from resnet_keras.export.lowering import features_of, in_float32, lower
 from resnet_keras.export.networks import BATCH, FloatNetwork, Network
@@ -117,6 +117,7 @@ def export_servable(
         ends = lower(plain)
     calibrated = None
     if dtype == "int8":
+        check_int8_pays(ends, shape, given.name)
         images = open_calibration(calibration_data, shape, names, data_dir)
         calibrated = calibrate(ends, images, max_accuracy_loss, given.name, shape.card.thresholds)
     network = calibrated.network if calibrated else FloatNetwork(ends, tf.as_dtype(dtype))

@@ -59,6 +59,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "resnet50_v2 blurred": {"antialias": True},
     "resnet18 BGR": {"card": rk.ModelCard(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1), channels="BGR")},
     "cifar_preact_resnet110 deep": {"depth": 56},
+    "convnext_tiny": {"blocks": (1, 2), "widths": (16, 32)},
+    "convnext_tiny post": {"blocks": (2,), "widths": (16,), "norm_placement": "post", "layer_scale": 0.0},
+    "vit_ti16": {"blocks": 2, "width": 32, "heads": 2},
+    "vit_ti16 mean": {"blocks": 2, "width": 32, "heads": 4, "pool": "mean", "layer_scale": 0.1},
+    "vit_ti16 post": {"blocks": 1, "width": 32, "heads": 1, "norm_placement": "post"},
 }
 QUICK = (
     "resnet18",
@@ -68,6 +73,8 @@ QUICK = (
     "cifar_densenet_bc_100_12",
     "resnet18 silu",
     "resnet18 BGR",
+    "convnext_tiny",
+    "vit_ti16",
 )
 """Most kinds of operation. Plain, grouped, dilated, blurred and group-normalised networks are among the slow others."""
 CALLED = ("group", "blurred", "vgg11")
@@ -96,6 +103,9 @@ def network_of(family: str, classes: int = 10) -> tuple[keras.Model, np.ndarray]
         size, options["hidden"] = 32, 64
     elif name == "densenet121":
         options["layers"] = (2, 3, 2, 2)
+    elif name.startswith(("convnext", "vit")):
+        size, options["patch_size"] = 32, 4
+        options |= {"image_size": 32} if name.startswith("vit") else {}
     elif not name.startswith("cifar") and name != "resnet50":
         options["blocks"] = (1, 2, 1, 1)
     if "depth" in options:
