@@ -20,3 +20,8 @@ def torchvision_models() -> Any:
 def timm() -> Any:
     torchvision_models()
     return pytest.importorskip("timm", reason="timm is not installed")
+
+
+def transformers() -> Any:
+    torchvision_models()  # which it imports where it is there
+    return pytest.importorskip("transformers", reason="transformers is not installed")

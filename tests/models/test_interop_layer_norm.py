@@ -1,15 +1,18 @@
-"""Parity of ConvNeXt and ViT with torchvision's and timm's networks: their random weights give the same logits here.
+"""Parity of ConvNeXt and ViT with torchvision's, timm's and transformers': their random weights, the same logits here.
 
-`make test-interop` installs torch, torchvision and timm for it. The networks are small, but for one of each library.
+`make test-interop` installs them. The networks are small, but for one of each library.
 """
 
 from typing import Any
 
 import pytest
-from peers import timm, torchvision_models
+from peers import timm, torchvision_models, transformers
 from test_interop import randomised, same_logits
+from test_layer_norm_weights import in_their_names
 
 import resnet_keras as rk
+from resnet_keras.errors import UsageError
+from resnet_keras.models.weights.layouts import LAYOUTS
 
 pytestmark = pytest.mark.interop
 torch: Any = pytest.importorskip("torch", reason="torch is not installed; make test-interop installs it")
@@ -103,3 +106,44 @@ def test_timms_own(theirs: str, name: str) -> None:
 def test_deit_iii() -> None:
     ours = rk.create_model("vit_s16", layer_scale=1e-4, **COMMON)
     alike(timm().create_model("deit3_small_patch16_224", num_classes=7), ours, 224, False)
+
+
+@pytest.mark.parametrize("size", [64, 49])
+def test_transformers_convnext(size: int) -> None:
+    config = transformers().ConvNextConfig(depths=[1, 2, 1, 1], hidden_sizes=[8, 16, 24, 32], num_labels=7)
+    module = randomised(transformers().ConvNextForImageClassification(config))
+    alike_transformers(module, rk.build_convnext("tiny", **CONVNEXT, input_shape=(size, size, 3)), size, "ConvNeXt")
+    backbone = rk.build_convnext("tiny", **CONVNEXT, input_shape=(size, size, 3), include_top=False)
+    rk.load_weights(backbone, module.convnext)
+
+
+def test_transformers_vit() -> None:
+    own = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
+    config = transformers().ViTConfig(**own, image_size=32, patch_size=8, num_labels=7)
+    module = randomised(transformers().ViTForImageClassification(config))
+    ours = rk.build_vit("ti16", **VIT, input_shape=(32, 32, 3))
+    alike_transformers(module, ours, 32, "ViT")
+    other = rk.build_vit("ti16", **{**VIT, "width": 12}, input_shape=(32, 32, 3))
+    with pytest.raises(UsageError, match="do not fit"):
+        rk.load_weights(other, module)
+
+
+def alike_transformers(module: Any, ours: Any, size: int, family: str) -> None:
+    """Their module's weights give its logits here, and ours by their names are its own to the bit."""
+    rk.load_weights(ours, module)
+    same_logits(module, ours, size)
+    layout = next(layout for layout in LAYOUTS if layout.title == f"transformers' {family}")
+    state = in_their_names(ours, layout, 0)
+    prefix = f"{family.lower()}."
+    theirs = {name.removeprefix(prefix): value for name, value in module.state_dict().items()}
+    assert state.keys() == theirs.keys()
+    assert all(torch.equal(torch.from_numpy(state[name]), theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "vit_b16"])
+def test_transformers_own_sizes(name: str) -> None:
+    kind = "ConvNext" if name == "convnext_tiny" else "ViT"
+    config = getattr(transformers(), f"{kind}Config")(num_labels=7)
+    module = randomised(getattr(transformers(), f"{kind}ForImageClassification")(config))
+    ours = rk.create_model(name, **COMMON)
+    alike_transformers(module, ours, 224, "ConvNeXt" if kind == "ConvNext" else "ViT")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from small import randomise
@@ -11,7 +12,7 @@ from test_vit import small as vit
 import resnet_keras as rk
 from resnet_keras.errors import UsageError
 from resnet_keras.models.weights.axes import to_theirs
-from resnet_keras.models.weights.layouts import LAYOUTS
+from resnet_keras.models.weights.layouts import LAYOUTS, Layout
 from resnet_keras.models.weights.weight_layers import HEAD, WeightLayers
 
 TIMM = {
@@ -102,3 +103,45 @@ def test_what_would_fit_and_be_wrong_is_refused(options: dict[str, Any], message
     state = rk.torch_state_dict(convnext())
     with pytest.raises(UsageError, match=message):
         rk.load_weights(convnext(**options), state)
+
+
+def in_their_names(model: keras.Model, layout: Layout, which: int) -> dict[str, np.ndarray]:
+    """Our weights by the names of a layout, what is one of ours taken apart where there it is several."""
+    network = WeightLayers(model)
+    state: dict[str, np.ndarray] = {}
+    for path, names in layout.names(network).items():
+        for variable, value in network.by_path[path].variables.items():
+            theirs = to_theirs(network.by_path[path], layout, variable, np.asarray(value))
+            parts = layout.tensor(names[which], variable).split("+")
+            arrays = np.split(theirs, len(parts)) if len(parts) > 1 else [theirs]
+            state |= {part: np.ascontiguousarray(array) for part, array in zip(parts, arrays, strict=True)}
+    return state
+
+
+TRANSFORMERS = {"transformers' ConvNeXt": "embeddings.layernorm.weight", "transformers' ViT": "embeddings.cls_token"}
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("title", TRANSFORMERS)
+def test_transformers_names(title: str, version: int) -> None:
+    """Queries, keys and values are three tensors there. `make test-interop` has them from transformers 5 itself."""
+    layout = next(layout for layout in LAYOUTS if layout.title == title)
+    model, twin = (convnext(), convnext()) if "ConvNeXt" in title else (vit(), vit())
+    randomise(model)
+    state = in_their_names(model, layout, -1 if version == 4 else 0)
+    assert TRANSFORMERS[title] in state
+    if "ViT" in title:
+        name = "encoder.layer.1.attention.attention.key" if version == 4 else "layers.1.attention.k_proj"
+        assert state[f"{name}.weight"].shape == (12, 12)
+    prefix = "convnext." if "ConvNeXt" in title else "vit."
+    named = {name if name.startswith("classifier") else prefix + name: value for name, value in state.items()}
+    rk.load_weights(twin, named)
+    for ours, theirs in zip(twin.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if "ViT" in title:
+        part = next(name for name in named if "key.weight" in name or "k_proj.weight" in name)
+        with pytest.raises(UsageError, match=r"\(12, 5\) there|do not fit"):
+            rk.load_weights(twin, {**named, part: named[part][:, :5]})
+        del named[part]
+        with pytest.raises(UsageError, match=r"(key|k_proj)\.weight missing there"):
+            rk.load_weights(twin, named)

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small import randomise
+from test_layer_norm_weights import in_their_names
 
 import resnet_keras as rk
 from resnet_keras.errors import UsageError
 from resnet_keras.models.registry import OFFER, PACKAGED, hub_name
 from resnet_keras.models.spec import imagenet_spec
+from resnet_keras.models.weights.layouts import LAYOUTS
 from resnet_keras.models.weights.weight_layers import WeightLayers
 
 RNG = np.random.default_rng(0)
@@ -688,6 +690,31 @@ def test_transformers_repository(hub_cache: Path) -> None:
     card = rk.model_card(model)
     assert (card.labels, card.mean, card.crop) == (("ant", "bee", "cat"), (0.1, 0.2, 0.3), 0.8)
     assert (card.input_size, card.interpolation, card.data) == ((192, 192), "bilinear", "")
+
+
+TINY_VIT: dict[str, Any] = {"blocks": 1, "width": 12, "heads": 3, "patch_size": 4, "image_size": 16, "classes": 3}
+
+
+def test_a_vit_of_transformers_on_the_hub(hub_cache: Path) -> None:
+    """Its processor resizes and never crops, which the card says."""
+    layout = next(layout for layout in LAYOUTS if layout.title == "transformers' ViT")
+    model, source = (rk.build_vit("ti16", **TINY_VIT, input_shape=(16, 16, 3)) for _ in range(2))
+    randomise(source)
+    state = {f"vit.{name}": value for name, value in in_their_names(source, layout, 0).items()}
+    state = {name.replace("vit.classifier", "classifier"): value for name, value in state.items()}
+    config = {"model_type": "vit", "id2label": {"0": "ant", "1": "bee", "2": "cat"}}
+    processor: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": 16, "width": 16}}
+    files = {
+        "config.json": config,
+        "preprocessor_config.json": {**processor, "image_processor_type": "ViTImageProcessor"},
+    }
+    encoded = {name: json.dumps(value).encode() for name, value in files.items()}
+    cached(hub_cache, "someone/vit", {**encoded, "model.safetensors": safetensors_bytes(state)})
+    rk.load_weights(model, "someone/vit")
+    for ours, theirs in zip(model.weights, source.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    card = rk.model_card(model)
+    assert (card.labels, card.mean, card.crop, card.input_size) == (("ant", "bee", "cat"), (0.5,) * 3, 1.0, (16, 16))
 
 
 def test_offline_says_so_at_once(hub_cache: Path) -> None:

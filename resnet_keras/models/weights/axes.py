@@ -16,6 +16,8 @@ def to_ours(layer: WeightLayer, layout: Layout, variable: str, value: np.ndarray
         return _positions(layer, value)
     if layout.style == "torch" and variable in ("class_token", "gamma") and value.size == max(value.shape):
         return value.reshape(-1)
+    if layout.grouped and variable == "kernel" and layer.is_depthwise:
+        return value.transpose(0, 1, 3, 2) if value.ndim == 4 else None
     if layout.style == "keras" or variable != "kernel":
         return value
     if layer.is_depthwise:
@@ -38,6 +40,8 @@ def to_theirs(layer: WeightLayer, layout: Layout, variable: str, value: np.ndarr
         return value.reshape(-1, *(1,) * (layout.scale_axes - 1))
     if layout.style == "torch" and variable in ("class_token", "positions"):
         return value.reshape(1, -1, value.shape[-1])
+    if layout.grouped and variable == "kernel" and layer.is_depthwise:
+        return value.transpose(0, 1, 3, 2)
     if layout.style == "keras" or variable != "kernel":
         return value
     if layer.is_depthwise:

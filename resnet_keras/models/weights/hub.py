@@ -103,11 +103,13 @@ def _transformers_card(repository: Repository, config: Mapping[str, Any]) -> dic
     processor, _ = repository.json(PROCESSOR)
     size = processor.get("size", 224)
     side = size if isinstance(size, int) else size.get("shortest_edge", size.get("height", 224))
+    kind = processor.get("image_processor_type") or processor.get("feature_extractor_type") or ""
+    whole = kind.startswith("ViT")  # which resizes and never crops
     labels = [config["id2label"][key] for key in sorted(config.get("id2label", {}), key=int)]
     return {
         "mean": processor.get("image_mean", ModelCard().mean),
         "std": processor.get("image_std", ModelCard().std),
-        "crop": processor.get("crop_pct", 0.875),
+        "crop": processor.get("crop_pct", 1.0 if whole else 0.875),
         "interpolation": "bilinear" if processor.get("resample", 3) == 2 else "bicubic",
         "input_size": (side, side),
         "labels": labels,

@@ -15,7 +15,16 @@ from resnet_keras.errors import UsageError
 from resnet_keras.models.card import ModelCard, imagenet_classes
 from resnet_keras.models.norm_blocks import ConvNeXtBlock, EncoderBlock
 from resnet_keras.models.normalization import BN_EPSILON
-from resnet_keras.models.weights.layer_norm_rows import timm_convnext, timm_vit, torchvision_convnext, torchvision_vit
+from resnet_keras.models.weights.layer_norm_rows import (
+    KERAS_PREFIXES,
+    keras_applications_convnext,
+    timm_convnext,
+    timm_vit,
+    torchvision_convnext,
+    torchvision_vit,
+    transformers_convnext,
+    transformers_vit,
+)
 from resnet_keras.models.weights.weight_layers import HEAD, WeightLayers
 
 Rows = Mapping[str, tuple[str, ...]]
@@ -32,7 +41,9 @@ TENSORS: Mapping[str, Mapping[str, str]] = {
 }
 TORCH_HEADS = ("fc", "linear", "classifier", "classifier.1", "classifier.2", "classifier.6", "head", "head.fc")
 HEAD_TENSORS = {f"{layer}{end}" for layer in (*TORCH_HEADS, "heads.head") for end in (".weight", ".bias")} | {
-    f"{layer}/{end}" for layer in ("predictions", "probs", "fc1000", HEAD) for end in ("kernel", "bias")
+    f"{layer}/{end}"
+    for layer in ("predictions", "probs", "fc1000", HEAD, *(f"{prefix}head_dense" for prefix in KERAS_PREFIXES))
+    for end in ("kernel", "bias")
 }
 """Names of classifiers' tensors, in all layouts."""
 HIDDEN_TENSORS = {
@@ -56,6 +67,8 @@ class Layout:
     """Raises `UsageError` for a network whose weights would fit there and mean something else."""
     scale_axes: int = 1
     """Of the gammas of LayerScale, of which all but the first are 1."""
+    grouped: bool = False
+    """Its depthwise convolutions are ordinary ones of as many groups as channels."""
     card: Callable[[WeightLayers], ModelCard | None] = lambda network: None
     """How this library prepares images for such a network, where it always does it in one way."""
 
@@ -276,13 +289,16 @@ def _answers_differ(network: WeightLayers, ours: str, theirs: str, build: str) -
 
 
 def _keras_applications_card(network: WeightLayers) -> ModelCard:
-    """`preprocess_input` of each family there: "caffe" for VGG and ResNet, "tf" for ResNetV2, "torch" for DenseNet."""
+    """`preprocess_input` of each family there: "caffe" for VGG and ResNet, "tf" for ResNetV2, "torch" for DenseNet.
+
+    ConvNeXt has the last in its graph, unless it is built without.
+    """
     head = network.by_path.get(HEAD)
     ids, labels = imagenet_classes() if head and head.variables["bias"].shape == (1000,) else ((), ())
     card = ModelCard(labels=labels, label_ids=ids, source="keras.applications")
     if network.preactivation:
         return dataclasses.replace(card, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    if "transition1/conv1/conv" in network.by_path:
+    if {"transition1/conv1/conv", "head_norm"} & network.by_path.keys():
         return card
     mean = (123.68 / 255, 116.779 / 255, 103.939 / 255)
     return dataclasses.replace(card, mean=mean, std=(1 / 255,) * 3, channels="BGR")
@@ -342,5 +358,15 @@ LAYOUTS = (
     Layout("torchvision's ConvNeXt", "torch", torchvision_convnext, check=_check_pre_norm, scale_axes=3),
     Layout("torchvision's ViT", "torch", torchvision_vit, check=_check_pre_norm),
     KERAS_APPLICATIONS,
+    Layout("transformers' ConvNeXt", "torch", transformers_convnext, check=_check_pre_norm),
+    Layout("transformers' ViT", "torch", transformers_vit, check=_check_pre_norm),
+    Layout(
+        "keras.applications' ConvNeXt",
+        "keras",
+        keras_applications_convnext,
+        check=_check_pre_norm,
+        grouped=True,
+        card=_keras_applications_card,
+    ),
     Layout("KerasHub", "keras", _keras_hub, check=_check_stride_in_3x3),
 )

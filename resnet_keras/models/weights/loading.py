@@ -38,6 +38,7 @@ def load_weights(model: keras.Model, source: Any, *, skip_head: bool = False, se
 
     The source's layout is found by its names: torchvision, timm, the common PyTorch CIFAR nets, keras.applications
     (biases of its convolutions are folded into the norms, exactly), Hugging Face transformers, KerasHub, our own.
+    The layer norms of transformers' ViT and of the end of its ConvNeXt add 1e-12 where ours add 1e-6.
     CIFAR nets with their blocks in one list (`conv0` and `convs.0`, `stem.0` and `blocks.0`) are loaded where their
     shortcuts have weights: without, nothing says whether they leave pixels out or average.
 
@@ -162,11 +163,12 @@ class Match:
         """Find the tensors of a layer under its name there."""
         for variable, ours in layer.variables.items():
             name = self.layout.tensor(theirs, variable)
-            given = weights.tensors.get(name)
-            if given is None:
-                self.missing.append(name)
+            parts = name.split("+")
+            if missing := [part for part in parts if part not in weights.tensors]:
+                self.missing += missing
                 continue
-            self.used.add(name)
+            self.used |= set(parts)
+            given = _joined([weights.tensors[part] for part in parts])
             value = to_ours(layer, self.layout, variable, given)
             if variable == "kernel" and value is not None and layer.path == self.first:
                 value = _of_channels(value, ours.shape, weights.card)
@@ -184,6 +186,13 @@ class Match:
         if name in weights.tensors:
             self.used.add(name)
             self.biases[layer.path] = weights.tensors[name]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Parts one after the other along the first axis; the first alone, which will not fit, where they cannot be so."""
+    if len({part.shape[1:] for part in parts}) > 1:
+        return parts[0]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def match(network: WeightLayers, weights: Weights, skip_head: bool) -> Match:
@@ -250,7 +259,8 @@ def _layout_of(network: WeightLayers, weights: Weights) -> tuple[Layout, dict[st
 
 def _is_in(name: str, given: Collection[str]) -> bool:
     """Whether a source has a layer of this name, or the tensors that it names one by one."""
-    return name in given or any(part.rpartition("=")[2] in given for part in name.split(",") if "=" in part)
+    parts = (part.rpartition("=")[2] for part in name.split(",") if "=" in part)
+    return name in given or any(one in given for part in parts for one in part.split("+"))
 
 
 def _mismatch(network: WeightLayers, weights: Weights, found: Match, extra: list[str]) -> UsageError:

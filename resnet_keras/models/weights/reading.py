@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ from resnet_keras.models.saved import load_model
 from resnet_keras.models.signature import same_weights, signature
 from resnet_keras.models.weights.weight_layers import is_ours
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "resnet.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "resnet.", "convnext.", "vit.")
 NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
 """Keys under which checkpoints keep the weights, beside the epoch, the optimizer and so on."""
 KERAS_NAMES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
@@ -139,15 +140,28 @@ def _of_keras_model(model: keras.Model, where: str) -> Weights:
     tensors: dict[str, Any] = {}
     epsilons: dict[str, float] = {}
     for path, layer in leaves(model):
-        # Others' networks are flat, or whole networks within one; their names are those of the layers alone.
-        owner = path if is_ours(model) else layer.name
+        owner = path if is_ours(model) else _owner(layer.name, model.name)
         for variable in layer.weights:
-            tensors[f"{owner}/{variable.name}"] = variable
+            tensors[f"{owner}/{_variable_name(variable.name)}"] = variable
         if isinstance(layer, keras.layers.BatchNormalization):
             epsilons[owner] = layer.epsilon
     card = card_layer(model)
     options = signature(model) if is_ours(model) else {}
     return Weights(_tensors(tensors, where), where, epsilons, card.card if card else None, options)
+
+
+def _owner(layer: str, model: str) -> str:
+    """What a layer of another's network is called here.
+
+    Such networks are flat, or whole networks within one, so the names are those of the layers alone: without the
+    network's before them, and without the number of a layer that has no name of its own.
+    """
+    return re.sub(r"^(layer_normalization)_\d+$", r"\1", layer.removeprefix(f"{model}_"))
+
+
+def _variable_name(name: str) -> str:
+    """As in old files: the one weight of a layer that gives it no name is its kernel."""
+    return "kernel" if re.fullmatch(r"variable(_\d+)?", name) else name
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -215,7 +229,8 @@ def _of_groups(root: Any) -> Iterator[tuple[str, np.ndarray]]:
     for layer in map(_text, root.attrs["layer_names"]):
         group = root[layer]
         names = [_text(name) for name in group.attrs["weight_names"]]
-        whole_network = len(names) > len(KERAS_NAMES)
+        owners = {name.rpartition("/")[0] for name in names}
+        whole_network = len(owners) > 1 or len(names) > len(KERAS_NAMES)
         arrays = [np.asarray(group[name]) for name in names]
         for name, array, tensor in zip(names, arrays, _tensor_names(names, arrays), strict=True):
             own = whole_network or name.startswith(f"{layer}/")
