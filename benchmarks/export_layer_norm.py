@@ -91,9 +91,10 @@ def peers_of(network: str) -> dict[str, keras.Model]:
 def with_random_weights(model: keras.Model, rng: np.random.Generator) -> keras.Model:
     """The same model: no gamma is 1e-6, no bias zero, as in a trained network."""
     for variable in model.weights:
-        if variable.name == "gamma" or len(variable.shape) == 1:
-            gamma = variable.name == "gamma"
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape) if gamma else rng.normal(0, 0.1, variable.shape))
+        if variable.name == "gamma":
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif len(variable.shape) == 1:
+            variable.assign(rng.normal(0, 0.1, variable.shape))
     return model
 
 

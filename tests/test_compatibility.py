@@ -51,7 +51,7 @@ def same_machine(made: dict[str, object]) -> bool:
     return (cpu, versions) == (made["cpu_family_model"], (made["tensorflow"], made["python"]))
 
 
-@pytest.mark.slow  # 12 s: test_resume goes on with the runs of today
+@pytest.mark.slow  # 12 s: test_resume resumes runs of today
 def test_a_run_that_was_killed_goes_on(tmp_path: Path, data_dir: str) -> None:
     """From step 15 of 33, within an epoch: the end is that of the run which was not killed, to the last bit."""
     run, made = copy_of("run", tmp_path, data_dir), json.loads((FILES / "run_end.json").read_text())

@@ -121,22 +121,14 @@ def _(layer: keras.layers.ZeroPadding2D, x: Operation) -> Operation:
 
 @lowered.register
 def _(layer: keras.layers.Conv2D, x: Operation) -> Operation:
-    strides, dilation = set(layer.strides), set(layer.dilation_rate)
-    if len(strides | dilation) > 2 or len(strides) > 1 or len(dilation) > 1 or layer.data_format != "channels_last":
-        return _called(layer, [x], layer.filters)
     kernel = np.asarray(layer.kernel, "float64")
     if isinstance(layer, StandardizedConv2D):
         kernel = (kernel - kernel.mean((0, 1, 2))) / np.sqrt(kernel.var((0, 1, 2)) + 1e-8)
     elif type(layer) is not keras.layers.Conv2D:
         return _called(layer, [x], layer.filters)
-    (stride,), (step,) = strides, dilation
-    padding: Any = ((0, 0), (0, 0))
-    if layer.padding == "same" and kernel.shape[:2] != (1, 1):
-        if stride > 1 or not kernel.shape[0] % 2 == kernel.shape[1] % 2 == 1:
-            return _called(layer, [x], layer.filters)  # uneven, by the size of the map
-        padding = tuple(((side // 2) * step,) * 2 for side in kernel.shape[:2])
-    elif isinstance(x, Pad):
-        padding, x = x.padding, x.inputs[0]
+    if (places := _places(layer, x)) is None:
+        return _called(layer, [x], layer.filters)
+    x, placed = places
     bias = np.asarray(layer.bias, "float64") if layer.use_bias else np.zeros(layer.filters)
     centre = None
     if isinstance(x, Scale) and isinstance(x.inputs[0], Pixels) and x.activation is None:
@@ -150,37 +142,42 @@ def _(layer: keras.layers.Conv2D, x: Operation) -> Operation:
         channels=layer.filters,
         kernel=kernel,
         bias=bias,
-        strides=stride,
-        dilation=step,
-        padding=padding,
         centre=centre,
+        **placed,
     )
     return _activated(layer.activation, convolution)
 
 
 @lowered.register
 def _(layer: keras.layers.DepthwiseConv2D, x: Operation) -> Operation:
-    (stride, *strides), (step, *steps) = layer.strides, layer.dilation_rate
     kernel = np.asarray(layer.kernel, "float64")
-    even = not kernel.shape[0] % 2 == kernel.shape[1] % 2 == 1
-    same = layer.padding == "same"
-    if strides != [stride] or steps != [step] or layer.data_format != "channels_last" or kernel.shape[3] > 1:
+    if kernel.shape[3] > 1 or (places := _places(layer, x)) is None:
         return _called(layer, [x], x.channels * kernel.shape[3])
-    if same and (stride > 1 or even):
-        return _called(layer, [x], x.channels)  # uneven, by the size of the map
-    padding: Any = tuple(((side // 2) * step,) * 2 for side in kernel.shape[:2]) if same else ((0, 0), (0, 0))
-    if not same and isinstance(x, Pad):
-        padding, x = x.padding, x.inputs[0]
+    x, placed = places
     convolution = Convolution(
         inputs=(x,),
         channels=x.channels,
         kernel=kernel.transpose(0, 1, 3, 2),
         bias=np.asarray(layer.bias, "float64") if layer.use_bias else np.zeros(x.channels),
-        strides=stride,
-        dilation=step,
-        padding=padding,
+        **placed,
     )
     return _activated(layer.activation, convolution)
+
+
+def _places(layer: Any, x: Operation) -> tuple[Operation, dict[str, Any]] | None:
+    """What a convolution reads, and its strides, dilation and padding; None where `Convolution` has no such options."""
+    (stride, *strides), (step, *steps) = layer.strides, layer.dilation_rate
+    if strides != [stride] or steps != [step] or layer.data_format != "channels_last":
+        return None
+    padding: Any = ((0, 0), (0, 0))
+    sides = tuple(layer.kernel_size)
+    if layer.padding == "same" and sides != (1, 1):
+        if stride > 1 or not sides[0] % 2 == sides[1] % 2 == 1:
+            return None  # uneven, by the size of the map
+        padding = tuple(((side // 2) * step,) * 2 for side in sides)
+    elif isinstance(x, Pad):
+        padding, x = x.padding, x.inputs[0]
+    return x, {"strides": stride, "dilation": step, "padding": padding}
 
 
 @lowered.register

@@ -329,7 +329,7 @@ def test_int8_versions_that_come_and_go_keep_their_own_answers(tmp_path: Path) -
         folders.append(rk.export_servable(model, tmp_path / "net", **options))
         expected.append(features_of(model, images[:4]))
     request = {"features": {"image": images[:4]}}
-    for turn in range(5):
+    for turn in range(12):
         sessions = []
         for which in (turn % 3, (turn + 1) % 3):
             session = tf.compat.v1.Session(graph=tf.Graph())

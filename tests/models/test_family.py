@@ -44,7 +44,7 @@ def kinds() -> list[str]:
     return list(kinds.values())
 
 
-COMPILED = ("resnet34", "cifar_resnet8_4", "densenet264")
+COMPILED = ("resnet34", "resnext101_64x4d", "cifar_resnet8_4", "vgg19_bn", "densenet264")
 """Kinds whose step is compiled by XLA, as Keras does by itself; the slow test compiles every name's."""
 
 TOGETHER = (

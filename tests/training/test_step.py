@@ -194,10 +194,8 @@ def test_the_same_step_by_step_and_several_at_once(group: Trained) -> None:
         np.testing.assert_array_equal(several.arrays[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [pytest.param(name, marks=pytest.mark.slow) for name in ("none", "mirrored")],  # test_resume has one device
-)
+@pytest.mark.slow  # 8 s: test_resume has one device
+@pytest.mark.parametrize("strategy", ["none", "mirrored"])
 def test_a_state_goes_on_to_the_last_bit(strategy: str) -> None:
     config = dataclasses.replace(BASE, model_options={})
     options: dict[str, Any] = {"stochastic_depth": 0.3, "dropout": 0.2}
