@@ -10,8 +10,9 @@ demo: $(INSTALLED)
 
 # glibc would return memory and take it again, page by page: after a training in the process, half the time.
 MEMORY := MALLOC_TOP_PAD_=67108864
-# Two processes, a file of tests to one of them, so that what a file shares is made once.
-PYTEST := $(MEMORY) $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+# Two processes, a file of tests to one of them, so that what a file shares is made once. With a thread each: more would
+# wait for one another on two cores.
+PYTEST := $(MEMORY) TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
 
 test: $(INSTALLED)
 	$(PYTEST)

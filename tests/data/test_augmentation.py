@@ -536,12 +536,13 @@ DECODED = {"resized without policy": dataclasses.replace(EVERYTHING["resized"], 
 """The policies are the same for decoded images, and take most of the time of making a graph."""
 
 SLOW = pytest.mark.slow  # 2 to 18 s; the others go the same way, and test_data.py begins these late too
-CASES = [("array", name) for name in EVERYTHING if name != "randaugment"]
+CASES = [("array", name) for name in EVERYTHING if name not in ("randaugment", "resized")]
 CASES += [("records", "windows and mixes")]
 SLOW_CASES = [
     pytest.param(*case, marks=SLOW)
     for case in (
         ("array", "randaugment"),
+        ("array", "resized"),
         ("files", "windows"),
         ("files", "resized"),
         ("files", "resized without policy"),

@@ -339,6 +339,7 @@ def words_of(settings: ExperimentConfig) -> list[str]:
     return ["--data-dir", str(settings.data_dir), "--seeds", "1", "--epochs", "1", "--quiet", "--json"]
 
 
+@pytest.mark.slow  # 13 s: test_cli has Ctrl-C, test_resume goes on
 def test_degradation_is_interrupted_resumed_and_reported(
     settings: ExperimentConfig, tmp_path: Path, commands: Server, capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -45,8 +45,8 @@ def files(folder: Path) -> list[Path]:
     ("kind", "dtype"),
     [
         ("residual", "float32"),
-        ("residual", "bfloat16"),
-        pytest.param("logits", "float32", marks=pytest.mark.slow),  # 3 s each, as the next
+        pytest.param("residual", "bfloat16", marks=pytest.mark.slow),  # 3 s each, as the next
+        pytest.param("logits", "float32", marks=pytest.mark.slow),
         pytest.param("preactivation", "float32", marks=pytest.mark.slow),
         ("densenet", "float32"),
     ],

@@ -66,7 +66,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit_ti16 post": {"blocks": 1, "width": 32, "heads": 1, "norm_placement": "post"},
 }
 QUICK = (
-    "resnet18",
     "seresnet50",
     "cifar_resnet20",
     "cifar_preact_resnet110",

@@ -44,7 +44,7 @@ def pyramid_of(name: str) -> keras.Model:
         ("vgg11", [1, 2, 4, 8, 16], [64, 128, 256, 512, 512]),
     ],
 )
-@pytest.mark.parametrize("size", [(64, 96), (75, 49)])
+@pytest.mark.parametrize("size", [pytest.param((64, 96), marks=pytest.mark.slow), (75, 49)])
 def test_pyramid_sizes(name: str, strides: list[int], channels: list[int], size: tuple[int, int]) -> None:
     pyramid = pyramid_of(name)
     maps = pyramid(np.zeros((1, *size, 3), "float32"))

@@ -60,7 +60,15 @@ def backbone() -> keras.Model:
 
 @pytest.mark.parametrize(
     ("build", "classes"),
-    [(behind, 10), (behind, 3), (around, 10), (around, 3), (sequential, 10), (whole_net_cut, 10), (whole_net_read, 10)],
+    [
+        (behind, 10),
+        pytest.param(behind, 3, marks=pytest.mark.slow),
+        pytest.param(around, 10, marks=pytest.mark.slow),
+        (around, 3),
+        (sequential, 10),
+        (whole_net_cut, 10),
+        (whole_net_read, 10),
+    ],
 )
 def test_a_new_head_says_nothing_of_the_old_ones_classes(
     build: Callable[..., keras.Model], classes: int, backbone: keras.Model, tmp_path: Path

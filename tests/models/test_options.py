@@ -228,7 +228,7 @@ def test_antialiased_stem_and_shortcuts() -> None:
     [
         ("resnet18", [7, 43, 99, 211, 435]),
         ("resnet50_v1", [7, 35, 99, 291, 483]),  # the last: Araujo et al. 2019, Table 1
-        ("resnet50", [7, 35, 91, 267, 427]),
+        pytest.param("resnet50", [7, 35, 91, 267, 427], marks=pytest.mark.slow),  # 2 s
         ("vgg16", [5, 14, 40, 92, 196]),
         ("densenet121", [7, 59, 255]),
     ],

@@ -417,7 +417,15 @@ def test_data_that_changed_meanwhile_are_not_gone_on_with(tiny: TrainConfig, tmp
     assert len(run(config).metrics["environment"]["data"]) > 16
 
 
-@pytest.mark.parametrize("text", ["", '{"interrupted": fal', "[]", "\0\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        pytest.param('{"interrupted": fal', marks=pytest.mark.slow),
+        "[]",
+        pytest.param("\0\0", marks=pytest.mark.slow),
+    ],
+)
 def test_a_torn_file_is_named_and_the_run_goes_on(
     tiny: TrainConfig, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

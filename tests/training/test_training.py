@@ -52,6 +52,7 @@ def mirrored_run(tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) ->
     return run(dataclasses.replace(tiny, strategy="mirrored", model_options=DROPS, run_dir=str(folder)))
 
 
+@pytest.mark.slow  # 6 s: test_step compares replicas with one device
 def test_mirrored_with_ordinary_norm_trains_and_evaluates(tiny: TrainConfig, mirrored_run: TrainResult) -> None:
     assert mirrored_run.metrics["environment"]["devices"] == "MirroredStrategy on 2 CPUs"
     rows = table(mirrored_run.run_dir)
@@ -103,6 +104,7 @@ def compiled_functions(setup: TrainingSetup) -> int:
     return sum(function.attr["_XlaMustCompile"].b for function in graph.as_graph_def().library.function)
 
 
+@pytest.mark.slow  # 10 s: test_fit compiles a step, test_step a run of steps
 def test_xla_compiles_the_step_and_trains_as_without(tiny: TrainConfig, tiny_run: Path, tmp_path: Path) -> None:
     setups: list[TrainingSetup] = []
 
