@@ -146,7 +146,7 @@ class TrainConfig:
     """Last part to freeze, with its norms: such as stem, stage3 or stage3_block2."""
     unfreeze: dict[str, float] = field(default_factory=dict)
     """When to unfreeze parts, with all layers after them, as pairs of part and fraction of the run: stage3 0.3 stage2
-    0.6. Their norms stay frozen."""
+    0.6. Their norms are trained then too, unless freeze_norms is on."""
     freeze_norms: bool = False
     """Freeze every norm: batch_stats, gamma and beta."""
     data: str = "digits"

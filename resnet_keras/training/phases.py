@@ -8,8 +8,7 @@ import keras
 
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
-from resnet_keras.models.features import NORMS, freeze, freeze_norms, unfreeze
-from resnet_keras.models.layers import leaves
+from resnet_keras.models.features import freeze, freeze_norms, unfreeze
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,9 @@ def set_trainable(network: keras.Model, config: TrainConfig, phase: Phase) -> No
     if config.freeze is not None:
         unfreeze(network, norms=True)
         freeze(network, config.freeze)
-        still = [layer for _, layer in leaves(network) if isinstance(layer, NORMS) and not layer.trainable]
         for part in phase.unfrozen:
+            # With its norms: by fixed batch_stats it would need a hundredth of the rate (docs/results/finetune.md).
             unfreeze(network, part, norms=True)
-        for norm in still:
-            norm.trainable = False
     if config.freeze_norms:
         freeze_norms(network)
     if not network.trainable_weights:
