@@ -36,7 +36,7 @@ def build_convnext(size: str, **arguments: Any) -> keras.Model:
 def _assemble(spec: ConvNeXtSpec, options: ModelOptions) -> keras.Model:
     inputs, x = make_input(spec, options, 224)
     x = Patches(spec.widths[0], spec.patch_size, "after", name="stem")(x)
-    same = ("norm_placement", "layer_scale", "activation", "kernel_size", "expansion")
+    same = ("norm_placement", "layer_scale", "initialization", "activation", "kernel_size", "expansion")
     block: dict[str, Any] = {name: getattr(spec, name) for name in same}
     rates = iter(drop_rates(spec.stochastic_depth, sum(spec.blocks)))
     for stage, (blocks, width) in enumerate(zip(spec.blocks, spec.widths, strict=True), start=1):

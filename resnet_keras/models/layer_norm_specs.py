@@ -8,6 +8,7 @@ from resnet_keras.errors import UsageError, check_types, require, unknown
 from resnet_keras.models.spec import as_tuples, check_stages, spec_of
 
 Placement = Literal["pre", "post"]
+FirstKernels = Literal["normal", "glorot"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class ConvNeXtSpec:
     """`pre`: the layer norm is in the branch; `post`: it follows the sum (Xiong et al. 2020, Figure 1)."""
     layer_scale: float = 1e-6
     """What the gammas of the branches start at (Touvron et al. 2021, equation 4); 0 for none."""
+    initialization: FirstKernels = "normal"
+    """First kernels of the branches. normal: of deviation 0.02, as in the authors' code, which suits wide blocks;
+    glorot: by the fans (Glorot & Bengio 2010)."""
     activation: str = "gelu"
     stochastic_depth: float = 0.0
     """Chance that training drops the last block's branch for an image; it rises along a line from the first block."""
@@ -78,6 +82,10 @@ class ViTSpec:
     """`pre`: the layer norms are before attention and dense layers; `post`: behind the sums (Xiong et al. 2020)."""
     layer_scale: float = 0.0
     """What the gammas of the branches start at; 0 for none (DeiT III has them: Touvron et al. 2022)."""
+    initialization: FirstKernels = "normal"
+    """First kernels of the branches. normal: of deviation 0.02, as in DeiT's code and timm, which suits wide blocks;
+    glorot: by the fans (Glorot & Bengio 2010), as in Dosovitskiy's code (google-research/vision_transformer at
+    06862cd, vit_jax/models_vit.py)."""
     activation: str = "gelu"
     stochastic_depth: float = 0.0
     """Chance that training drops the last block's branches for an image; it rises along a line from the first block."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import keras
 
 from resnet_keras.models.blocks import Residual
-from resnet_keras.models.layer_norm_specs import Placement
+from resnet_keras.models.layer_norm_specs import FirstKernels, Placement
 from resnet_keras.models.layers import Chain, Recomputable, Specified, build_in_turn, dropped_branch, run
 from resnet_keras.models.pooling import Shape
 from resnet_keras.models.tokens import SelfAttention, Tokens
@@ -29,9 +29,10 @@ def small_normal() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
-def dense(units: int, name: str, dtype: Any) -> keras.layers.Layer:
+def dense(units: int, name: str, dtype: Any, initialization: FirstKernels = "normal") -> keras.layers.Layer:
     """A dense layer on the channels of each position, which is a 1x1 convolution."""
-    return keras.layers.Dense(units, kernel_initializer=small_normal(), name=name, dtype=dtype)
+    start = small_normal() if initialization == "normal" else keras.initializers.GlorotUniform()
+    return keras.layers.Dense(units, kernel_initializer=start, name=name, dtype=dtype)
 
 
 def drop_rates(last: float, blocks: int) -> list[float]:
@@ -71,6 +72,7 @@ class NormBlockSpec:
 
     norm_placement: Placement = "pre"
     layer_scale: float = 0.0
+    initialization: FirstKernels = "normal"
     activation: str = "gelu"
     drop_rate: float = 0.0
     """Chance that training drops the branch for an image."""
@@ -112,13 +114,15 @@ class NormResidual(Residual):
     def _norm(self) -> keras.layers.Layer:
         return layer_norm("norm", self.dtype_policy)
 
+    def _dense(self, units: int, name: str) -> keras.layers.Layer:
+        return dense(units, name, self.dtype_policy, self.spec.initialization)
+
     def _mlp(self, channels: int, expansion: int) -> Layers:
         """Two dense layers, the first to `expansion` times the channels."""
-        dtype = self.dtype_policy
         return [
-            dense(channels * expansion, "expand", dtype),
-            keras.layers.Activation(self.spec.activation, name="activation", dtype=dtype),
-            dense(channels, "project", dtype),
+            self._dense(channels * expansion, "expand"),
+            keras.layers.Activation(self.spec.activation, name="activation", dtype=self.dtype_policy),
+            self._dense(channels, "project"),
         ]
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -148,10 +152,13 @@ class ConvNeXtBlock(NormResidual):
     spec: ConvNeXtBlockSpec
 
     def function(self, channels: int) -> Layers:
+        size = self.spec.kernel_size
+        # Of a filter's own fans, size * size in and out: Keras would count those of all channels.
+        glorot = keras.initializers.RandomNormal(stddev=1 / size)
         depthwise = keras.layers.DepthwiseConv2D(
-            self.spec.kernel_size,
+            size,
             padding="same",
-            depthwise_initializer=small_normal(),
+            depthwise_initializer=small_normal() if self.spec.initialization == "normal" else glorot,
             name="depthwise",
             dtype=self.dtype_policy,
         )
@@ -180,11 +187,10 @@ class AttentionBlock(NormResidual):
     spec: EncoderSpec
 
     def function(self, channels: int) -> Layers:
-        dtype = self.dtype_policy
         return [
-            dense(3 * channels, "qkv", dtype),
-            SelfAttention(self.spec.heads, name="attention", dtype=dtype),
-            dense(channels, "project", dtype),
+            self._dense(3 * channels, "qkv"),
+            SelfAttention(self.spec.heads, name="attention", dtype=self.dtype_policy),
+            self._dense(channels, "project"),
         ]
 
 

@@ -57,7 +57,7 @@ def _assemble(spec: ViTSpec, options: ModelOptions) -> keras.Model:
     inputs, x = make_input(spec, options, spec.image_size)
     side = spec.image_size // spec.patch_size
     x = TokenPatches(spec.width, spec.patch_size, side=side, class_token=has_token, name="stem")(x)
-    same = ("norm_placement", "layer_scale", "activation", "heads", "expansion")
+    same = ("norm_placement", "layer_scale", "initialization", "activation", "heads", "expansion")
     block: dict[str, Any] = {name: getattr(spec, name) for name in same}
     for number, rate in enumerate(drop_rates(spec.stochastic_depth, spec.blocks), start=1):
         x = EncoderBlock(**block, drop_rate=rate, name=f"stage1_block{number}")(x)
