@@ -78,7 +78,7 @@ docs: $(INSTALLED) .venv/docs/.installed
 FIGURES := build/figures
 docs-figures: $(INSTALLED)
 	$(BIN)/resnet-keras degradation --depths 20 32 44 --epochs 10 --run-dir $(FIGURES)/degradation
-	for name in gradients responses lesions shortcuts preactivation; do \
+	for name in gradients responses lesions shortcuts preactivation norm-placement; do \
 		$(BIN)/resnet-keras experiment $$name --run-dir $(FIGURES)/$$name || exit; \
 	done
 	cp $(FIGURES)/*/*.png docs/images

@@ -1,7 +1,7 @@
 """Instruments: what goes through a network's blocks, forward and backward, and what it does without one of them.
 
-A ResNet is a chain of layers, each of which reads the one before; a net is taken as that chain. Images are raw
-pixels, `[N, H, W, C]`, 0 to 255; labels are one-hot, float32 `[N, classes]`.
+A ResNet, a ConvNeXt and a ViT are chains of layers, each of which reads the one before; a net is taken as that chain.
+Images are raw pixels, `[N, H, W, C]`, 0 to 255; labels are one-hot, float32 `[N, classes]`.
 """
 
 import contextlib
@@ -13,20 +13,22 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.errors import UsageError
-from resnet_keras.models.blocks import ResidualBlock
+from resnet_keras.models.blocks import Residual, ResidualBlock
 from resnet_keras.models.layers import ConvNorm, run
+from resnet_keras.models.norm_blocks import EncoderBlock, NormResidual
 
 Batches = Iterable[tuple[Any, Any]]
+BLOCKS = (Residual, EncoderBlock)
 
 
 def chain(network: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a ResNet from pixels to logits, in order."""
+    """The layers of a net from pixels to logits, in order."""
     layers = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
     return layers[: [layer.name for layer in layers].index("logits") + 1]
 
 
 def blocks_of(network: keras.Model) -> list[ResidualBlock]:
-    """The blocks of a ResNet, first to last."""
+    """The residual blocks of a ResNet, first to last."""
     return [layer for layer in network.layers if isinstance(layer, ResidualBlock)]
 
 
@@ -55,12 +57,35 @@ def gradient_norms(network: keras.Model, images: Any, labels: Any) -> list[float
         x = tf.convert_to_tensor(images)
         for layer in chain(network):
             x = run([layer], x, True)
-            if layer.name == "stem" or isinstance(layer, ResidualBlock):
+            if layer.name == "stem" or isinstance(layer, BLOCKS):
                 tape.watch(x)
                 signals.append(x)
-        loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels, tf.cast(x, tf.float32)))
-    arrived: Any = tape.gradient(loss, signals)
-    norms = [float(tf.norm(tf.cast(gradient, tf.float32))) for gradient in arrived]
+        loss = _loss(x, labels)
+    return _norms(network, tape.gradient(loss, signals))
+
+
+def projection_gradient_norms(network: keras.Model, images: Any, labels: Any) -> list[float]:
+    """How long the gradient is of each block's last kernel, the dense layer `project` of its MLP, in training mode.
+
+    Of a ViT or a ConvNeXt. The L2 norm of the derivative of the batch's mean cross-entropy: what the optimizer gets.
+
+    Raises:
+        UsageError: a gradient is no number.
+    """
+    blocks = [layer.layers[-1] if isinstance(layer, EncoderBlock) else layer for layer in network.layers]
+    branches = [block.branch for block in blocks if isinstance(block, NormResidual)]
+    kernels = [next(layer for layer in branch if layer.name == "project").kernel for branch in branches]
+    with statistics_kept(network), tf.GradientTape() as tape:
+        loss = _loss(run(chain(network), tf.convert_to_tensor(images), True), labels)
+    return _norms(network, tape.gradient(loss, [kernel.value for kernel in kernels]))
+
+
+def _loss(logits: Any, labels: Any) -> Any:
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32)))
+
+
+def _norms(network: keras.Model, gradients: Any) -> list[float]:
+    norms = [float(tf.norm(tf.cast(gradient, tf.float32))) for gradient in gradients]
     if not np.isfinite(norms).all():
         raise UsageError(f"a gradient in {network.name} is no number; give a lower learning rate, or fewer layers")
     return norms

@@ -42,6 +42,7 @@ class Finding:
     means: Table = ()
     """A row a net, over its seeds; where there are nets to compare."""
     protocol: dict[str, Any] = field(default_factory=dict)
+    """How the nets were trained; a finding itself says what is not one value for all."""
 
     def to_dict(self) -> dict[str, Any]:
         """What `summary.json` and `--json` have."""

@@ -5,9 +5,9 @@ He et al. 2016, section 2, equations 4 and 5.
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -15,7 +15,16 @@ from matplotlib.figure import Figure
 
 from resnet_keras.data.splits import Source
 from resnet_keras.experiments.anatomy import gradient_norms
-from resnet_keras.experiments.experiment_config import ExperimentConfig, Net, from_identity, plain, residual
+from resnet_keras.experiments.experiment_config import (
+    ExperimentConfig,
+    Net,
+    from_identity,
+    plain,
+    post_norm,
+    pre_norm,
+    pre_norm_from_identity,
+    residual,
+)
 from resnet_keras.experiments.finding import Finding, Plot
 from resnet_keras.experiments.grid import AGAIN, train_all, training_images
 from resnet_keras.files import json_text, read_json, write_text
@@ -26,41 +35,63 @@ from resnet_keras.training.setup import TrainingSetup, image_format_for, network
 
 KEPT = "gradients.json"
 KINDS = (plain, residual, from_identity)
+NORM_KINDS = (post_norm, pre_norm, pre_norm_from_identity)
+"""Of the nets with layer norm."""
+Measure = Callable[[keras.Model, Any, Any], list[float]]
+"""The gradient norms of a net for images and their labels, a number a block."""
 APART = 10.0
 """A factor by which a gradient may change on its way and still count as having stayed."""
 
 
 def gradients(settings: ExperimentConfig, source: Source, folder: Path) -> Finding:
     """Nets of all depths as they are made, and those of the middle depth along their training."""
-    rows = []
-    for depth in sorted(settings.depths):
-        for make in KINDS:
-            for seed in range(settings.seed, settings.seed + settings.seeds):
-                norms = at_start(make(depth), settings, source, seed)
-                rows += _rows(make(depth), seed, 0, norms)
-                keras.utils.clear_session()
+    kinds = KINDS if settings.network == "resnet" else NORM_KINDS
+    rows = rows_at_start(settings.nets(*kinds), settings, source)
     middle = sorted(settings.depths)[len(settings.depths) // 2]
-    trained = [make(middle) for make in KINDS]
+    trained = [make(middle) for make in kinds]
     once = dataclasses.replace(settings, seeds=1)
     along = []
     for net, run in zip(trained, train_all(trained, once, source, folder, [Along]), strict=True):
         kept = read_json(run.folder / KEPT, AGAIN)
         along += [row for step, norms in kept.items() for row in _rows(net, run.seed, int(step), norms)]
     plots = (
-        _plot("gradients-start", "Gradient behind each block at initialisation, by depth", rows, "depth"),
-        _plot("gradients-training", f"The same along training, {middle} layers", along, "step"),
+        norms_plot("gradients-start", "Gradient behind each block at initialisation, by depth", rows, "depth"),
+        norms_plot("gradients-training", f"The same along training, {middle} layers", along, "step"),
     )
-    title = f"Gradients on {settings.data}: plain against residual nets"
+    title = f"Gradients on {settings.data}: {', '.join(net.kind for net in trained)}"
     return Finding(title, tuple(conclusions(rows)), plots, _ends(rows + along))
 
 
-def at_start(net: Net, settings: ExperimentConfig, source: Source, seed: int) -> list[float]:
-    """The gradient norms of a net that has learnt nothing yet, for the first batch of training images."""
+def rows_at_start(
+    nets: Sequence[Net],
+    settings: ExperimentConfig,
+    source: Source,
+    measure: Measure = gradient_norms,
+    images: int | None = None,
+) -> list[dict[str, Any]]:
+    """The gradient norms of nets that have learnt nothing yet: a row a net, seed and block. See `at_start`."""
+    rows = []
+    for net in nets:
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            rows += _rows(net, seed, 0, at_start(net, settings, source, seed, measure, images))
+            keras.utils.clear_session()
+    return rows
+
+
+def at_start(
+    net: Net,
+    settings: ExperimentConfig,
+    source: Source,
+    seed: int,
+    measure: Measure = gradient_norms,
+    images: int | None = None,
+) -> list[float]:
+    """The gradient norms of a net that has learnt nothing yet, for the first images: so many, or a batch."""
     config = net.config(settings, seed, "unused")
     shape = image_format_for(config, source)
     keras.utils.set_random_seed(seed)
     network = network_of(config, source, shape)
-    return gradient_norms(network, *training_images(source, shape, config.batch_size))
+    return measure(network, *training_images(source, shape, images or config.batch_size))
 
 
 class Along(RunCallback):
@@ -144,22 +175,43 @@ def _way(value: float) -> str:
     return f"grows {value:.2g} times" if value > 1 else f"shrinks {1 / value:.2g} times"
 
 
-def _plot(name: str, words: str, rows: Sequence[dict[str, Any]], colours: str) -> Plot:
-    kinds = [make(8).kind for make in KINDS]
+AXES = ("From stem (0) to last block (1)", "Norm of the gradient of the loss")
+
+
+def norms_plot(
+    name: str,
+    words: str,
+    rows: Sequence[dict[str, Any]],
+    colours: str,
+    labels: tuple[str, str] = AXES,
+    scale: Literal["log", "linear"] = "log",
+) -> Plot:
+    """A norm by block: a panel a kind, a line a seed.
+
+    Args:
+        name, words: of the image.
+        rows: kind, depth, seed, step, block and norm.
+        colours: the field whose values have a colour each, depth or step.
+        labels: of the axes.
+        scale: of the norms; linear begins at 0.
+    """
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
     values = sorted({row[colours] for row in rows})
     shown = values if len(values) <= len(COLOURS) else [values[i * (len(values) - 1) // 5] for i in range(6)]
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for axes, kind in zip(figure.subplots(1, 3, sharey=True), kinds, strict=True):
+    figure = Figure(figsize=(11 / 3 * max(2.5, len(kinds)), 4.2), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
         for (own, depth, seed, step), norms in _grouped(rows).items():
             value = {"depth": depth, "step": step}[colours]
             if own == kind and value in shown:
                 first = seed == min(row["seed"] for row in rows)
                 label = {"depth": f"{depth} layers", "step": f"step {step:,}"}[colours] if first else None
-                share = [i / (len(norms) - 1) for i in range(len(norms))]
+                share = [i / max(1, len(norms) - 1) for i in range(len(norms))]
                 axes.plot(share, norms, color=COLOURS[shown.index(value)], lw=1.5 if first else 0.7, label=label)
-        axes.set(title=kind, xlabel="From stem (0) to last block (1)", yscale="log")
+        axes.set(title=kind, xlabel=labels[0], yscale=scale)
         axes.grid(alpha=0.3)
-        if kind == kinds[0]:
-            axes.set(ylabel="Norm of the gradient of the loss")
-            axes.legend()
+    first_axes = figure.axes[0]
+    first_axes.set(ylabel=labels[1])
+    first_axes.legend()
+    if scale == "linear":
+        first_axes.set(ylim=(0, None))  # once all panels, which share it, have their lines
     return Plot(name, words, figure, rows)

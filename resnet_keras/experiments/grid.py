@@ -11,7 +11,7 @@ import keras
 
 from resnet_keras.config.run_folder import METRICS, new_folder_name
 from resnet_keras.config.table import EpochRow, read_table
-from resnet_keras.config.train import flat
+from resnet_keras.config.train import TrainConfig, flat
 from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.data.pipeline import evaluation_batches, steps_per_epoch
 from resnet_keras.data.splits import Source
@@ -24,7 +24,7 @@ from resnet_keras.models.saved import load_model
 from resnet_keras.progress import Progress, say
 from resnet_keras.training import trainer
 from resnet_keras.training.callbacks import MakeCallback
-from resnet_keras.training.reporters import all_reporters
+from resnet_keras.training.reporters import ModelFiles, all_reporters
 
 MARK, MEASURED = "experiment.json", "measured.json"
 AGAIN = "remove its folder, and the net is trained again"
@@ -87,8 +87,8 @@ def open_folder(settings: ExperimentConfig, name: str) -> Path:
             if not mark.is_file():
                 raise UsageError(f"{folder} is not empty; give another --run-dir")
             before = read_json(mark, "give another --run-dir")
-            if changed := [field for field in now if before.get(field) != now[field]]:
-                changes = ", ".join(f"{field} {before.get(field)!r}, now {now[field]!r}" for field in changed)
+            if changed := [field for field in {**now, **before} if before.get(field) != now.get(field)]:
+                changes = ", ".join(f"{field} {before.get(field)!r}, now {now.get(field)!r}" for field in changed)
                 raise UsageError(f"{folder} holds an experiment with {changes}; give another --run-dir")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(mark, json_text(now) + "\n")
@@ -98,7 +98,9 @@ def open_folder(settings: ExperimentConfig, name: str) -> Path:
 def _protocol(settings: ExperimentConfig) -> dict[str, Any]:
     """What all nets of an experiment's folder have in common."""
     fields = flat(settings.protocol())
-    return {**{name: fields[name] for name in PROTOCOL}, "first_width": settings.first_width}
+    # Folders of before there were others say no network.
+    other = {} if settings.network == "resnet" else {"network": settings.network, "algorithm": fields["algorithm"]}
+    return {**{name: fields[name] for name in PROTOCOL}, "first_width": settings.first_width, **other}
 
 
 def protocol_of(settings: ExperimentConfig, folder: Path) -> dict[str, Any]:
@@ -114,17 +116,23 @@ def train_all(
     source: Source,
     folder: Path,
     reporters: Sequence[MakeCallback] = (),
+    *,
+    pages: bool = True,
 ) -> Iterator[Trained]:
     """Train each net with each seed, seed after seed, and yield it.
 
     The runs are folders below `folder`; those that are finished there are read. `source` is the data of the protocol.
+    `pages`: each has its report and its TensorBoard log, which take a fifth of the time of a short run.
     """
+    usual = all_reporters if pages else lambda quiet: [ModelFiles]
     total, done, started = len(nets) * settings.seeds, 0, time.perf_counter()
     task = Progress("training nets", total)
     for seed in range(settings.seed, settings.seed + settings.seeds):
         for net in nets:
             run = folder / f"{net.name}-seed{seed}"
-            trained = _train(net, seed, settings, source, run, reporters)
+            # An epoch of digits takes a second or two; longer ones show how they go.
+            quiet = settings.quiet or settings.data == "digits"
+            trained = _train(net.config(settings, seed, str(run)), net, source, quiet, [*usual(quiet), *reporters])
             done += 1
             task.add()
             left = (time.perf_counter() - started) / done * (total - done)
@@ -137,13 +145,9 @@ def train_all(
     task.end()
 
 
-def _train(
-    net: Net, seed: int, settings: ExperimentConfig, source: Source, run: Path, reporters: Sequence[MakeCallback]
-) -> Trained:
-    config = net.config(settings, seed, str(run))
-    # An epoch of digits takes a second or two; longer ones show how they go.
-    quiet = settings.quiet or settings.data == "digits"
-    result = trainer.run(config, quiet=quiet, reporters=[*all_reporters(quiet), *reporters])
+def _train(config: TrainConfig, net: Net, source: Source, quiet: bool, reporters: Sequence[MakeCallback]) -> Trained:
+    result = trainer.run(config, quiet=quiet, reporters=reporters)
+    run = result.run_dir
     path = run / MEASURED
     if not path.is_file():
         measured = _measure(result.model, source, config.batch_size)
@@ -153,7 +157,7 @@ def _train(
     return Trained(
         kind=net.kind,
         depth=net.depth,
-        seed=seed,
+        seed=config.seed,
         **measured,
         test_loss=metrics["loss"],
         test_accuracy=metrics["accuracy"],

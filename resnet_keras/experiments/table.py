@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_keras.errors import unknown
-from resnet_keras.experiments.experiment_config import ExperimentConfig
+from resnet_keras.experiments.experiment_config import ExperimentConfig, Network
 from resnet_keras.progress import say
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class Experiment:
     function: str
     """Module of this package and function in it; imported when it is run, for TensorFlow takes seconds."""
     defaults: ExperimentConfig = field(default_factory=ExperimentConfig)
+    networks: tuple[Network, ...] = ("resnet",)
+    """What it can be run with."""
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -36,6 +38,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "Gradient norm by block, at initialisation and along training (He et al. 2016, equation 5).",
         "gradients:gradients",
         ExperimentConfig(depths=(20, 44, 110)),
+        ("resnet", "vit", "convnext"),
     ),
     "responses": Experiment(
         "How much layers respond and blocks add in trained nets (He et al. 2015, Figure 7).",
@@ -56,6 +59,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "Activation after the sum against before the branch (He et al. 2016).",
         "comparisons:preactivation",
         ExperimentConfig(depths=(56,)),
+    ),
+    "norm-placement": Experiment(
+        "Layer norm behind each sum or in the branch, without warm-up and with (Xiong et al. 2020, Figures 1 and 4).",
+        "norm_placement:norm_placement",
+        ExperimentConfig(network="vit", depths=(2, 6), epochs=3, batch_size=24),
+        ("vit", "convnext"),
     ),
     "thousand-layers": Experiment(
         "A net of 1,202 layers that trains (He et al. 2015, section 4.2). Takes long on a CPU.",
@@ -83,7 +92,10 @@ def run_experiment(name: str, settings: ExperimentConfig) -> tuple["Finding", Pa
     from resnet_keras.experiments.grid import open_folder, protocol_of
     from resnet_keras.training.setup import image_format_for, source_of
 
-    module, _, function = named_experiment(name).function.partition(":")
+    experiment = named_experiment(name)
+    if settings.network not in experiment.networks:
+        raise unknown(f"network of {name}", settings.network, experiment.networks)
+    module, _, function = experiment.function.partition(":")
     run: Callable[[ExperimentConfig, Source, Path], Any] = getattr(
         importlib.import_module(f"resnet_keras.experiments.{module}"), function
     )
@@ -104,6 +116,6 @@ def run_experiment(name: str, settings: ExperimentConfig) -> tuple["Finding", Pa
         ) from None
     finally:
         logger.setLevel(before)
-    finding = dataclasses.replace(finding, protocol=protocol_of(settings, folder))
+    finding = dataclasses.replace(finding, protocol={**protocol_of(settings, folder), **finding.protocol})
     write_finding(folder, finding)
     return finding, folder

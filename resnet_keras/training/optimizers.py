@@ -125,7 +125,7 @@ def make_optimizer(config: Optimizer, learning_rate: Any, weights: Sequence[Any]
         case "lamb":
             made = LAMB(learning_rate, first, second, coupled_decay=decay)
         case "adam":
-            made = keras.optimizers.Adam(learning_rate, weight_decay=decay, **betas)
+            made = keras.optimizers.Adam(learning_rate, weight_decay=decay or None, **betas)
         case "adamw":
             made = keras.optimizers.AdamW(learning_rate, weight_decay=decay, **betas)
         case "lion":

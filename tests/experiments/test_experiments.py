@@ -333,6 +333,7 @@ def test_every_net_has_one_protocol_and_its_own_shape() -> None:
     assert Net("x", 44).config(ExperimentConfig(data="cifar10"), 0, "folder").model == "cifar_resnet44"
     for experiment in EXPERIMENTS.values():
         assert experiment.defaults.data == "digits"
+        assert experiment.defaults.network in experiment.networks
 
 
 def words_of(settings: ExperimentConfig) -> list[str]:
@@ -398,7 +399,7 @@ def test_degradation_is_interrupted_resumed_and_reported(
     assert json.loads((folder / "summary.json").read_text())["runs"] == answer["runs"]
 
 
-LONG = ("shortcuts", "responses", "preactivation", "gradients", "lesions")
+LONG = ("shortcuts", "responses", "preactivation", "gradients", "lesions", "norm-placement")
 """Four nets each, or what is measured above, which take 7 to 20 seconds."""
 
 

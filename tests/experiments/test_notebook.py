@@ -33,5 +33,6 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     said = capsys.readouterr().out
     assert "training loss" in said
     assert "residual: whole" in said
-    assert [path.name for path in shown] == ["degradation.png", "training-loss.png"]
+    figures = ["degradation.png", "training-loss.png", "norm-placement.png", "norm-placement-gradients.png"]
+    assert [path.name for path in shown] == figures
     assert all(path.is_file() for path in shown)
