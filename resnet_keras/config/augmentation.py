@@ -31,11 +31,13 @@ class Augmentation:
     """For crop=scale: least and greatest shorter side, as a multiple of the network's input size."""
     flip: bool = False
     """Flip each image left to right with probability 1/2."""
-    policy: Literal["none", "randaugment", "randaugment-increasing", "randaugment-rs", "trivialaugment"] = "none"
+    policy: Literal[
+        "none", "randaugment", "randaugment-increasing", "randaugment-rs", "trivialaugment", "three-augment"
+    ] = "none"
     """randaugment: several operations of one magnitude (Cubuk et al. 2019), torchvision's fourteen;
     randaugment-increasing: timm's, each farther from the image the greater the magnitude; randaugment-rs: the sixteen
     of ResNet-RS's code (Bello et al. 2021); trivialaugment: one operation of a random magnitude (Mueller & Hutter
-    2021)."""
+    2021); three-augment: DeiT III's, each image grey, solarized or blurred (Touvron et al. 2022)."""
     fill: Literal["mean", "black", "grey"] = "mean"
     """Colour of what the policy's warps bare: the mean of the images, black, or the grey of 128."""
     operations: int = 2
@@ -53,8 +55,9 @@ class Augmentation:
     """Deviation of a step along the principal components of ImageNet's colours (Krizhevsky et al. 2012: 0.1)."""
     erasing: float = 0.0
     """Probability of random erasing (Zhong et al. 2017)."""
-    erasing_fill: Literal["noise", "mean"] = "noise"
-    """What random erasing puts in: noise, or the mean of the images."""
+    erasing_fill: Literal["noise", "mean", "normal"] = "noise"
+    """What random erasing puts in: noise, the mean of the images, or normal noise of their mean and deviation, which is
+    timm's pixel mode."""
     mixup: float = 0.0
     """Alpha of the beta distribution of MixUp, which blends pairs of images (Zhang et al. 2017); 0 for none."""
     cutmix: float = 0.0

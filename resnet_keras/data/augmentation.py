@@ -253,13 +253,22 @@ def lighting(image: tf.Tensor, seed: tf.Tensor, deviation: float) -> tf.Tensor:
     return tf.reshape(tf.clip_by_value(rows, 0.0, 255.0), image.shape)
 
 
-def erase(image: tf.Tensor, seed: tf.Tensor, probability: float, colour: tf.Tensor | None = None) -> tf.Tensor:
+def erase(
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    probability: float,
+    colour: tf.Tensor | None = None,
+    deviation: tf.Tensor | None = None,
+) -> tf.Tensor:
     """With that probability, a rectangle of `[H, W, C]` becomes uniform noise, or of a `colour` (Zhong et al. 2017).
+
+    With a `deviation` it becomes normal noise about the colour, float32 and beyond 0 to 255 too.
 
     It has 2 to 33 % of the area and sides of 0.3 to 3.3, on a log scale; one that is longer than the image is cut to
     it, where the paper draws again.
     """
     height, width, channels = dimensions(image)
+    image = image if deviation is None else tf.cast(image, tf.float32)
     seeds = tf.random.split(seed, 2)
     chance, area, ratio, *place = tf.unstack(tf.random.stateless_uniform([5], seeds[0]))
 
@@ -273,6 +282,9 @@ def erase(image: tf.Tensor, seed: tf.Tensor, probability: float, colour: tf.Tens
             noise = tf.random.stateless_uniform([height, width, channels], seeds[1], maxval=256, dtype=tf.int32)
         else:
             noise = tf.reshape(along_rows(colour, image), [1, width, channels])
+            if deviation is not None:
+                spread = tf.reshape(along_rows(deviation, image), [1, width, channels])
+                noise += spread * tf.random.stateless_normal([height, width, channels], seeds[1])
         inside = box(height, width, top, left, top + tall, left + wide)
         inside = tf.tile(tf.cast(inside, image.dtype), [1, 1, channels])
         return inside * tf.cast(noise, image.dtype) + (1 - inside) * image  # faster than tf.where

@@ -31,7 +31,7 @@ from resnet_keras.data.augmentation import (
     window_draws,
 )
 from resnet_keras.data.format import ImageFormat
-from resnet_keras.data.policies import randaugment, trivialaugment
+from resnet_keras.data.policies import randaugment, three_augment, trivialaugment
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, DatasetSplit, FileSplit, RecordSplit, Source, Split
 from resnet_keras.data.targets import as_vectors
 from resnet_keras.errors import UsageError
@@ -249,6 +249,8 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
     mean, a = _fill(shape), augmentation
     fill = {"mean": mean, "black": tf.zeros_like(mean), "grey": tf.fill(mean.shape, GREY)}[a.fill]
     pad = a.pad if a.crop == "pad" else 0
+    pixels = [tf.constant(np.array(values) * 255, tf.float32) for values in (shape.card.mean, shape.card.std)]
+    erased = {"noise": [], "mean": [mean], "normal": pixels}[a.erasing_fill]
 
     def cropped(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         if a.crop in PARTS:
@@ -263,6 +265,8 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
         image = image if image.dtype == tf.uint8 else tf.cast(tf.round(image), tf.uint8)
         if a.policy == "trivialaugment":
             return trivialaugment(image, key, fill)
+        if a.policy == "three-augment":
+            return three_augment(image, key, fill)
         return randaugment(
             image,
             key,
@@ -287,7 +291,7 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
         if a.lighting:
             image = lighting(image, keys[4], a.lighting)
         if a.erasing:
-            image = erase(image, keys[5], a.erasing, mean if a.erasing_fill == "mean" else None)
+            image = erase(image, keys[5], a.erasing, *erased)
         return tf.ensure_shape(image, [*shape.size, shape.channels])
 
     return change

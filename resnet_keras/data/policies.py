@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment: operations drawn for each image, as pure functions of the image and a seed.
+"""RandAugment, TrivialAugment, 3-Augment: operations drawn for each image, as pure functions of it and a seed.
 
 An operation takes `uint8[H, W, C]`, C 1 or 3, an amount (scalar float32) and the colour that fills what is bared
 (`uint8[C]` or `[1]`), and gives `uint8[H, W, C]`. They are those of PIL, which the papers used, with bilinear warps;
@@ -163,6 +163,27 @@ def _translate_y_pixels(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) ->
     return _translate_y(image, amount / dimensions(image)[0], fill)
 
 
+def _blur(image: tf.Tensor, amount: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """PIL's Gaussian blur of that deviation, at most 2: three means in turn along each side, the edges repeated.
+
+    A mean weighs its two outermost pixels less, so that the three have just that variance (Gwosdek et al. 2011).
+    """
+    variance = amount**2 / 3
+    whole = tf.floor((tf.sqrt(12 * variance + 1) - 1) / 2)
+    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    reach = tf.abs(tf.range(-2.0, 3.0))  # a deviation of 2 has less than two whole pixels on each side
+    weights = tf.where(reach <= whole, 1.0, tf.where(reach == whole + 1, part, 0.0)) / (2 * (whole + part) + 1)
+
+    def along(length: int) -> tf.Tensor:
+        places = tf.clip_by_value(tf.range(length)[:, None] + tf.range(-2, 3), 0, length - 1)
+        mean = tf.einsum("ijk,j->ik", tf.one_hot(places, length), weights)
+        return mean @ mean @ mean
+
+    height, width, channels = dimensions(image)
+    rows = along(height) @ tf.reshape(tf.cast(image, tf.float32), [height, width * channels])
+    return _pixels(tf.linalg.matmul(along(width), tf.reshape(rows, [height, width, channels])))
+
+
 # What ResNet-RS has of its own
 
 
@@ -221,6 +242,8 @@ class ImageOperation:
     rs: Range = None
     """For randaugment-rs: ResNet-RS's, `models/official/efficientnet/autoaugment.py` of tensorflow/tpu at 7dc921f,
     lines 93 to 447 and 477 to 532. At magnitude 10, which is not the greatest."""
+    three: Range = None
+    """For three-augment: DeiT III's, `augment.py` of facebookresearch/deit at 7e160fe, lines 24 to 70."""
     signed: bool = False
     """Whether the amount may as well be negative."""
     placed: bool = False
@@ -232,7 +255,7 @@ OPERATIONS = {
     "autocontrast": ImageOperation(_autocontrast, rs=(0, 0)),
     "equalize": ImageOperation(_equalize, rs=(0, 0)),
     "rotate": ImageOperation(_rotate, (0, 30), (0, 135), (0, 30), signed=True),
-    "solarize": ImageOperation(_solarize, (256, 0), (255, 0), (256, 0)),
+    "solarize": ImageOperation(_solarize, (256, 0), (255, 0), (256, 0), three=(128, 128)),
     "colour": ImageOperation(_colour, (0, 0.9), (0, 0.99), (0, 0.9), signed=True),
     "posterize": ImageOperation(_posterize, (0, 4), (0, 6), None),
     "contrast": ImageOperation(_contrast, (0, 0.9), (0, 0.99), (0, 0.9), signed=True),
@@ -261,12 +284,14 @@ OPERATIONS = {
     "translate_x_hundred": ImageOperation(_translate_x_pixels, None, None, None, (0, 100), signed=True),
     "translate_y_hundred": ImageOperation(_translate_y_pixels, None, None, None, (0, 100), signed=True),
     "cutout": ImageOperation(_cutout, None, None, None, (0, 40), placed=True),
+    "grey": ImageOperation(_colour, None, None, None, three=(-1, -1)),
+    "blur": ImageOperation(_blur, None, None, None, three=(0.1, 2)),
 }
 """By name; the identity comes first."""
 
 
 def operations_of(policy: str) -> dict[str, ImageOperation]:
-    """Those that a policy, `rand`, `trivial`, `increasing` or `rs`, draws from; the identity comes first."""
+    """Those that a policy draws from: the identity first, which `three` is without."""
     return {name: row for name, row in OPERATIONS.items() if getattr(row, policy) is not None}
 
 
@@ -308,6 +333,14 @@ def trivialaugment(image: tf.Tensor, seed: tf.Tensor, fill: tf.Tensor) -> tf.Ten
     chosen = tf.cast(whole_below(uniform[:, 0], tf.constant(len(known))), tf.int32)
     strengths = whole_below(uniform[:, 1], tf.constant(BINS)) / (BINS - 1)
     amounts = _amounts(known, "trivial", chosen, strengths, uniform[:, 2])
+    return _apply(known, image, chosen[0], amounts[0], fill)
+
+
+def three_augment(image: tf.Tensor, seed: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """One of three: grey, the brighter half inverted, or blurred by 0.1 to 2 pixels (Touvron et al. 2022)."""
+    known, uniform = operations_of("three"), tf.random.stateless_uniform([1, 2], seed)
+    chosen = tf.cast(whole_below(uniform[:, 0], tf.constant(len(known))), tf.int32)
+    amounts = _amounts(known, "three", chosen, uniform[:, 1], uniform[:, 1])
     return _apply(known, image, chosen[0], amounts[0], fill)
 
 

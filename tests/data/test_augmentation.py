@@ -12,14 +12,14 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from resnet_keras.config.train import Augmentation
 from resnet_keras.data import augmentation as changes
 from resnet_keras.data import pipeline
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import Order, training_batches
-from resnet_keras.data.policies import BINS, OPERATIONS, operations_of, randaugment, trivialaugment
+from resnet_keras.data.policies import BINS, OPERATIONS, operations_of, randaugment, three_augment, trivialaugment
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, RecordSplit, Source
 from resnet_keras.errors import UsageError
@@ -131,8 +131,11 @@ TONES: list[tuple[str, float, Callable[[Image.Image], Image.Image], int]] = [
     ("posterize_down", 6.8, lambda image: ImageOps.posterize(image, 2), 0),
     ("posterize_down", 8, lambda image: image.point(lambda value: 0), 0),
     ("invert", 0, ImageOps.invert, 0),
+    ("grey", -1, lambda image: image.convert("L").convert(image.mode), 1),
     ("solarize_add", 77.9, lambda image: image.point([min(255, i + 77) if i < 128 else i for i in range(256)] * 3), 0),
 ]
+for amount, tolerance in ((0.1, 3), (0.7, 2), (1.3, 2), (2.0, 2)):  # PIL rounds after each of its six passes
+    TONES.append(("blur", amount, lambda image, a=amount: image.filter(ImageFilter.GaussianBlur(a)), tolerance))
 for amount in (-0.9, 0.3, 0.99):
     TONES += [
         ("colour", amount, lambda image, a=amount: ImageEnhance.Color(image).enhance(1 + a), 2),
@@ -295,6 +298,19 @@ def test_trivialaugment_draws_an_operation_and_a_strength_for_each_image() -> No
         assert len({image.tobytes() for image in batch}) > 16
 
 
+def test_three_augment_draws_one_of_three_evenly() -> None:
+    images = many(lambda k: three_augment(tf.constant(IMAGE), k, tf.constant(FILL)), 300)
+    seen = names_of(images, possible("three", [i / 300 for i in range(301)]))
+    assert set.union(*seen) == {"grey", "solarize", "blur"}
+    for name in ("grey", "solarize", "blur"):
+        assert 75 < sum(name in names for names in seen) < 125
+    blurred = {image.tobytes() for image, names in zip(images, seen, strict=True) if names == {"blur"}}
+    assert len(blurred) > 50
+    same = source_of(np.repeat(IMAGE[None], 64, 0), np.arange(64))
+    for inputs, _ in batches(same, Augmentation(policy="three-augment"), batch_size=32):
+        assert len({image.tobytes() for image in inputs}) > 5
+
+
 def changed_by(count: int = 200, **options: Any) -> tuple[int, int]:
     """Of so many images how many are changed, and how many different ones come out."""
     options = {"operations": 1, "magnitude": 10.0} | options
@@ -313,7 +329,9 @@ def test_randaugments_fields() -> None:
     assert changed_by(magnitude=0.0)[1] <= 3  # as it is, autocontrast, equalize
 
 
-@pytest.mark.parametrize("policy", ["randaugment", "randaugment-increasing", "randaugment-rs", "trivialaugment"])
+@pytest.mark.parametrize(
+    "policy", ["randaugment", "randaugment-increasing", "randaugment-rs", "trivialaugment", "three-augment"]
+)
 def test_grey_images_have_policies_too(policy: Any) -> None:
     for images, _ in batches(random_source(channels=1), Augmentation(policy=policy)):
         assert images.shape == (8, 8, 8, 1)
@@ -433,6 +451,22 @@ def test_lighting_moves_along_the_components() -> None:
     steps = results[:, 0, 0] @ np.array(changes.COLOUR_COMPONENTS)
     np.testing.assert_allclose(steps.std(0) / (0.1 * 255), changes.COLOUR_DEVIATIONS, rtol=0.12)
     np.testing.assert_allclose(steps.mean(0) / steps.std(0), 0, atol=0.15)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_erasing_can_be_normal_noise(dtype: str) -> None:
+    """timm's pixel mode: noise of mean 0 and deviation 1 for the network, so not cut to a pixel's range."""
+    image, mean, deviation = np.full((40, 30, 3), 7, dtype), np.float32([120, 110, 100]), np.float32([60, 50, 40])
+    results = many(lambda k: changes.erase(tf.constant(image), k, 0.5, tf.constant(mean), tf.constant(deviation)), 200)
+    assert results.dtype == np.float32
+    noise = (results[(results != 7).all(-1)] - mean) / deviation
+    assert 70 < (results != 7).any((1, 2, 3)).sum() < 130
+    np.testing.assert_allclose(noise.mean(0), 0, atol=0.03)
+    np.testing.assert_allclose(noise.std(0), 1, atol=0.03)
+    assert (np.abs(noise) > 3).mean() == pytest.approx(0.0027, rel=0.5)
+    (inputs, _), *_ = batches(random_source(), Augmentation(erasing=1.0, erasing_fill="normal"))
+    assert inputs.dtype == np.float32
+    assert inputs.min() < 0
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
