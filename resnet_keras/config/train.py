@@ -49,6 +49,9 @@ class Optimizer:
     networks the head, and all else as adamw."""
     beta2: float = 0.999
     """For lamb, adamw, adam, muon and lion: second beta; for rmsprop: rho."""
+    epsilon: float = 0.0
+    """For lamb, adamw, adam, muon and rmsprop: what is added to the size of the gradients that divides them; 0 for the
+    optimizer's own, 1e-6 of lamb and 1e-7 of the others."""
     no_decay: tuple[str, ...] = ()
     """Layers without weight decay: names or shell patterns, such as logits or stage1_*."""
     layer_decay: float = 1.0
@@ -63,6 +66,9 @@ class Optimizer:
         require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1", self.momentum)
         require(0 <= self.beta2 < 1, "beta2", "at least 0 and below 1", self.beta2)
+        require(self.epsilon >= 0, "epsilon", "at least 0", self.epsilon)
+        without = self.epsilon and self.algorithm in ("sgd", "lion")
+        require(not without, "epsilon", f"0 with {self.algorithm}", self.epsilon)
         require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
         require(self.clip_norm >= 0, "clip_norm", "at least 0", self.clip_norm)
         wrong = self.algorithm == "sgd" and self.nesterov and not self.momentum

@@ -117,21 +117,22 @@ def make_optimizer(config: Optimizer, learning_rate: Any, weights: Sequence[Any]
     """
     decay, first, second = config.weight_decay, config.momentum, config.beta2
     betas = {"beta_1": first, "beta_2": second}
+    epsilon = {"epsilon": config.epsilon} if config.epsilon else {}
     kept = [w for w, group in zip(weights, parameter_groups(config, weights), strict=True) if not group.decay]
     made: Any
     match config.algorithm:
         case "sgd":
             made = SGD(learning_rate, first, config.nesterov, decay)
         case "lamb":
-            made = LAMB(learning_rate, first, second, coupled_decay=decay)
+            made = LAMB(learning_rate, first, second, coupled_decay=decay, **epsilon)
         case "adam":
-            made = keras.optimizers.Adam(learning_rate, weight_decay=decay or None, **betas)
+            made = keras.optimizers.Adam(learning_rate, weight_decay=decay or None, **betas, **epsilon)
         case "adamw":
-            made = keras.optimizers.AdamW(learning_rate, weight_decay=decay, **betas)
+            made = keras.optimizers.AdamW(learning_rate, weight_decay=decay, **betas, **epsilon)
         case "lion":
             made = keras.optimizers.Lion(learning_rate, weight_decay=decay, **betas)
         case "rmsprop":
-            made = keras.optimizers.RMSprop(learning_rate, rho=second, momentum=first, weight_decay=decay)
+            made = keras.optimizers.RMSprop(learning_rate, rho=second, momentum=first, weight_decay=decay, **epsilon)
         case "muon":
             made = keras.optimizers.Muon(
                 learning_rate,
@@ -141,6 +142,7 @@ def make_optimizer(config: Optimizer, learning_rate: Any, weights: Sequence[Any]
                 weight_decay=decay,
                 momentum=first,
                 nesterov=config.nesterov,
+                **epsilon,
             )
     made.exclude_from_weight_decay(var_list=kept)
     made.build(list(weights))

@@ -75,6 +75,8 @@ def test_flags_have_no_prefix_so_field_names_are_unique() -> None:
         (TrainConfig, {"profile": "20:10"}, "profile must be two steps, such as 10:20"),
         (TrainConfig, {"target_threshold": 0.2}, "target_threshold must be 0 with loss softmax"),
         (Optimizer, {"clip_norm": -1.0}, "clip_norm must be at least 0"),
+        (Optimizer, {"epsilon": -1.0}, "epsilon must be at least 0"),
+        (Optimizer, {"epsilon": 1e-8}, "epsilon must be 0 with sgd"),
         (Augmentation, {"magnitude": 11.0}, "magnitude must be between 0 and 10"),
         (Augmentation, {"magnitude": 31.0, "policy": "randaugment-rs"}, "magnitude must be between 0 and 30"),
         (Augmentation, {"mixup": -1.0}, "mixup must be at least 0"),

@@ -325,6 +325,26 @@ def test_momentum_starts_anew_at_milestones(resets: bool) -> None:
         np.testing.assert_allclose(step(gradient), [[weight, weight]], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "own"), [("adamw", 1e-7), ("adam", 1e-7), ("rmsprop", 1e-7), ("muon", 1e-7), ("lamb", 1e-6)]
+)
+def test_epsilon_slows_what_has_small_gradients(algorithm: Any, own: float) -> None:
+    """LAMB's first step is g / (|g| + epsilon); Keras adds it to the mean before that is corrected, a thousandth."""
+    gradient = 1e-7
+    for epsilon in (0.0, 1e-8):
+        config = Optimizer(0.1, 0.0, algorithm=algorithm, weight_decay=0, nesterov=False, epsilon=epsilon)
+        bias = keras.Variable(np.zeros(2, "float32"), name="bias")  # which muon moves as adamw
+        optimizer = make_optimizer(config, 0.1, [bias])
+        state = [tf.convert_to_tensor(v) for v in optimizer.variables]
+        moved, _ = PureOptimizer(optimizer)(state, [tf.fill([2], gradient)], [tf.zeros(2)])
+        added = epsilon or own
+        if algorithm == "rmsprop":
+            by = gradient / np.sqrt(gradient**2 / 1000 + added)
+        else:
+            by = gradient / (gradient + added * (1 if algorithm == "lamb" else 1000**0.5))
+        np.testing.assert_allclose(moved[0], [-0.1 * by] * 2, rtol=1e-3)
+
+
 def test_lamb_moves_what_starts_at_zero() -> None:
     step = step_of(Optimizer(algorithm="lamb", weight_decay=0.5), np.zeros((1, 3)))
     np.testing.assert_allclose(step(np.ones((1, 3))), -0.1 * np.ones((1, 3)), rtol=1e-4)
