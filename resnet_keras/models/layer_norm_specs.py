@@ -89,6 +89,8 @@ class ViTSpec:
     activation: str = "gelu"
     stochastic_depth: float = 0.0
     """Chance that training drops the last block's branches for an image; it rises along a line from the first block."""
+    stochastic_depth_by: Literal["block", "none"] = "block"
+    """What the chance rises by; with none, all blocks have the same, as DeiT III's."""
     dropout: float = 0.0
     """Share of the features that training drops before the head."""
     head_std: float = 0.02

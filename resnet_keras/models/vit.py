@@ -59,7 +59,9 @@ def _assemble(spec: ViTSpec, options: ModelOptions) -> keras.Model:
     x = TokenPatches(spec.width, spec.patch_size, side=side, class_token=has_token, name="stem")(x)
     same = ("norm_placement", "layer_scale", "initialization", "activation", "heads", "expansion")
     block: dict[str, Any] = {name: getattr(spec, name) for name in same}
-    for number, rate in enumerate(drop_rates(spec.stochastic_depth, spec.blocks), start=1):
+    rising = drop_rates(spec.stochastic_depth, spec.blocks)
+    rates = rising if spec.stochastic_depth_by == "block" else [spec.stochastic_depth] * spec.blocks
+    for number, rate in enumerate(rates, start=1):
         x = EncoderBlock(**block, drop_rate=rate, name=f"stage1_block{number}")(x)
     if spec.norm_placement == "pre":
         x = layer_norm("final_norm")(x)

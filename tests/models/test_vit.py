@@ -128,6 +128,13 @@ def test_other_image_sizes_have_the_same_weights() -> None:
     np.testing.assert_array_equal(maps["stage1"].numpy().reshape(2, 35, 12), tokens[:, 1:])
 
 
+def test_stochastic_depth_rises_or_is_the_same_for_all_blocks() -> None:
+    for by, expected in (("block", [0, 0.2]), ("none", [0.2, 0.2])):
+        net = small(stochastic_depth=0.2, stochastic_depth_by=by)
+        rates = [layer.spec.drop_rate for layer in net.layers if isinstance(layer, EncoderBlock)]
+        assert rates == pytest.approx(expected)
+
+
 def test_freezing_layer_decay_and_weight_decay() -> None:
     model = small(layer_scale=1e-4)
     assert rk.freeze(model, "stage1_block1") == ["stem", "stage1_block1"]
