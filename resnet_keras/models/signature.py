@@ -33,6 +33,7 @@ def signature(model: keras.Model) -> dict[str, Any]:
     """The options, by layer, that two of our networks must share for the same weights to give the same answers."""
     free = {"name", "dtype", "trainable", "frozen", "drop_rate", "dropout", "zero_init", "dilation"} | OF_TRAINING
     free |= {"stride_as_dilation", "card", "normalise", "layer_dropout", "layer_scale"}
+    free |= {"side"}  # of positions, which are interpolated
     found: dict[str, Any] = {}
     for layer in model.layers:
         if isinstance(layer, Composite):

@@ -128,6 +128,20 @@ def test_other_image_sizes_have_the_same_weights() -> None:
     np.testing.assert_array_equal(maps["stage1"].numpy().reshape(2, 35, 12), tokens[:, 1:])
 
 
+def test_positions_of_our_own_files_are_interpolated(tmp_path: Path) -> None:
+    """To a network of more patches, as those of others: what fine-tuning at another size starts from."""
+    first, larger = (small(image_size=side, input_shape=(24, 24, 3)) for side in (16, 24))
+    first.save(tmp_path / "first.keras")
+    rk.load_weights(larger, tmp_path / "first.keras")
+    taps = np.asarray(resampling(6, 4, "float32"))
+    before, after = (net.get_layer("stem").layers[-1].positions.numpy() for net in (first, larger))
+    np.testing.assert_array_equal(after[0], before[0])
+    expected = np.einsum("ig,jh,ghc->ijc", taps, taps, before[1:].reshape(4, 4, -1))
+    np.testing.assert_allclose(after[1:], expected.reshape(36, -1), atol=1e-6)
+    images = RNG.random((2, 24, 24, 3), "float32")
+    np.testing.assert_allclose(larger(images), first(images), atol=1e-6)
+
+
 def test_stochastic_depth_rises_or_is_the_same_for_all_blocks() -> None:
     for by, expected in (("block", [0, 0.2]), ("none", [0.2, 0.2])):
         net = small(stochastic_depth=0.2, stochastic_depth_by=by)
