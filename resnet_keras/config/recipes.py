@@ -17,6 +17,14 @@ from resnet_keras.config.imagenet_recipes import (
     imagenet_rs50,
     imagenet_v2,
 )
+from resnet_keras.config.layer_norm_recipes import (
+    imagenet_convnext,
+    imagenet_convnext_384,
+    imagenet_deit,
+    imagenet_deit3,
+    imagenet_deit3_384,
+    imagenet_deit_384,
+)
 from resnet_keras.config.train import AUTO, Optimizer, Schedule, TrainConfig
 from resnet_keras.errors import unknown
 
@@ -199,6 +207,12 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "imagenet-a3": imagenet_a3,
     "imagenet-v2": imagenet_v2,
     "imagenet-rs50": imagenet_rs50,
+    "imagenet-convnext": imagenet_convnext,
+    "imagenet-convnext-384": imagenet_convnext_384,
+    "imagenet-deit": imagenet_deit,
+    "imagenet-deit-384": imagenet_deit_384,
+    "imagenet-deit3": imagenet_deit3,
+    "imagenet-deit3-384": imagenet_deit3_384,
     "finetune": finetune,
 }
 """Recipe names, each with the function that makes its `TrainConfig`; `resnet-keras train` lists them.

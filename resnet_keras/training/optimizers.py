@@ -117,7 +117,7 @@ def make_optimizer(config: Optimizer, learning_rate: Any, weights: Sequence[Any]
     """
     decay, first, second = config.weight_decay, config.momentum, config.beta2
     betas = {"beta_1": first, "beta_2": second}
-    epsilon = {"epsilon": config.epsilon} if config.epsilon else {}
+    epsilon: Any = {"epsilon": config.epsilon} if config.epsilon else {}
     kept = [w for w, group in zip(weights, parameter_groups(config, weights), strict=True) if not group.decay]
     made: Any
     match config.algorithm:

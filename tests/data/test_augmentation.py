@@ -456,7 +456,7 @@ def test_lighting_moves_along_the_components() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_erasing_can_be_normal_noise(dtype: str) -> None:
     """timm's pixel mode: noise of mean 0 and deviation 1 for the network, so not cut to a pixel's range."""
-    image, mean, deviation = np.full((40, 30, 3), 7, dtype), np.float32([120, 110, 100]), np.float32([60, 50, 40])
+    image, (mean, deviation) = np.full((40, 30, 3), 7, dtype), np.array([[120, 110, 100], [60, 50, 40]], "float32")
     results = many(lambda k: changes.erase(tf.constant(image), k, 0.5, tf.constant(mean), tf.constant(deviation)), 200)
     assert results.dtype == np.float32
     noise = (results[(results != 7).all(-1)] - mean) / deviation

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from peers import timm
-from PIL import Image
+from PIL import Image, ImageFilter
 from test_data import largest_gap
 
 from resnet_keras.config.train import Augmentation
@@ -63,6 +63,9 @@ CASES: list[tuple[str, float, Change | None, Change | None, float]] = [
     ("equalize", 0, policies.equalize, functional.equalize, 0),
     ("invert", 0, policies.invert, functional.invert, 0),
     ("solarize", 77, lambda i: policies.solarize(i, 77), lambda i: functional.solarize(i, 77), 0),
+    ("grey", -1, lambda i: functional.to_grayscale(i, 3), None, 0),
+    ("blur", 0.3, lambda i: i.filter(ImageFilter.GaussianBlur(0.3)), None, 0.2),  # PIL rounds six times
+    ("blur", 1.7, lambda i: i.filter(ImageFilter.GaussianBlur(1.7)), None, 0.1),
     ("solarize_add", 77, lambda i: policies.solarize_add(i, 77), None, 0),
     ("posterize", 2, lambda i: policies.posterize(i, 6), lambda i: functional.posterize(i, 6), 0),
     ("posterize_down", 5, lambda i: policies.posterize(i, 3), lambda i: functional.posterize(i, 3), 0),
