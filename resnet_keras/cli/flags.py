@@ -63,13 +63,40 @@ def fill(
             parse: Any = tyro.cli  # its own annotations have no Annotated
             options: dict[str, Any] = {"use_underscores": underscores}
             if default is not None:
-                options["default"] = default
-            return parse(Annotated[kind, OmitArgPrefixes], args=words, prog=program, **options)
+                options["default"] = without_pairs(default)
+            filled = parse(Annotated[kind, OmitArgPrefixes], args=words, prog=program, **options)
+            given = {word.partition("=")[0].replace("_", "-") for word in words}
+            return filled if default is None else _with_pairs(filled, default, given)
     except SystemExit as exit_:
         if not exit_.code:
             return None
         wrong = _unknown_flag(kind, words, program, underscores)
         raise wrong or UsageError(_one_line(printed.getvalue(), program)) from None
+
+
+def without_pairs(default: Any) -> Any:
+    """A dataclass without the names and values that it has by default: tyro would make a flag of each name."""
+    empty: dict[str, Any] = {}
+    for name, value in vars(default).items():
+        if dataclasses.is_dataclass(value):
+            empty[name] = without_pairs(value)
+        elif isinstance(value, dict):
+            empty[name] = {}
+    return dataclasses.replace(default, **empty)
+
+
+def _with_pairs(filled: Any, default: Any, given: set[str]) -> Any:
+    """A dataclass with the names and values of its default, but for those that its flags give others."""
+    changes: dict[str, Any] = {}
+    for name, value in vars(default).items():
+        flag = getattr(filled, name)
+        if dataclasses.is_dataclass(value):
+            changes[name] = _with_pairs(flag, value, given)
+        elif isinstance(value, dict) and f"--{name.replace('_', '-')}" not in given:
+            changes[name] = value
+        elif isinstance(value, dict) and isinstance(flag, dict):
+            changes[name] = {**value, **flag}
+    return dataclasses.replace(filled, **changes)
 
 
 def _unknown_flag(kind: type, words: list[str], program: str, underscores: bool) -> UsageError | None:

@@ -68,6 +68,9 @@ def shown(kind: type, default: Any = None) -> type:
         several = value is dataclasses.MISSING and get_origin(get_args(hint)[0] if get_args(hint) else hint) is tuple
         nothing = several or value is None or value == () or value == {} or value is False
         behaviour: Any = {"help_behavior_hint": ""} if nothing else {}
+        if isinstance(value, dict) and value:  # tyro would make a flag of each name
+            behaviour = {"help_behavior_hint": f"(default: {' '.join(f'{k} {v}' for k, v in value.items())})"}
+            value = {}
         kept = arg(help=text, metavar=_metavar(hint), **behaviour)
         marks = (FlagCreatePairsOff, kept) if value is False else (kept,)
         stated: Any = {} if value is dataclasses.MISSING else {"default_factory": functools.partial(_same, value)}

@@ -59,7 +59,7 @@ def imagenet_convnext_384() -> TrainConfig:
     Command: resnet-keras train imagenet-convnext-384 --weights RUN --data-dir DIR --precision mixed_bfloat16, after
     resnet-keras train imagenet-convnext --model convnext_base; with --weights imagenet instead of RUN the published
     weights. Source: facebookresearch/ConvNeXt at 048efce, TRAINING.md, which has this for B and L (--model
-    convnext_large --stochastic-depth 0.95), not for T. Expected: 85.1 % top-1 is published there, from
+    convnext_large --model-options stochastic_depth 0.95), not for T. Expected: 85.1 % top-1 is published there, from
     83.8 % at 224. Cost: not run by us at full length; the source's command is for 16 GPUs.
     Differs: as imagenet-convnext; the layer decay is the cube root of 0.7 a block, where the source has 0.7 for each
     three blocks, so that a block's rate is 0.6 to 1.1 times the source's; evaluation cuts the middle square of the
@@ -184,8 +184,8 @@ def imagenet_deit3_384() -> TrainConfig:
 
     Command: resnet-keras train imagenet-deit3-384 --weights RUN --data-dir DIR --precision mixed_bfloat16, after
     resnet-keras train imagenet-deit3. Source: facebookresearch/deit at 7e160fe, README_revenge.md, where ViT-B has
-    --model vit_b16 --stochastic-depth 0.15. Expected: 83.4 % top-1 is published there. Cost: not run by us at full
-    length; the source's command is for 8 GPUs.
+    --model vit_b16 --model-options stochastic_depth 0.15. Expected: 83.4 % top-1 is published there. Cost: not run by
+    us at full length; the source's command is for 8 GPUs.
     Differs: as imagenet-deit3, without its blur and jitter; the policy warps bilinearly, where the source does it
     bicubically; Keras adds the epsilon before it corrects the mean square, so that for the first steps it counts up to
     30 times as much; positions stay those of 224 pixels, interpolated in each step, where the source interpolates them
