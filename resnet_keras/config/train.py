@@ -203,6 +203,18 @@ class TrainConfig:
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """Weight of the loss of each class. balanced: by its inverse frequency, images / (classes * images of the class);
     or pairs of class and weight, such as cat 2 dog 0.5, where a class that is not named has 1."""
+    teacher: str | None = None
+    """Distillation: a trained network whose outputs for each training image are learned beside its label. A run folder,
+    a .keras file, cifar10-jpeg, or hf://owner/name. It needs the classes of the data, and loss softmax."""
+    distillation: Literal["soft", "hard"] = "soft"
+    """soft: the Kullback-Leibler divergence from the teacher's probabilities at distillation_temperature, times its
+    square (Hinton et al. 2015, section 2); hard: cross-entropy with the teacher's likeliest class (Touvron et al. 2020,
+    equation 3)."""
+    distillation_weight: float = 0.5
+    """Share of the teacher's term in the loss, 0 to 1; the labels' term has the rest. 0.5 as Touvron et al. 2020 in
+    equation 3; they take 0.1 for soft."""
+    distillation_temperature: float = 3.0
+    """For distillation=soft: what the logits of both networks are divided by. 3 as Touvron et al. 2020, section 6."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     epochs: int = 10
@@ -277,6 +289,10 @@ class TrainConfig:
         for label, weight in self.class_weights.items() if isinstance(self.class_weights, dict) else ():
             good = isinstance(weight, int | float) and 0 <= weight < float("inf")
             require(good, f"class_weights {label}", "at least 0", weight)
+        require(self.teacher is None or self.loss == "softmax", "loss", "softmax with a teacher", self.loss)
+        weight, temperature = self.distillation_weight, self.distillation_temperature
+        require(0 <= weight <= 1, "distillation_weight", "between 0 and 1", weight)
+        require(temperature > 0, "distillation_temperature", "above 0", temperature)
         resets, algorithm = self.schedule.reset_momentum, self.optimizer.algorithm
         require(not resets or algorithm == "sgd", "algorithm", "sgd with reset_momentum", algorithm)
         for part, start in self.unfreeze.items():
