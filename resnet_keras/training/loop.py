@@ -121,6 +121,8 @@ class Loop:
         if checkpoint is None:
             return False
         self._check_data(checkpoint.notes.get("data"))
+        if self.setup.teacher:
+            self.setup.teacher.check_same(checkpoint.notes.get("teacher"), self.folder)
         self.state.load(checkpoint.arrays)
         self.state.write_totals(checkpoint.notes["totals"], mine=self.writes)
         self.record.rows = checkpoint.notes["rows"]
@@ -156,6 +158,7 @@ class Loop:
                 "stopped": self.record.stopped,
                 "callbacks": kept,
                 "data": self.setup.data,
+                **({"teacher": self.setup.teacher.identity} if self.setup.teacher else {}),
             }
             arrays = self.state.arrays() | kept_arrays
             save_checkpoint(self.folder, int(arrays["step"]), arrays, notes, self.config.keep_checkpoints)

@@ -42,6 +42,7 @@ from resnet_keras.models.weights.reading import Weights
 from resnet_keras.models.weights.weight_layers import WeightLayers
 from resnet_keras.progress import progress
 from resnet_keras.training.devices import host_of, use_xla
+from resnet_keras.training.distillation import Teacher, check_teacher, open_teacher
 from resnet_keras.training.given import Given, Judge, check_augmentable
 from resnet_keras.training.input import check_batch, class_weights_of, steps_of
 from resnet_keras.training.phases import Phase, phases_of, set_trainable
@@ -156,7 +157,8 @@ class TrainingSetup:
     judge: Judge | None = None
     """A loss and metrics of the user's own."""
     reasons: tuple[str, ...] = ()
-    """What the run has chosen for itself, and why: a line each."""
+    """What the run has chosen for itself, and why, and who teaches it: a line each."""
+    teacher: Teacher | None = None
 
     @property
     def total_steps(self) -> int:
@@ -199,6 +201,8 @@ def make_setup(
     named_weights, start = given.model is None and AUTO not in (config.model, config.weights), None
     if named_weights:  # what can be wrong with them is said before the data are read
         start = _starting_weights(config)
+    if config.teacher is not None:
+        check_teacher(config.teacher)
     check_batch(config, strategy)
     if (given.loss or given.metrics) and host_of(strategy)[1] > 1:
         raise UsageError("a loss or metrics of your own are measured on one host; leave them to the config on several")
@@ -246,9 +250,16 @@ def make_setup(
         by_place=given.model is not None,
     )
     loss = judge.losses if judge and judge.has_loss else None
-    step = Step(trained, state, config, xla=xla, class_weights=class_weights, several=source.several, loss=loss)
+    with strategy.scope():
+        # After the network, whose random weights are then those of a run without.
+        teacher = open_teacher(config, source)
+    several = source.several
+    step = Step(
+        trained, state, config, xla=xla, class_weights=class_weights, several=several, loss=loss, teacher=teacher
+    )
     parts = (config, strategy, source, shape, network, trained, state, step, steps, judge)
-    setup = TrainingSetup(*parts, reasons=planned.reasons)
+    reasons = (*planned.reasons, *([teacher.words(config, shape.size)] if teacher else []))
+    setup = TrainingSetup(*parts, reasons=reasons, teacher=teacher)
     for phase in phases:
         check_augmentation(config.augmentation, setup.shape_in(phase), config.batch_size // host_of(strategy)[1])
     return setup
@@ -263,6 +274,7 @@ def _check_several(config: TrainConfig, source: Source, given: Given, strategy: 
         "class_weights": config.class_weights != "none",
         "calibrate": config.calibrate,
         "target_threshold": config.target_threshold,
+        "teacher": config.teacher is not None,
         "loss": given.loss,
         "metrics": given.metrics,
     }

@@ -14,6 +14,7 @@ import tensorflow as tf
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.models.optimizer import PureOptimizer
 from resnet_keras.models.replicas import gradients_of, local_copy, replicas_meet
+from resnet_keras.training.distillation import Teacher, distilled
 from resnet_keras.training.state import TrainingState
 
 MEAN = tf.distribute.ReduceOp.MEAN
@@ -47,6 +48,7 @@ class Step:
         class_weights: factor of the loss of each class; None for one each.
         several: an image can have several labels: binary cross-entropy, whatever the config's loss.
         loss: of each image, of logits and labels; takes the place of the config's.
+        teacher: of the same classes, made under the state's strategy: the config's share of the loss is by it.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class Step:
         class_weights: Sequence[float] | None = None,
         several: bool = False,
         loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.own_loss, self.several = loss, several
+        self.teacher = teacher if config.distillation_weight else None
         self.network, self.state, self.config, self.xla = network, state, config, xla
         self.optimizer = PureOptimizer(state.optimizer, state.rates, warn=False)  # a weight may be frozen for a phase
         self.class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
@@ -90,8 +94,10 @@ class Step:
 
         return run
 
-    def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """The loss of each image: `[N, classes]` twice to `[N]`, in nats."""
+    def losses(self, logits: tf.Tensor, labels: tf.Tensor, taught: tf.Tensor | None = None) -> tf.Tensor:
+        """The loss of each image: `[N, classes]`, and `taught`, the teacher's logits, too, to `[N]`, in nats."""
+        if taught is not None:
+            return distilled(self.config, self.losses(logits, labels), logits, taught)
         if self.own_loss:
             return self.own_loss(logits, labels)
         if self.config.loss == "sigmoid" or self.several:
@@ -103,6 +109,10 @@ class Step:
             return tf.reduce_mean(each if self.class_weights is None else each * self.class_weights, axis=-1)
         each = -labels * tf.nn.log_softmax(logits)
         return tf.reduce_sum(each if self.class_weights is None else each * self.class_weights, axis=-1)
+
+    def taught(self, images: Any) -> tf.Tensor | None:
+        """The teacher's logits for images; None without one."""
+        return self.teacher and self.teacher.logits(tf.convert_to_tensor(images), self.teacher.values())
 
     def correct(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """0 or 1 of each image, `[N, classes]` twice to `[N]`; of several labels the fraction of them."""
@@ -119,10 +129,12 @@ class Step:
         labels: tf.Tensor,
         seed: tf.Tensor,
         loss_scale: tf.Tensor,
+        of_teacher: Tensors,
     ) -> Pass:
         """Forward and backward pass over one replica's part of a batch, in `accumulation` parts.
 
-        Pure: it reads and writes no variable of the network, whose values are `variables`.
+        Pure: it reads and writes no variable of the network, whose values are `variables`, nor of the teacher, whose
+        values are `of_teacher`.
         """
         state, parts = self.state, self.config.accumulation
         # Slices from `part` on would have no known length, of which XLA's batch norm makes another variance.
@@ -138,10 +150,11 @@ class Step:
             own_images, own_labels = (tensor[part] for tensor in in_parts)
             seeds = fold_in(seed, part)
             mapping = [*zip(state.variables, values, strict=True), *self._seeds(seeds)]
+            taught = self.teacher and self.teacher.logits(own_images, of_teacher)
 
             def compute() -> tuple[tf.Tensor, Any]:
                 logits = network(own_images, training=True)
-                losses = self.losses(logits, own_labels)
+                losses = self.losses(logits, own_labels, taught)
                 penalties = tf.add_n(network.losses) if network.losses else 0.0  # of regularizers, and by `add_loss`
                 return (tf.reduce_mean(losses) + penalties) * loss_scale, (logits, losses)
 
@@ -210,7 +223,8 @@ class Step:
         seed = fold_in(seed, tf.cast(replica.replica_id_in_sync_group, tf.int64))
         scale = local_copy(state.loss_scale).read_value() if mixed else tf.constant(1.0)
         variables = [tf.convert_to_tensor(local_copy(variable)) for variable in state.variables]
-        own = backward(variables, images, labels, seed, scale)
+        of_teacher = self.teacher.values() if self.teacher else []
+        own = backward(variables, images, labels, seed, scale, of_teacher)
         *gradients, loss, stop = replica.all_reduce(
             MEAN, [*own.gradients, own.loss, local_copy(state.stop_requested).read_value()]
         )

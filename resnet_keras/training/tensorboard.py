@@ -123,7 +123,8 @@ class TensorBoardLog(RunCallback):
         network = self.setup.trained
         with tf.GradientTape() as tape:
             logits = self.network(self.batch[0], training=False)
-            loss = tf.reduce_mean(self.setup.step.losses(logits, tf.constant(self.batch[1])))
+            step, labels = self.setup.step, tf.constant(self.batch[1])
+            loss = tf.reduce_mean(step.losses(logits, labels, step.taught(self.batch[0])))
         weights = network.trainable_variables
         gradients: Any = tape.gradient(loss, [weight.value for weight in weights])
         squares: dict[str, list[float]] = {}

@@ -67,6 +67,7 @@ class TrainResult:
     `parameters` (without BN statistics) and `environment`. With validation images `best_epoch`, whose network the
     result is, and its figures on them as `validation`. With `calibrate`, `calibration`: the `temperature` (None where
     all validation images are correct), the `images` it is from, and on `split` `loss_before`, `ece_before` and `ece`.
+    With a `teacher` its `model`, as the config names it, and the `digest` of its weights.
     On several hosts there is no `ece`. Of several labels an image there is `mean_average_precision` in place of
     `top5_accuracy` and `ece`."""
     run_dir: Path
@@ -298,6 +299,7 @@ def _run(
         **({"validation": record.validation.metrics} if record.validation else {}),
         **({"best_epoch": best_epoch(record.rows)} if record.validation and record.rows else {}),
         **({"calibration": calibration_of(setup, record, temperature)} if record.uncalibrated else {}),
+        **({"teacher": setup.teacher.identity} if setup.teacher else {}),
         "epochs": len(record.rows),
         "interrupted": interrupted,
         "seconds": time.perf_counter() - started,
