@@ -1,6 +1,7 @@
 """Distillation: a network learns the outputs of a trained one, its teacher, beside the labels of its images."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class Teacher:
         self.name, self.model, self.columns = name, model, columns
         roles = roles_of(model)
         self.variables = [v for v in model.variables if not roles.is_seed(v)]
+        self.parameters = sum(math.prod(v.shape) for v in roles.weights)
         self._end, self._head = output_of(model), head_of(model)
         self.identity = {"model": name, "digest": _digest(self.variables)}
 
@@ -99,7 +101,7 @@ class Teacher:
         wanted = self._size(size)
         return (
             f"learns from {self.name}: {config.distillation} distillation{temperature}, {config.distillation_weight:g} "
-            f"of the loss; the teacher has {sum(v.shape.num_elements() for v in self.variables):,} weights"
+            f"of the loss; the teacher has {self.parameters:,} parameters"
             + f", and its images are resized to {wanted[0]}x{wanted[1]}" * (wanted != size)
             + ", no card and no normalisation: it gets pixels of 0 to 255" * (not normalises(self.model))
         )

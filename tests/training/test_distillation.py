@@ -137,7 +137,7 @@ def test_it_normalises_resizes_and_orders_by_its_own_card(tmp_path: Path) -> Non
     found = softmax(teacher.logits(tf.constant(images), teacher.values()).numpy())
     expected = model.predict(resize(tf.constant(images), (12, 12), "bilinear").numpy(), verbose=0)
     np.testing.assert_allclose(found, expected[:, [1, 2, 0]], rtol=1e-4, atol=1e-6)
-    assert teacher.words(config, (8, 8)).endswith("weights, and its images are resized to 12x12")
+    assert teacher.words(config, (8, 8)).endswith("parameters, and its images are resized to 12x12")
     assert ": hard distillation, 0.5 of the loss" in teacher.words(config, (8, 8))
 
 
