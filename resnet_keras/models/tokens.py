@@ -11,18 +11,19 @@ NOT_DECAYED = ("class_token", "positions")
 """Names of the weights that are no kernels, though they may have two axes: weight decay leaves them out."""
 
 
-def resampling(length: Any, side: int, dtype: str) -> Any:
+def resampling(length: Any, side: int, dtype: str, how: Literal["bilinear", "bicubic"] = "bicubic") -> Any:
     """How `length` values come of `side`, both evenly over the same line: `[length, side]`, each row of sum 1.
 
-    Cubic with a of -0.5 (Keys 1981), wider where it shrinks, as in Pillow, timm, and `tf.image.resize(..., "bicubic",
-    antialias=True)`; by plain operations, so that every backend has the same. The identity where nothing changes.
+    Wider where it shrinks, as in Pillow, timm, and `tf.image.resize(..., antialias=True)`; bicubic with a of -0.5 (Keys
+    1981). By plain operations, so that every backend, and XLA, has the same. The identity where nothing changes.
     """
     scale = side / ops.cast(length, dtype)
     centre = (ops.cast(ops.arange(length), dtype) + 0.5) * scale - 0.5
     distance = ops.abs(ops.cast(ops.arange(side), dtype)[None, :] - centre[:, None]) / ops.maximum(scale, 1.0)
     near = (1.5 * distance - 2.5) * distance * distance + 1.0
     far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
-    taps = ops.where(distance < 1, near, ops.where(distance < 2, far, ops.zeros_like(far)))
+    cubic = ops.where(distance < 1, near, ops.where(distance < 2, far, ops.zeros_like(far)))
+    taps = cubic if how == "bicubic" else ops.maximum(1.0 - distance, 0.0)
     return taps / ops.sum(taps, -1, keepdims=True)
 
 

@@ -19,6 +19,7 @@ from resnet_keras.models.graph import head_of, output_of, run
 from resnet_keras.models.preprocessing import model_card, normalises
 from resnet_keras.models.replicas import local_copy
 from resnet_keras.models.saved import classifier, model_file
+from resnet_keras.models.tokens import resampling
 from resnet_keras.models.variables import roles_of
 from resnet_keras.models.weights.hub import is_hub_name
 from resnet_keras.models.weights.reading import READERS
@@ -115,7 +116,8 @@ class Teacher:
         images, wanted = tf.cast(images, tf.float32), self._size(sides)
         if wanted == sides:
             return images
-        rows, columns = (tf.constant(resizing(*pair)) for pair in zip(sides, wanted, strict=True))
+        # As `data.images.resize`, for which XLA has no operation.
+        rows, columns = (resampling(to, side, "float32", "bilinear") for side, to in zip(sides, wanted, strict=True))
         return tf.einsum("ih,jw,nhwc->nijc", rows, columns, images)
 
 
@@ -166,17 +168,6 @@ def _is_softmax(operation: Any) -> bool:
         return False
     activation = getattr(operation, "activation", None)
     return type(operation).__name__ == "Softmax" or activation is keras.activations.softmax
-
-
-def resizing(side: int, wanted: int) -> np.ndarray:
-    """The matrix `[wanted, side]` that resizes a side: bilinear with antialiasing, as `data.images.resize`.
-
-    XLA has no operation for it.
-    """
-    scale = side / wanted
-    centres = (np.arange(wanted)[:, None] + 0.5) * scale
-    weights = np.maximum(0, 1 - np.abs(np.arange(side) + 0.5 - centres) / max(scale, 1))
-    return (weights / weights.sum(1, keepdims=True)).astype("float32")
 
 
 def _digest(variables: Sequence[Any]) -> str:

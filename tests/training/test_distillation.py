@@ -20,9 +20,10 @@ from resnet_keras.data.images import resize
 from resnet_keras.data.splits import ArraySplit, Source
 from resnet_keras.errors import UsageError
 from resnet_keras.models.around import LogProbabilities
+from resnet_keras.models.tokens import resampling
 from resnet_keras.training.checkpoints import checkpoints, read_checkpoint
 from resnet_keras.training.devices import make_strategy
-from resnet_keras.training.distillation import distilled, open_teacher, resizing
+from resnet_keras.training.distillation import distilled, open_teacher
 from resnet_keras.training.given import Given
 from resnet_keras.training.phases import phases_of, view_of_size
 from resnet_keras.training.setup import TrainingSetup, make_setup
@@ -144,7 +145,7 @@ def test_it_normalises_resizes_and_orders_by_its_own_card(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("side", "wanted"), [(8, 12), (32, 13), (7, 30), (8, 8)])
 def test_sides_are_resized_as_images_are(side: int, wanted: int) -> None:
     images = np.random.default_rng(0).uniform(0, 255, (2, side, 6, 3)).astype("float32")
-    found = np.einsum("ih,nhwc->niwc", resizing(side, wanted), images)
+    found = np.einsum("ih,nhwc->niwc", resampling(wanted, side, "float32", "bilinear"), images)
     np.testing.assert_allclose(found, resize(tf.constant(images), (wanted, 6), "bilinear"), atol=1e-3)
 
 
