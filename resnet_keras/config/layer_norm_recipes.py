@@ -5,21 +5,17 @@ import dataclasses
 from resnet_keras.config.augmentation import Augmentation
 from resnet_keras.config.train import Optimizer, Schedule, TrainConfig
 
-
-def _rand_augment() -> Augmentation:
-    """timm's `rand-m9-mstd0.5-inc1` on bicubic crops, MixUp 0.8 and CutMix 1: what the three codebases share."""
-    return Augmentation(
-        crop="resized",
-        crop_interpolation="bicubic",
-        flip=True,
-        policy="randaugment-increasing",
-        operations=2,
-        magnitude=9,
-        magnitude_std=0.5,
-        operation_probability=0.5,
-        mixup=0.8,
-        cutmix=1.0,
-    )
+MIXED = Augmentation(crop="resized", crop_interpolation="bicubic", flip=True, mixup=0.8, cutmix=1.0)
+"""What all three codebases do."""
+RAND_AUGMENT = dataclasses.replace(
+    MIXED,
+    policy="randaugment-increasing",
+    operations=2,
+    magnitude=9,
+    magnitude_std=0.5,
+    operation_probability=0.5,
+)
+"""That with timm's `rand-m9-mstd0.5-inc1`."""
 
 
 def imagenet_convnext() -> TrainConfig:
@@ -45,7 +41,7 @@ def imagenet_convnext() -> TrainConfig:
         interpolation="bicubic",
         epochs=300,
         batch_size=4096,
-        augmentation=dataclasses.replace(_rand_augment(), erasing=0.25, erasing_fill="normal"),
+        augmentation=dataclasses.replace(RAND_AUGMENT, erasing=0.25, erasing_fill="normal"),
         label_smoothing=0.1,
         optimizer=Optimizer(learning_rate=4e-3, weight_decay=0.05, algorithm="adamw", epsilon=1e-8),
         schedule=Schedule(decay="cosine", warmup=20 / 300, floor=1e-6 / 4e-3),
@@ -107,7 +103,7 @@ def imagenet_deit() -> TrainConfig:
         interpolation="bicubic",
         epochs=300,
         batch_size=1024,
-        augmentation=dataclasses.replace(_rand_augment(), erasing=0.25, erasing_fill="normal", repeats=3),
+        augmentation=dataclasses.replace(RAND_AUGMENT, erasing=0.25, erasing_fill="normal", repeats=3),
         label_smoothing=0.1,
         optimizer=Optimizer(learning_rate=1e-3, weight_decay=0.05, algorithm="adamw", epsilon=1e-8),
         schedule=Schedule(
@@ -160,16 +156,7 @@ def imagenet_deit3() -> TrainConfig:
         interpolation="bicubic",
         epochs=800,
         batch_size=2048,
-        augmentation=Augmentation(
-            crop="resized",
-            crop_interpolation="bicubic",
-            flip=True,
-            policy="three-augment",
-            jitter=0.3,
-            mixup=0.8,
-            cutmix=1.0,
-            repeats=3,
-        ),
+        augmentation=dataclasses.replace(MIXED, policy="three-augment", jitter=0.3, repeats=3),
         loss="sigmoid",
         target_threshold=1e-9,  # any share of an image; 0 would keep the shares
         optimizer=Optimizer(learning_rate=4e-3, weight_decay=0.05, algorithm="lamb", epsilon=1e-8, clip_norm=1.0),
@@ -198,7 +185,7 @@ def imagenet_deit3_384() -> TrainConfig:
         image_size=384,
         epochs=20,
         batch_size=512,
-        augmentation=_rand_augment(),
+        augmentation=RAND_AUGMENT,
         loss="softmax",
         target_threshold=0.0,
         label_smoothing=0.1,

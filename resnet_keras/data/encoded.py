@@ -144,12 +144,11 @@ def turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         return tf.reduce_any(tf.equal(orientation, tf.constant(orientations, tf.int64)))
 
     # Pixels are gathered: of a uint8 transposition oneDNN says, on each machine, that it needs another.
-    stored_height, stored_width, channels = tf.unstack(tf.shape(image))
+    sides, channels = tf.shape(image)[:2], tf.shape(image)[2]
+    below_and_beside = tf.stack([sides[1], 1])  # how many pixels on, as they are stored, the next one is
     swapped = among(5, 6, 7, 8)
-    height, width = (
-        tf.where(swapped, *sides) for sides in ((stored_width, stored_height), (stored_height, stored_width))
-    )
-    below, beside = (tf.where(swapped, *steps) for steps in ((1, stored_width), (stored_width, 1)))
+    height, width = tf.unstack(tf.where(swapped, sides[::-1], sides))
+    below, beside = tf.unstack(tf.where(swapped, below_and_beside[::-1], below_and_beside))
     rows, columns = tf.range(height), tf.range(width)
     rows = tf.where(among(3, 4, 7, 8), height - 1 - rows, rows)
     columns = tf.where(among(2, 3, 6, 7), width - 1 - columns, columns)
