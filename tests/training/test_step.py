@@ -228,7 +228,7 @@ def test_replicas_drop_different_things() -> None:
     ("precision", "strategy", "xla"),
     [
         ("mixed_bfloat16", "none", False),
-        pytest.param("mixed_float16", "none", True, marks=pytest.mark.slow),  # 3 s
+        pytest.param("mixed_float16", "none", True, marks=pytest.mark.slow),  # 3 s: its loss scale is tested below
         # 20 s each; replicas with XLA are tested in float32.
         pytest.param("mixed_bfloat16", "mirrored", True, marks=pytest.mark.slow),
         pytest.param("mixed_float16", "mirrored", True, marks=pytest.mark.slow),

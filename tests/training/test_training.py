@@ -104,7 +104,6 @@ def compiled_functions(setup: TrainingSetup) -> int:
     return sum(function.attr["_XlaMustCompile"].b for function in graph.as_graph_def().library.function)
 
 
-@pytest.mark.slow  # 10 s: test_fit compiles a step, test_step a run of steps
 def test_xla_compiles_the_step_and_trains_as_without(tiny: TrainConfig, tiny_run: Path, tmp_path: Path) -> None:
     setups: list[TrainingSetup] = []
 
