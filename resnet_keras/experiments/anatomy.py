@@ -50,7 +50,7 @@ def gradient_norms(network: keras.Model, images: Any, labels: Any) -> list[float
     output (first) and each block's output (last: what the head gives back).
 
     Raises:
-        UsageError: a gradient is no number.
+        UsageError: a gradient is NaN or infinite.
     """
     signals = []
     with statistics_kept(network), tf.GradientTape() as tape:
@@ -70,7 +70,7 @@ def projection_gradient_norms(network: keras.Model, images: Any, labels: Any) ->
     Of a ViT or a ConvNeXt. The L2 norm of the derivative of the batch's mean cross-entropy: what the optimizer gets.
 
     Raises:
-        UsageError: a gradient is no number.
+        UsageError: a gradient is NaN or infinite.
     """
     blocks = [layer.layers[-1] if isinstance(layer, EncoderBlock) else layer for layer in network.layers]
     branches = [block.branch for block in blocks if isinstance(block, NormResidual)]

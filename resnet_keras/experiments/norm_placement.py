@@ -97,7 +97,7 @@ def of_the_start(rows: Rows) -> list[str]:
 
 
 def of_the_training(runs: Sequence[Trained], classes: int) -> list[str]:
-    """The training losses at the end, in words, and whether post-norm is the one that needs the warm-up."""
+    """Sentences on the training losses at the end, and whether post-norm is the one that needs the warm-up."""
     by = grouped(runs, "kind", "depth")
     depths = sorted({run.depth for run in runs})
     sentences = []
