@@ -10,9 +10,9 @@ demo: $(INSTALLED)
 
 # glibc would return memory and take it again, page by page: after a training in the process, half the time.
 MEMORY := MALLOC_TOP_PAD_=67108864
-# Two processes, a file of tests to one of them, so that what a file shares is made once. With a thread each: more would
-# wait for one another on two cores.
-PYTEST := $(MEMORY) TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+# A file of tests to one process, so that what a file shares is made once, and a thread to a process: more would wait for
+# one another on two cores. The third process computes while the others wait for a server or a stopwatch.
+PYTEST := $(MEMORY) TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_FLAGS)
 
 test: $(INSTALLED)
 	$(PYTEST)
@@ -33,7 +33,7 @@ attack: $(INSTALLED)
 
 coverage: $(INSTALLED)
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m coverage run -m pytest -n 3 --dist loadfile $(PYTEST_FLAGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
