@@ -14,9 +14,11 @@ from resnet_keras.data.pipeline import in_memory
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, DatasetSplit, FileSplit, RecordSplit, Split
 from resnet_keras.errors import UsageError
+from resnet_keras.export.fake_quantized import FakeInt8Graph
 from resnet_keras.export.floating import emit_float
-from resnet_keras.export.networks import Ends, FloatNetwork, Int8Network, batches, run_network
-from resnet_keras.export.operations import Operation, in_order
+from resnet_keras.export.networks import BATCH, Ends, FloatNetwork, Int8Network, batches, run_network
+from resnet_keras.export.operations import Operation, maps_of
+from resnet_keras.export.quantized import Int8Graph
 from resnet_keras.progress import Progress, progress
 
 LEAST, MOST = 256, 4096
@@ -26,6 +28,8 @@ LEAST_SHARE = 0.25
 BINS = 4096
 PERCENTILES = (100.0, 99.99, 99.9)
 """Shares of a map's values that its range may hold: outliers are cut off where that makes the rest finer."""
+PASSES = 3 + len(PERCENTILES)
+"""Over the images that ranges are chosen by: float32, two of `measure_ranges`, and each candidate."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +67,48 @@ def open_calibration(data: Any, shape: ImageFormat, labels: Sequence[str], data_
         if data.dtype != np.uint8 or data.shape[1:] != (*shape.size, shape.channels):
             wanted = f"uint8 [N, {shape.size[0]}, {shape.size[1]}, {shape.channels}]"
             raise UsageError(f"calibration_data must be {wanted}, not {data.dtype} {list(data.shape)}")
-        found = CalibrationSet(data[_chosen(len(data))], None)
+        found = CalibrationSet(data[_chosen(len(data), MOST)], None)
     elif isinstance(data, str | Path):
         source = open_source(str(data), data_dir)
         if source.channels != shape.channels:
             raise UsageError(f"{data} has {source.channels} channels, and the network takes {shape.channels}")
-        split = in_memory(_some_of(source.train), shape)
-        if split is None:
-            raise UsageError(f"{MOST} images of {shape.size} do not fit in memory; give a folder of fewer")
+        split = some_images(source.train, shape, MOST)
         same = tuple(source.labels) == tuple(labels)
         found = CalibrationSet(split.images, split.targets if same else None)
     else:
         raise UsageError(f"calibration_data is a folder, a data set's name or an array, not {type(data).__name__}")
-    if len(found.images) < LEAST:
-        raise UsageError(f"{len(found.images)} images are too few to calibrate with; give {LEAST} or more")
+    _check_enough(len(found.images))
     return found
 
 
-def _some_of(split: Split) -> ArraySplit | FileSplit:
-    """At most `MOST` images, from all over the split."""
+def _check_enough(count: int) -> None:
+    if count < LEAST:
+        raise UsageError(f"{count} images are too few to calibrate with; give {LEAST} or more")
+
+
+def some_images(split: Split, shape: ImageFormat, most: int) -> ArraySplit:
+    """So many images at most, from all over a split, by the evaluation transform.
+
+    Raises:
+        UsageError: fewer than 256, more than fit in memory, or a split that is streamed.
+    """
     if isinstance(split, RecordSplit | DatasetSplit):
         raise UsageError("calibration on a data set that is streamed is not possible; give a folder of some images")
-    chosen = _chosen(len(split))
+    _check_enough(len(split))
+    chosen = _chosen(len(split), most)
+    some: ArraySplit | FileSplit
     if isinstance(split, ArraySplit):
-        return ArraySplit(split.images[chosen], split.targets[chosen])
-    return FileSplit(tuple(split.paths[i] for i in chosen), split.targets[chosen])
+        some = ArraySplit(split.images[chosen], split.targets[chosen])
+    else:
+        some = FileSplit(tuple(split.paths[i] for i in chosen), split.targets[chosen])
+    found = in_memory(some, shape)
+    if found is None:
+        raise UsageError(f"{most} images of {shape.size} do not fit in memory; give a folder of fewer")
+    return found
 
 
-def _chosen(count: int) -> np.ndarray:
-    return np.random.default_rng(0).permutation(count)[:MOST]
+def _chosen(count: int, most: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(count)[:most]
 
 
 @dataclass(frozen=True)
@@ -107,22 +124,27 @@ class Calibrated:
     """For the manifest."""
 
 
-def check_int8_pays(ends: Ends, shape: ImageFormat, name: str) -> None:
-    """Raise `UsageError` where next to nothing of a network would be in int8: it would be slower than bfloat16.
+def check_int8_pays(ends: Ends, shape: ImageFormat, name: str, instead: str = "use dtype bfloat16") -> float:
+    """The share of a network's multiply-adds that would be in int8.
 
     Args:
         ends: the lowered model.
         shape: the network's images.
         name: of the model.
+        instead: what to do where it is refused.
+
+    Raises:
+        UsageError: next to nothing would be: it would be slower than bfloat16.
     """
     with tf.Graph().as_default():
         pixels = tf.compat.v1.placeholder(tf.uint8, [None, *shape.size, shape.channels])
-        share = Int8Network(ends, defaultdict(lambda: 1.0)).emit(pixels).int8_share
+        share = Int8Network(ends, defaultdict(lambda: 1.0), FakeInt8Graph).emit(pixels).int8_share
     if share < LEAST_SHARE:
         raise UsageError(
             f"int8 computes convolutions of one group with ReLU, {share * 100:.1f} % of the multiply-adds of {name}, "
-            "and so would gain nothing; use dtype bfloat16"
+            f"and so would gain nothing; {instead}"
         )
+    return share
 
 
 def calibrate(
@@ -141,36 +163,92 @@ def calibrate(
         UsageError: where more is lost, or the model itself returns NaN.
     """
     seen, unseen = data.halves
-    # Float32, two passes of `measure_ranges` and the candidates on one half; float32 and int8 on the other.
-    passes = (3 + len(PERCENTILES)) * len(seen.images) + 2 * len(unseen.images)
-    with progress("calibrating int8", passes) as task:
-        return _calibrate(ends, seen, unseen, most, name, thresholds, task)
+    with progress("calibrating int8", PASSES * len(seen.images) + 2 * len(unseen.images)) as task:
+        ranges, percentile = choose_ranges(ends, seen.images, name, task)
+        network = Int8Network(ends, dict(zip(maps_of(*ends), ranges, strict=True)))
+        result = run_network(network, unseen.images, task)
+        expected = run_network(FloatNetwork(ends, tf.float32), unseen.images, task).probabilities
+    facts = prove(expected, result.probabilities, unseen.targets, most, thresholds)
+    share = round(result.int8_share, 4)
+    facts |= {"calibrated_on": len(seen.images), "share_of_macs": share, "percentile": percentile}
+    return Calibrated(network, unseen.images, result.probabilities, facts)
 
 
-def _calibrate(
-    ends: Ends,
-    seen: CalibrationSet,
-    unseen: CalibrationSet,
-    most: float,
-    name: str,
-    thresholds: tuple[float, ...],
-    task: Progress,
-) -> Calibrated:
-    plain = FloatNetwork(ends, tf.float32)
-    wanted = run_network(plain, seen.images, task).probabilities
+def choose_ranges(
+    ends: Ends, images: np.ndarray, name: str, task: Progress, arithmetic: type[Int8Graph] = Int8Graph
+) -> tuple[tuple[float, ...], float]:
+    """The ranges by which int8 stays closest to float32 on images, one for each of `maps_of`, and their percentile.
+
+    Args:
+        ends: the lowered model.
+        images: `uint8[N, H, W, C]`.
+        name: of the model.
+        task: counts `PASSES` passes.
+        arithmetic: what computes in int8.
+
+    Raises:
+        UsageError: the model itself returns NaN.
+    """
+    wanted = run_network(FloatNetwork(ends, tf.float32), images, task).probabilities
     if not np.isfinite(wanted).all():
         raise UsageError(f"{name} itself returns NaN for images; its weights cannot be exported")
-    candidates = {p: Int8Network(ends, ranges) for p, ranges in measure_ranges(ends, seen.images, task).items()}
+    candidates = measure_ranges(ends, images, task)
     errors = {
-        percentile: float(np.square(run_network(network, seen.images, task).probabilities - wanted).mean())
-        for percentile, network in candidates.items()
+        percentile: float(np.square(run_network(network, images, task).probabilities - wanted).mean())
+        for percentile, network in ((p, Int8Network(ends, found, arithmetic)) for p, found in candidates.items())
     }
     percentile = min(errors, key=lambda p: errors[p])
-    result = run_network(candidates[percentile], unseen.images, task)
-    expected = run_network(plain, unseen.images, task).probabilities
-    facts = prove(expected, result.probabilities, unseen.targets, most, thresholds)
-    facts |= {"calibrated_on": len(wanted), "share_of_macs": round(result.int8_share, 4), "percentile": percentile}
-    return Calibrated(candidates[percentile], unseen.images, result.probabilities, facts)
+    return tuple(candidates[percentile][one] for one in maps_of(*ends)), percentile
+
+
+def calibrated_by(
+    ends: Ends,
+    ranges: Sequence[float],
+    data: CalibrationSet | None,
+    shape: ImageFormat,
+    most: float,
+    name: str,
+) -> Calibrated:
+    """A network in the ranges that it was trained with, proved on images where there are some.
+
+    What may be lost is lost against the network as it was trained, which is `FakeInt8Graph`'s arithmetic.
+
+    Args:
+        ends: the lowered model.
+        ranges: of its card.
+        data: images that had no part in measuring the ranges; None to compare on random pixels, which prove the
+            arithmetic and no accuracy.
+        shape: the network's images.
+        most: percentage points that may be lost, as in `prove`.
+        name: of the model.
+
+    Raises:
+        UsageError: the ranges are of another network, or more is lost.
+    """
+    maps = maps_of(*ends)
+    if len(ranges) != len(maps):
+        raise UsageError(f"{name} has {len(maps)} maps, and its card int8 ranges of {len(ranges)}; train it anew")
+    of_maps = dict(zip(maps, ranges, strict=True))
+    images = random_pixels(shape) if data is None else data.images
+    network, fake = Int8Network(ends, of_maps), Int8Network(ends, of_maps, FakeInt8Graph)
+    with progress("proving int8", 3 * len(images)) as task:
+        result, trained, plain = (
+            run_network(one, images, task) for one in (network, fake, FloatNetwork(ends, tf.float32))
+        )
+    if not np.isfinite(plain.probabilities).all():
+        raise UsageError(f"{name} itself returns NaN for images; its weights cannot be exported")
+    facts: dict[str, Any] = {}
+    if data is not None:
+        thresholds = shape.card.thresholds
+        prove(trained.probabilities, result.probabilities, data.targets, most, thresholds)
+        facts = prove(plain.probabilities, result.probabilities, data.targets, float("inf"), thresholds)
+    facts |= {"ranges": "of the training", "share_of_macs": round(result.int8_share, 4)}
+    return Calibrated(network, images, result.probabilities, facts)
+
+
+def random_pixels(shape: ImageFormat) -> np.ndarray:
+    """Some images of noise, the same each time."""
+    return np.random.default_rng(0).integers(0, 256, (BATCH, *shape.size, shape.channels), "uint8")
 
 
 def measure_ranges(
@@ -184,7 +262,7 @@ def measure_ranges(
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         pixels = tf.compat.v1.placeholder(tf.uint8, [None, *images.shape[1:]])
         values = emit_float(ends, pixels, tf.float32)
-        maps = [operation for operation in in_order(*ends) if operation.inputs]
+        maps = maps_of(*ends)
         sizes = [tf.abs(tf.cast(values[operation], tf.float32)) for operation in maps]
         largest = [tf.reduce_max(size) for size in sizes]
         tops = np.max([session.run(largest, {pixels: batch}) for batch in batches(images, task)], 0)

@@ -35,6 +35,7 @@ from resnet_keras.export.operations import (
     Tokens,
     in_order,
 )
+from resnet_keras.export.values import as_tensor, transposed, whole_bias
 from resnet_keras.models.graph import called, inference
 from resnet_keras.models.tokens import resampling
 
@@ -77,11 +78,11 @@ def _(operation: Scale, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
     if operation.flip:
         x = tf.reverse(x, [-1])
     if x.shape.rank != 4:
-        y = x * tf.constant(operation.scale, dtype) + tf.constant(operation.shift, dtype)
+        y = x * as_tensor(operation.scale, dtype) + as_tensor(operation.shift, dtype)
         return activated(y, operation.activation)
     # One pass over the map, where a product and a sum would be two.
     one, zero = np.ones(operation.channels, "float32"), np.zeros(operation.channels, "float32")
-    scale, shift = operation.scale.astype("float32"), operation.shift.astype("float32")
+    scale, shift = as_tensor(operation.scale, tf.float32), as_tensor(operation.shift, tf.float32)
     y, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=scale, offset=shift, mean=zero, variance=one, epsilon=0.0, is_training=False
     )
@@ -90,25 +91,26 @@ def _(operation: Scale, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
 
 @emitted.register
 def _(operation: Convolution, dtype: tf.DType, x: tf.Tensor, summand: tf.Tensor | None = None) -> tf.Tensor:
-    kernel = operation.kernel.astype(dtype.as_numpy_dtype)
+    kernel: Any = operation.kernel
+    kernel = tf.cast(kernel, dtype) if tf.is_tensor(kernel) else kernel.astype(dtype.as_numpy_dtype)
     x, padding = padded(operation, x)
     if operation.groups == operation.channels > 1 and operation.dilation == 1:
         return activated(_depthwise(operation, dtype, kernel, x, padding, summand), operation.activation)
     y = tf.nn.conv2d(x, kernel, operation.strides, padding, dilations=operation.dilation)
-    bias = tf.constant(operation.whole_bias(kernel), dtype)
+    bias = as_tensor(whole_bias(operation, kernel), dtype)
     # TensorFlow fuses BiasAdd with any convolution, but only oneDNN, which fuses AddV2 too, can fuse one with groups.
     y = tf.nn.bias_add(y, bias) if operation.groups == 1 else y + bias
     return activated(y if summand is None else y + summand, operation.activation)
 
 
 def _depthwise(
-    operation: Convolution, dtype: tf.DType, kernel: np.ndarray, x: tf.Tensor, padding: Any, summand: tf.Tensor | None
+    operation: Convolution, dtype: tf.DType, kernel: Any, x: tf.Tensor, padding: Any, summand: tf.Tensor | None
 ) -> tf.Tensor:
     if not isinstance(padding, str):  # explicit padding ends the process where a bias is fused (TensorFlow 2.21)
         x, padding = tf.pad(x, padding), "VALID"
     strides = [1, operation.strides, operation.strides, 1]
-    y = tf.nn.depthwise_conv2d(x, kernel.transpose(0, 1, 3, 2), strides, padding)
-    y = tf.nn.bias_add(y, tf.constant(operation.whole_bias(kernel), dtype))
+    y = tf.nn.depthwise_conv2d(x, transposed(kernel, (0, 1, 3, 2)), strides, padding)
+    y = tf.nn.bias_add(y, as_tensor(whole_bias(operation, kernel), dtype))
     return y if summand is None else y + summand
 
 
@@ -142,7 +144,7 @@ def sides_of(x: Any) -> tuple[int, int]:
 def _(operation: Dense, dtype: tf.DType, x: tf.Tensor, summand: tf.Tensor | None = None) -> tf.Tensor:
     if x.shape.rank == 2 and operation.activation in ("softmax", "sigmoid"):
         dtype, x = tf.float32, tf.cast(x, tf.float32)  # as the model's own head: near classes differ in the last bits
-    y = tf.nn.bias_add(tf.matmul(rows_of(x), tf.constant(operation.kernel, dtype)), tf.constant(operation.bias, dtype))
+    y = tf.nn.bias_add(tf.matmul(rows_of(x), as_tensor(operation.kernel, dtype)), as_tensor(operation.bias, dtype))
     if summand is not None:
         # TensorFlow fuses AddV2 only where it can prove equal shapes, which it cannot of rows of unknown number.
         y = tf.add_n([y, rows_of(summand)])
@@ -176,7 +178,7 @@ def _(operation: LayerNorm, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
         data_format="NCHW",
         is_training=True,
     )
-    scale, shift = tf.constant(operation.scale, dtype), tf.constant(operation.shift, dtype)
+    scale, shift = as_tensor(operation.scale, dtype), as_tensor(operation.shift, dtype)
     return in_places(tf.reshape(y, shape) * scale + shift, x)
 
 
@@ -288,7 +290,7 @@ def _(operation: Call, dtype: tf.DType, *inputs: tf.Tensor) -> tf.Tensor:
     # In this graph the layer's variables have no values; constants stand in for them.
     layer, place = operation.layer, operation.place
     variables = getattr(layer, "variables", ())
-    weights = list(zip(variables, map(tf.constant, operation.weights), strict=True))
+    weights = list(zip(variables, map(tf.convert_to_tensor, operation.weights), strict=True))
     whole = [tf.cast(x, tf.float32) for x in inputs]
     with keras.StatelessScope(weights):
         if place is None:

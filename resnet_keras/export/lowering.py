@@ -1,6 +1,7 @@
 """From a Keras model to the operations of its servable: dropout gone, norms in the convolutions, pads in what they pad.
 
-Everything is inference. A layer without a rule here is called as it is.
+Everything is inference. A layer without a rule here is called as it is. Within a function that is being traced, the
+operations have the model's live weights, through which gradients flow; else constants.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ from resnet_keras.export.operations import (
     TokenPool,
     Tokens,
 )
+from resnet_keras.export.values import as_it_is, standardized, transposed, value_of
 from resnet_keras.models.blocks import DenseLayer, ResidualBlock
 from resnet_keras.models.graph import Head, Place, head_of, in_order, output_of
 from resnet_keras.models.layers import Chain, SqueezeExcitation, StandardizedConv2D, ZeroPaddedShortcut
@@ -70,7 +72,7 @@ def features_of(head: Head) -> Place:
 
 
 def _called(layer: Any, inputs: Sequence[Operation], channels: int, place: Place | None = None) -> Call:
-    weights = tuple(np.asarray(variable) for variable in getattr(layer, "variables", ()))
+    weights = tuple(as_it_is(variable) for variable in getattr(layer, "variables", ()))
     return Call(inputs=tuple(inputs), channels=channels, layer=layer, weights=weights, place=place)
 
 
@@ -121,15 +123,15 @@ def _(layer: keras.layers.ZeroPadding2D, x: Operation) -> Operation:
 
 @lowered.register
 def _(layer: keras.layers.Conv2D, x: Operation) -> Operation:
-    kernel = np.asarray(layer.kernel, "float64")
+    kernel = value_of(layer.kernel)
     if isinstance(layer, StandardizedConv2D):
-        kernel = (kernel - kernel.mean((0, 1, 2))) / np.sqrt(kernel.var((0, 1, 2)) + 1e-8)
+        kernel = standardized(kernel)
     elif type(layer) is not keras.layers.Conv2D:
         return _called(layer, [x], layer.filters)
     if (places := _places(layer, x)) is None:
         return _called(layer, [x], layer.filters)
     x, placed = places
-    bias = np.asarray(layer.bias, "float64") if layer.use_bias else np.zeros(layer.filters)
+    bias = value_of(layer.bias) if layer.use_bias else np.zeros(layer.filters)
     centre = None
     if isinstance(x, Scale) and isinstance(x.inputs[0], Pixels) and x.activation is None:
         # Padding stands for a normalised zero, which is the mean among pixels.
@@ -150,15 +152,15 @@ def _(layer: keras.layers.Conv2D, x: Operation) -> Operation:
 
 @lowered.register
 def _(layer: keras.layers.DepthwiseConv2D, x: Operation) -> Operation:
-    kernel = np.asarray(layer.kernel, "float64")
+    kernel = value_of(layer.kernel)
     if kernel.shape[3] > 1 or (places := _places(layer, x)) is None:
         return _called(layer, [x], x.channels * kernel.shape[3])
     x, placed = places
     convolution = Convolution(
         inputs=(x,),
         channels=x.channels,
-        kernel=kernel.transpose(0, 1, 3, 2),
-        bias=np.asarray(layer.bias, "float64") if layer.use_bias else np.zeros(x.channels),
+        kernel=transposed(kernel, (0, 1, 3, 2)),
+        bias=value_of(layer.bias) if layer.use_bias else np.zeros(x.channels),
         **placed,
     )
     return _activated(layer.activation, convolution)
@@ -184,14 +186,14 @@ def _places(layer: Any, x: Operation) -> tuple[Operation, dict[str, Any]] | None
 def _(layer: keras.layers.LayerNormalization, x: Operation) -> Operation:
     if getattr(layer, "rms_scaling", False) or layer.axis not in (-1, [-1], (-1,)):
         return _called(layer, [x], x.channels)
-    scale = np.asarray(layer.gamma, "float64") if layer.scale else np.ones(x.channels)
-    shift = np.asarray(layer.beta, "float64") if layer.center else np.zeros(x.channels)
+    scale = value_of(layer.gamma) if layer.scale else np.ones(x.channels)
+    shift = value_of(layer.beta) if layer.center else np.zeros(x.channels)
     return LayerNorm(inputs=(x,), channels=x.channels, scale=scale, shift=shift, epsilon=layer.epsilon)
 
 
 @lowered.register
 def _(layer: LayerScale, x: Operation) -> Operation:
-    gamma = np.asarray(layer.gamma, "float64")
+    gamma = value_of(layer.gamma)
     if isinstance(x, Convolution | Dense) and x.activation is None and len(x.inputs) == 1:
         return dataclasses.replace(x, kernel=x.kernel * gamma, bias=x.bias * gamma)
     return Scale(inputs=(x,), channels=x.channels, scale=gamma, shift=np.zeros(x.channels))
@@ -199,9 +201,9 @@ def _(layer: LayerScale, x: Operation) -> Operation:
 
 @lowered.register
 def _(layer: TokensLayer, x: Operation) -> Operation:
-    positions, first = np.asarray(layer.positions, "float64"), None
+    positions, first = value_of(layer.positions), None
     if layer.has_class_token:
-        first, positions = np.asarray(layer.class_token, "float64") + positions[0], positions[1:]
+        first, positions = value_of(layer.class_token) + positions[0], positions[1:]
     positions = positions.reshape(layer.side, layer.side, x.channels)
     return Tokens(inputs=(x,), channels=x.channels, positions=positions, first=first)
 
@@ -225,10 +227,10 @@ def _(layer: TokenPooling, x: Operation) -> Operation:
 def _(layer: keras.layers.BatchNormalization, x: Operation) -> Operation:
     if layer.axis not in (-1, 3):
         return _called(layer, [x], x.channels)
-    mean, variance = np.asarray(layer.moving_mean, "float64"), np.asarray(layer.moving_variance, "float64")
-    scale = 1 / np.sqrt(variance + layer.epsilon)
-    scale = scale * np.asarray(layer.gamma, "float64") if layer.scale else scale
-    shift = (np.asarray(layer.beta, "float64") if layer.center else 0.0) - mean * scale
+    mean, variance = value_of(layer.moving_mean), value_of(layer.moving_variance)
+    scale = (variance + layer.epsilon) ** -0.5
+    scale = scale * value_of(layer.gamma) if layer.scale else scale
+    shift = (value_of(layer.beta) if layer.center else 0.0) - mean * scale
     if isinstance(x, Convolution) and x.activation is None and len(x.inputs) == 1:
         return dataclasses.replace(x, kernel=x.kernel * scale, bias=x.bias * scale + shift)
     return Scale(inputs=(x,), channels=x.channels, scale=scale, shift=shift)
@@ -258,8 +260,8 @@ def _activated(function: Any, x: Operation) -> Operation:
 
 @lowered.register
 def _(layer: keras.layers.Dense, x: Operation) -> Operation:
-    kernel = np.asarray(layer.kernel, "float64")
-    bias = np.asarray(layer.bias, "float64") if layer.use_bias else np.zeros(layer.units)
+    kernel = value_of(layer.kernel)
+    bias = value_of(layer.bias) if layer.use_bias else np.zeros(layer.units)
     return _activated(layer.activation, Dense(inputs=(x,), channels=layer.units, kernel=kernel, bias=bias))
 
 

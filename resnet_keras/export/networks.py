@@ -61,10 +61,12 @@ class Int8Network:
 
     ends: Ends
     ranges: Mapping[Operation, float]
+    arithmetic: type[Int8Graph] = Int8Graph
+    """Or `FakeInt8Graph`, the same in float32."""
 
     def emit(self, pixels: tf.Tensor) -> Outputs:
         """Write the network into the default graph; pixels are raw, `uint8[N, H, W, C]`."""
-        graph = Int8Graph(self.ranges, pixels)
+        graph = self.arithmetic(self.ranges, pixels)
         probabilities, features = graph.emit(self.ends)
         below = map_below(self.ends)
         maps = None if below is None else graph.as_float(below)

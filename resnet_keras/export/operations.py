@@ -1,5 +1,7 @@
 """A network as a servable computes it: a graph of a few operations whose weights are constants.
 
+While a run trains in int8, the weights are live tensors of the same shapes; see `values.py`.
+
 Maps are `[N, H, W, C]`, kernels `[height, width, channels in of a group, channels out]`, float32. Nothing here changes
 once made: folding makes a new operation in place of two.
 """
@@ -220,6 +222,11 @@ class Call(Operation):
     """Of the layer's variables."""
     place: Place | None = None
     """The call in the model, with what it has beside its inputs; None for the layer of its one input."""
+
+
+def maps_of(*ends: Operation) -> list[Operation]:
+    """Every operation that the ends need but the pixels: what has a range in int8, each lowering in the same order."""
+    return [operation for operation in in_order(*ends) if operation.inputs]
 
 
 def in_order(*ends: Operation) -> Iterator[Operation]:

@@ -45,6 +45,8 @@ class Quantized:
 class Int8Graph:
     """Operations as tensors, in int8 where they can be; each is turned into the other form when it is needed.
 
+    What is in int8, in which range and how lifted, is said here once; `FakeInt8Graph` has the same in float32.
+
     Args:
         ranges: the largest absolute value that each operation's output is to hold, measured on real images.
         pixels: `uint8[N, H, W, C]`.
@@ -71,20 +73,20 @@ class Int8Graph:
     def _add(self, operation: Operation) -> None:
         match operation:
             case Pixels():
-                self.quantized[operation] = Quantized(tf.bitcast(self.pixels, tf.quint8), LEVELS)
+                self.quantized[operation] = Quantized(self._levels_of_pixels(), LEVELS)
             case Convolution() if can_be_int8(operation):
                 self._add_convolution(operation)
             case Pool(kind="max", same=False, edge=edge) if operation.inputs[0] in self.quantized and edge <= 0:
-                self._add_max_pool(operation)
+                x = self.quantized[operation.inputs[0]]
+                self.quantized[operation] = Quantized(self._max_pooled(operation, x), x.range)
             case Subsample() if operation.inputs[0] in self.quantized:
                 x = self.quantized[operation.inputs[0]]
-                y = subsampled(operation, tf.bitcast(x.tensor, tf.uint8))
-                self.quantized[operation] = Quantized(tf.bitcast(y, tf.quint8), x.range)
+                self.quantized[operation] = Quantized(self._subsampled(operation, x.tensor), x.range)
             case _:
                 self._add_float(operation)
 
     def _add_float(self, operation: Operation) -> None:
-        y = emitted(operation, tf.float32, *(self.as_float(x) for x in operation.inputs))
+        y = self._written(operation, *(self.as_float(x) for x in operation.inputs))
         self.floats[operation] = y
         self._count(operation, y)
 
@@ -92,20 +94,15 @@ class Int8Graph:
         """The output of an operation in float32."""
         if operation not in self.floats:
             x = self.quantized[operation]
-            y = tf.quantization.dequantize(x.tensor, 0.0, x.range, mode="SCALED")
-            y.set_shape(x.tensor.shape)
+            y = self._dequantized(x)
             self.floats[operation] = y - x.offset if x.offset else y
         return self.floats[operation]
 
     def as_quantized(self, operation: Operation) -> Quantized:
         """The output of an operation that is never below zero in quint8."""
         if operation not in self.quantized:
-            top, x = self._range(operation), self.floats[operation]
-            y = tf.raw_ops.QuantizeV2(
-                input=x, min_range=0.0, max_range=top, T=tf.quint8, mode="SCALED", round_mode="HALF_TO_EVEN"
-            ).output
-            y.set_shape(x.shape)
-            self.quantized[operation] = Quantized(y, top)
+            top = self._range(operation)
+            self.quantized[operation] = Quantized(self._levels_of(self.floats[operation], top), top)
         return self.quantized[operation]
 
     def _range(self, operation: Operation) -> float:
@@ -139,16 +136,21 @@ class Int8Graph:
 
     def _convolve_signed(self, operation: Convolution, x: Quantized, top: float) -> tf.Tensor:
         """The convolution and its bias, in float32, from 255 levels about zero."""
-        lifted = self._convolve(operation, x, 2 * top, lift=top)
-        y = tf.quantization.dequantize(lifted.tensor, 0.0, lifted.range, mode="SCALED") - top
-        y.set_shape(lifted.tensor.shape)
-        return y
+        return self._dequantized(self._convolve(operation, x, 2 * top, lift=top)) - top
 
     def _convolve(
         self, operation: Convolution, x: Quantized, top: float, summand: Quantized | None = None, lift: float = 0.0
     ) -> Quantized:
+        """A convolution and what is fused with it, of outputs from 0 to `top`; `lift` is added to its bias."""
+        y = self._convolved(operation, x, top, summand, lift - (summand.offset if summand else 0.0))
+        self._count(operation, y, int8=True)
+        return Quantized(y, top)
+
+    def _convolved(
+        self, operation: Convolution, x: Quantized, top: float, summand: Quantized | None, lift: float
+    ) -> tf.Tensor:
         kernel, limits = quantized_kernel(operation.kernel)
-        bias = operation.whole_bias(kernel * (limits / SIGNED_LEVELS)) + lift - (summand.offset if summand else 0.0)
+        bias = operation.whole_bias(kernel * (limits / SIGNED_LEVELS)) + lift
         pixels = operation.centre is not None
         tensor, padding = padded(operation, tf.bitcast(x.tensor, tf.uint8) if pixels else x.tensor)
         y = _fused_convolution(
@@ -164,11 +166,9 @@ class Int8Graph:
             padding,
         )
         y.set_shape(output_shape(operation, x.tensor))
-        self._count(operation, y, int8=True)
-        return Quantized(y, top)
+        return y
 
-    def _add_max_pool(self, operation: Pool) -> None:
-        x = self.quantized[operation.inputs[0]]
+    def _max_pooled(self, operation: Pool, x: Quantized) -> tf.Tensor:
         tensor = x.tensor
         if operation.padding != NO_PADDING:
             whole = tf.pad(tf.bitcast(tensor, tf.uint8), ((0, 0), *operation.padding, (0, 0)))
@@ -180,11 +180,35 @@ class Int8Graph:
         )
         sides = [(n - operation.size) // operation.strides + 1 for n in sides_of(tensor)]
         y.set_shape([None, *sides, operation.channels])
-        self.quantized[operation] = Quantized(y, x.range)
+        return y
+
+    def _levels_of_pixels(self) -> tf.Tensor:
+        return tf.bitcast(self.pixels, tf.quint8)
+
+    def _levels_of(self, x: tf.Tensor, top: float) -> tf.Tensor:
+        y = tf.raw_ops.QuantizeV2(
+            input=x, min_range=0.0, max_range=top, T=tf.quint8, mode="SCALED", round_mode="HALF_TO_EVEN"
+        ).output
+        y.set_shape(x.shape)
+        return y
+
+    def _dequantized(self, x: Quantized) -> tf.Tensor:
+        """Without taking out its offset."""
+        y = tf.quantization.dequantize(x.tensor, 0.0, x.range, mode="SCALED")
+        y.set_shape(x.tensor.shape)
+        return y
+
+    def _subsampled(self, operation: Subsample, levels: tf.Tensor) -> tf.Tensor:
+        return tf.bitcast(subsampled(operation, tf.bitcast(levels, tf.uint8)), tf.quint8)
+
+    def _written(self, operation: Operation, *inputs: tf.Tensor) -> tf.Tensor:
+        """An operation in float32."""
+        return emitted(operation, tf.float32, *inputs)
 
     def _count(self, operation: Operation, y: tf.Tensor, int8: bool = False) -> None:
         if isinstance(operation, Convolution | Dense):
-            macs = operation.kernel.size * math.prod(side or 0 for side in y.shape.as_list()[1:-1])  # at each position
+            positions = math.prod(side or 0 for side in y.shape.as_list()[1:-1])
+            macs = math.prod(operation.kernel.shape) * positions
             self.macs += macs
             self.int8_macs += macs if int8 else 0
 

@@ -14,10 +14,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.errors import UsageError, reason, require, unknown
-from resnet_keras.export.calibration import Calibrated, calibrate, check_int8_pays, open_calibration
+from resnet_keras.export.calibration import Calibrated, calibrate, calibrated_by, check_int8_pays, open_calibration
 from resnet_keras.export.integrity import MANIFEST, digests_of, read_manifest
 from resnet_keras.export.lowering import features_of, in_float32, lower
-from resnet_keras.export.networks import BATCH, FloatNetwork, Network
+from resnet_keras.export.networks import BATCH, Ends, FloatNetwork, Network
 from resnet_keras.export.quantized import available
 from resnet_keras.export.saved_model import write_saved_model
 from resnet_keras.export.signatures import servable
@@ -80,10 +80,13 @@ def export_servable(
         labels: class names; those of the model's card, if its head is the card's, or "0", "1", ..., when None.
         top_k: classes that `image_bytes` names.
         calibration_data: for int8: a folder of class/file, the name of a data set, or `uint8[N, H, W, C]`; 256 images
-            or more. Every other one is for measuring ranges, the rest for proving what came of it.
+            or more. Every other one is for measuring ranges, the rest for proving what came of it. A network that was
+            trained with `quantize="int8"` has ranges, which are taken as they are: it needs no images, and proves
+            itself on all that are given.
         data_dir: where TensorFlow Datasets keeps prepared data.
         max_accuracy_loss: for int8: percentage points of accuracy (of agreement with float32, where the calibration
-            data does not have the model's classes) that may be lost.
+            data does not have the model's classes) that may be lost; of a network trained in int8, against what it
+            was trained as.
 
     Returns:
         The version folder.
@@ -118,8 +121,7 @@ def export_servable(
     calibrated = None
     if dtype == "int8":
         check_int8_pays(ends, shape, given.name)
-        images = open_calibration(calibration_data, shape, names, data_dir)
-        calibrated = calibrate(ends, images, max_accuracy_loss, given.name, shape.card.thresholds)
+        calibrated = _in_int8(ends, shape, given.name, names, calibration_data, data_dir, max_accuracy_loss)
     network = calibrated.network if calibrated else FloatNetwork(ends, tf.as_dtype(dtype))
     base, several = Path(base_path).expanduser(), shape.card.several
     export = _Export(
@@ -138,6 +140,29 @@ def export_servable(
     return publish(base, version, partial(_write, export))
 
 
+def _in_int8(
+    ends: Ends,
+    shape: ImageFormat,
+    name: str,
+    labels: tuple[str, ...],
+    calibration_data: Any,
+    data_dir: str | None,
+    most: float,
+) -> Calibrated:
+    """A lowered model by the ranges that it was trained with, or by those that its calibration data have."""
+    ranges = shape.card.int8_ranges
+    if calibration_data is None and not ranges:
+        raise UsageError(
+            "int8 needs calibration_data: a folder, a data set's name or an array of images; only a network that was "
+            "trained with quantize int8 brings its ranges"
+        )
+    data = None if calibration_data is None else open_calibration(calibration_data, shape, labels, data_dir)
+    if ranges:
+        return calibrated_by(ends, ranges, data, shape, most, name)
+    assert data is not None
+    return calibrate(ends, data, most, name, shape.card.thresholds)
+
+
 def read_labels(path: str | Path) -> tuple[str, ...]:
     """The class names of a text file, one a line. Raises `UsageError` where it cannot be read."""
     try:
@@ -152,8 +177,6 @@ def _check_arguments(dtype: str, calibration_data: Any, top_k: int) -> None:
         raise unknown("dtype", dtype, DTYPES)
     if dtype != "int8" and calibration_data is not None:
         raise UsageError(f"calibration_data is for int8; leave it out with dtype {dtype}")
-    if dtype == "int8" and calibration_data is None:
-        raise UsageError("int8 needs calibration_data: a folder, a data set's name or an array of images")
     if dtype == "int8" and not available():
         raise UsageError("this TensorFlow has no quantised convolution (it needs oneDNN, on x86); use dtype bfloat16")
     require(top_k >= 1, "top_k", "at least 1", top_k)

@@ -69,11 +69,14 @@ class ModelCard:
     temperature: float | None = None
     """What the logits were divided by, fitted on validation images (Guo et al. 2017): the weights of the head are so
     already. None where it was not fitted."""
+    int8_ranges: tuple[float, ...] = ()
+    """Of a network that was trained in int8 (`quantize`): the largest value of each of its maps, in the order in which
+    an export lowers them. The metrics are of int8 then. Empty for any other, whose ranges an export measures."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Measured on the test split of `data` when training ended: loss, accuracy, top5_accuracy, examples."""
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std", "input_size", "labels", "label_ids", "thresholds"):
+        for name in ("mean", "std", "input_size", "labels", "label_ids", "thresholds", "int8_ranges"):
             value = getattr(self, name)
             if not isinstance(value, tuple | list):
                 raise UsageError(f"{name} must be a list, not {value!r}")

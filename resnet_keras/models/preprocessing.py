@@ -67,6 +67,7 @@ OF_THE_HEAD: dict[str, Any] = {
     "metrics": {},
     "thresholds": (),
     "temperature": None,
+    "int8_ranges": (),
     "test_flip": False,
 }
 """What a card says of its network's head, as a card of no head has it."""

@@ -326,7 +326,7 @@ def _set_card(model: keras.Model, card: ModelCard | None, skip_head: bool) -> No
     assert layer is not None  # every network of ours has one
     if card is None:  # how its images are prepared may be as before; whose weights they are is not
         layer.card = dataclasses.replace(
-            layer.card, source="", license="", recipe="", claims={}, metrics={}, temperature=None
+            layer.card, source="", license="", recipe="", claims={}, metrics={}, temperature=None, int8_ranges=()
         )
         return
     classes = model.output_shape[-1] if HEAD in {part.name for part in model.layers} else None
