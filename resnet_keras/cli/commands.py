@@ -201,7 +201,7 @@ class Export:
     dtype: str = "float32"
     """float32, bfloat16 or int8."""
     calibration_data: str | None = None
-    """For int8: a folder of class/file or the name of a data set, 256 images or more."""
+    """For int8: a folder of class/file or the name of a data set, 256 images or more; none after --quantize."""
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data."""
     max_accuracy_loss: float = 0.5
@@ -259,10 +259,7 @@ class Export:
             return
         print(f"exported to {path}")
         if quantised:
-            what = "accuracy" if "accuracy" in quantised else "agreement"
-            before = f" (float32 {quantised['accuracy_float32']:.4f})" if what == "accuracy" else " with float32"
-            share = f"{quantised['share_of_macs']:.0%} of the multiply-adds in int8"
-            print(f"{share}; {what} {quantised[what]:.4f}{before} on {quantised['images']:,} images")
+            print(_int8_words(quantised))
 
     def _to_file(self) -> None:
         from resnet_keras.export.formats import export_file
@@ -282,6 +279,17 @@ class Export:
             _print_json({"path": str(path)})
         else:
             print(f"exported to {path}")
+
+
+def _int8_words(found: dict[str, Any]) -> str:
+    """What is in int8, and what that lost, of a manifest."""
+    words = f"{found['share_of_macs']:.0%} of the multiply-adds in int8"
+    words += ", in the ranges of its training" * ("ranges" in found)
+    if "images" not in found:
+        return f"{words}; give --calibration-data to measure it"
+    what = "accuracy" if "accuracy" in found else "agreement"
+    before = f" (float32 {found['accuracy_float32']:.4f})" if what == "accuracy" else " with float32"
+    return f"{words}; {what} {found[what]:.4f}{before} on {found['images']:,} images"
 
 
 @dataclass(frozen=True)

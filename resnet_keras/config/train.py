@@ -215,6 +215,10 @@ class TrainConfig:
     equation 3; they take 0.1 for soft."""
     distillation_temperature: float = 3.0
     """For distillation=soft: what the logits of both networks are divided by. 3 as Touvron et al. 2020, section 6."""
+    quantize: Literal["int8"] | None = None
+    """int8: train on from --weights as the int8 export computes, in float32 with its rounding (quantization-aware
+    training, Jacob et al. 2018), and evaluate so; the export then takes the ranges of the training. Norms keep their
+    batch_stats. A tenth of the rate of the first training or less, for a few epochs."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     epochs: int = 10
@@ -293,6 +297,7 @@ class TrainConfig:
         weight, temperature = self.distillation_weight, self.distillation_temperature
         require(0 <= weight <= 1, "distillation_weight", "between 0 and 1", weight)
         require(temperature > 0, "distillation_temperature", "above 0", temperature)
+        self._check_quantize()
         resets, algorithm = self.schedule.reset_momentum, self.optimizer.algorithm
         require(not resets or algorithm == "sgd", "algorithm", "sgd with reset_momentum", algorithm)
         for part, start in self.unfreeze.items():
@@ -306,6 +311,15 @@ class TrainConfig:
             first, _, last = self.profile.partition(":")
             good = first.isdecimal() and last.isdecimal() and int(first) <= int(last)
             require(good, "profile", "two steps, such as 10:20", repr(self.profile))
+
+    def _check_quantize(self) -> None:
+        if self.quantize is None:
+            return
+        kept = {"precision": ("float32", self.precision != "float32"), "precise_bn": ("0", self.precise_bn)}
+        kept |= {"train_sizes": ("left out", self.train_sizes), "rematerialize": ("off", self.rematerialize)}
+        kept |= {"strategy": ("auto, none or mirrored", self.strategy in ("multiworker", "tpu"))}
+        for name, (rule, other) in kept.items():
+            require(not other, name, f"{rule} with quantize", getattr(self, name))
 
     def to_json(self) -> str:
         """The config as a JSON object, with the version of its format."""

@@ -78,7 +78,8 @@ def _evaluation_seconds(setup: TrainingSetup) -> float:
     """By one batch, after one that is not counted."""
     source, size = setup.source, setup.config.batch_size
     batch = next(iter(evaluation_batches(source, setup.shape, size, source.measured)))[0]
-    forward = tf.function(lambda images: setup.network(images, training=False))
+    measured = setup.measured
+    forward = tf.function(lambda images: measured(images, training=False))
     forward(batch)
     started = time.perf_counter()
     forward(batch)

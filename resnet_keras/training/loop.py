@@ -123,6 +123,8 @@ class Loop:
         self._check_data(checkpoint.notes.get("data"))
         if self.setup.teacher:
             self.setup.teacher.check_same(checkpoint.notes.get("teacher"), self.folder)
+        if self.setup.quantization:  # another machine, or a GPU, may measure others in the last bit
+            self.setup.quantization.use(checkpoint.notes["int8_ranges"])
         self.state.load(checkpoint.arrays)
         self.state.write_totals(checkpoint.notes["totals"], mine=self.writes)
         self.record.rows = checkpoint.notes["rows"]
@@ -159,6 +161,7 @@ class Loop:
                 "callbacks": kept,
                 "data": self.setup.data,
                 **({"teacher": self.setup.teacher.identity} if self.setup.teacher else {}),
+                **({"int8_ranges": self.setup.quantization.ranges} if self.setup.quantization else {}),
             }
             arrays = self.state.arrays() | kept_arrays
             save_checkpoint(self.folder, int(arrays["step"]), arrays, notes, self.config.keep_checkpoints)

@@ -47,6 +47,7 @@ from resnet_keras.training.given import Given, Judge, check_augmentable
 from resnet_keras.training.input import check_batch, class_weights_of, steps_of
 from resnet_keras.training.phases import Phase, phases_of, set_trainable
 from resnet_keras.training.plan import plan
+from resnet_keras.training.quantization import Quantization, check_quantize, quantization_of
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step
 
@@ -150,7 +151,7 @@ class TrainingSetup:
     network: keras.Model
     """From raw pixels to probabilities."""
     trained: keras.Model
-    """The same network up to its logits, for which the loss is exact."""
+    """The same network up to its logits, for which the loss is exact; in int8 with `quantize`."""
     state: TrainingState
     step: Step
     steps_per_epoch: int
@@ -159,6 +160,7 @@ class TrainingSetup:
     reasons: tuple[str, ...] = ()
     """What the run has chosen for itself, and why, and who teaches it: a line each."""
     teacher: Teacher | None = None
+    quantization: Quantization | None = None
 
     @property
     def total_steps(self) -> int:
@@ -166,10 +168,11 @@ class TrainingSetup:
 
     @property
     def measured(self) -> keras.Model:
-        """What is measured on test images: the network, with its logits behind its probabilities for a judge."""
+        """What is measured on test images: the network, or that in int8, with its logits behind it for a judge."""
+        network = self.quantization.in_int8(self.network) if self.quantization else self.network
         if self.judge is None:
-            return self.network
-        both = keras.layers.Concatenate(dtype="float32")([self.network.output, self.trained.output])
+            return network
+        both = keras.layers.Concatenate(dtype="float32")([network.output, self.trained.output])
         return keras.Model(self.network.input, both, name=self.network.name)
 
     @functools.cached_property
@@ -204,6 +207,8 @@ def make_setup(
     if config.teacher is not None:
         check_teacher(config.teacher)
     check_batch(config, strategy)
+    if config.weights != AUTO:
+        check_quantize(config, strategy, given.model is not None)
     if (given.loss or given.metrics) and host_of(strategy)[1] > 1:
         raise UsageError("a loss or metrics of your own are measured on one host; leave them to the config on several")
     if config.calibrate and host_of(strategy)[1] > 1:
@@ -214,6 +219,7 @@ def make_setup(
         _check_several(config, source, given, strategy)
     planned = plan(config, source)
     config = planned.config
+    check_quantize(config, strategy, given.model is not None)
     if given.model is None and not named_weights:
         start = _starting_weights(config)
     shape = image_format_for(config, source, start, given.model)
@@ -235,6 +241,9 @@ def make_setup(
             dense_head(network)
         trained = keras.Model(network.input, network.get_layer("logits").output, name=network.name)
         judge = Judge(given.loss, given.metrics, ends_in_logits) if given.loss or given.metrics else None
+    quantization = quantization_of(config, source, shape, network)
+    if quantization:
+        trained = quantization.in_int8(trained)
     phases = phases_of(config)
     for phase in phases:
         set_trainable(network, config, phase)
@@ -259,7 +268,8 @@ def make_setup(
     )
     parts = (config, strategy, source, shape, network, trained, state, step, steps, judge)
     reasons = (*planned.reasons, *([teacher.words(config, shape.size)] if teacher else []))
-    setup = TrainingSetup(*parts, reasons=reasons, teacher=teacher)
+    reasons += (quantization.words(),) if quantization else ()
+    setup = TrainingSetup(*parts, reasons=reasons, teacher=teacher, quantization=quantization)
     for phase in phases:
         check_augmentation(config.augmentation, setup.shape_in(phase), config.batch_size // host_of(strategy)[1])
     return setup

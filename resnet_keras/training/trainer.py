@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from resnet_keras.config.run_folder import (
 )
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import evaluation_batches
-from resnet_keras.data.splits import DatasetSplit, Source
 from resnet_keras.errors import HostLost, UsageError, reason
 from resnet_keras.files import json_text, read_json, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
@@ -35,6 +33,7 @@ from resnet_keras.progress import say as print_line
 from resnet_keras.training.batch_stats import recompute_batch_stats
 from resnet_keras.training.calibrate import calibrate, calibration_of, calibration_words
 from resnet_keras.training.callbacks import MakeCallback
+from resnet_keras.training.described import environment, opening
 from resnet_keras.training.devices import describe, host_of, make_strategy
 from resnet_keras.training.estimate import estimate, within_budget
 from resnet_keras.training.given import Given
@@ -67,7 +66,9 @@ class TrainResult:
     `parameters` (without BN statistics) and `environment`. With validation images `best_epoch`, whose network the
     result is, and its figures on them as `validation`. With `calibrate`, `calibration`: the `temperature` (None where
     all validation images are correct), the `images` it is from, and on `split` `loss_before`, `ece_before` and `ece`.
-    With a `teacher` its `model`, as the config names it, and the `digest` of its weights.
+    With a `teacher` its `model`, as the config names it, and the `digest` of its weights. With `quantize` all figures
+    are of the network in int8, and `quantization` has its `dtype`, the `share_of_macs` in it, and how many `images`
+    and which `percentile` of their maps the ranges are of.
     On several hosts there is no `ece`. Of several labels an image there is `mean_average_precision` in place of
     `top5_accuracy` and `ece`."""
     run_dir: Path
@@ -255,7 +256,7 @@ def _run(
         thresholds=model_card(network).thresholds,
     )
     loop = Loop(setup, record, lambda: evaluator(measured_batches, measured_images), callbacks, say)
-    say(_opening(setup))
+    say(opening(setup))
     if resumes and loop.restore():
         say(f"resuming after step {int(state.value_of(state.step)):,} of {setup.total_steps:,}")
     state.check_that_all_agree()
@@ -300,6 +301,7 @@ def _run(
         **({"best_epoch": best_epoch(record.rows)} if record.validation and record.rows else {}),
         **({"calibration": calibration_of(setup, record, temperature)} if record.uncalibrated else {}),
         **({"teacher": setup.teacher.identity} if setup.teacher else {}),
+        **({"quantization": setup.quantization.facts} if setup.quantization else {}),
         "epochs": len(record.rows),
         "interrupted": interrupted,
         "seconds": time.perf_counter() - started,
@@ -327,20 +329,6 @@ def _take_best(setup: TrainingSetup, record: Record) -> bool:
     return True
 
 
-def environment(setup: TrainingSetup) -> dict[str, str]:
-    """Where a figure was measured: devices, versions, data."""
-    data = setup.data
-    return {
-        "devices": describe(setup.strategy),
-        "xla": "on" if setup.step.xla else "off",
-        "machine": f"{platform.machine()}, {platform.system()}",
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "data": f"{_counts(setup.source)} images, digest {data['digest']}{_left_out(setup.source)}",
-    }
-
-
 def _finished(folder: Path, say: Callable[[str], None]) -> TrainResult | None:
     """The result of a finished run; None if it is not finished, or does not say so any more."""
     path = folder / METRICS
@@ -360,33 +348,6 @@ def _say_nothing(line: str) -> None:
 
 def _how_to_resume(folder: Path) -> str:
     return f"the run is saved in {folder}; resnet-keras train {folder} resumes it"
-
-
-def _opening(setup: TrainingSetup) -> str:
-    config, source, cost = setup.config, setup.source, complexity(setup.network)
-    streamed = isinstance(source.train, DatasetSplit)
-    card = model_card(setup.network)
-    around = any(isinstance(layer, keras.Model) for layer in setup.network.layers)
-    return (
-        f"{setup.network.name}: {cost.trainable_parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds an "
-        f"image\n{source.name}: {_counts(source)} images, "
-        f"{len(source.labels)} {'labels, several an image' if source.several else 'classes'}\n"
-        f"{config.epochs} epochs in batches of {config.batch_size}; {describe(setup.strategy)}, {config.precision}, "
-        f"XLA {'on' if setup.step.xla else 'off'}; run folder {config.run_dir}"
-        + "".join(f"\ndamaged and left out: {fault}" for fault in source.skipped)
-        + f"\nthe model has no card: its pixels are normalised by mean {card.mean} and std {card.std}" * around
-        + "\na tf.data.Dataset has an order of its own: a run that is stopped resumes, but not to the last bit"
-        * streamed
-    )
-
-
-def _counts(source: Source) -> str:
-    held = f", {len(source.validation):,} validation" if source.validation else ""
-    return f"{len(source.train):,} training{held} and {len(source.test):,} test"
-
-
-def _left_out(source: Source) -> str:
-    return f", {len(source.skipped):,} damaged left out" if source.skipped else ""
 
 
 def _finish(network: keras.Model, record: Record) -> None:
