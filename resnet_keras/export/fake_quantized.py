@@ -8,10 +8,11 @@ Every number that int8 has is here a float of the same value, a level. A convolu
 import dataclasses
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.export.floating import activated, emitted, padded, subsampled
+from resnet_keras.export.floating import activated, emitted, padded, subsampled, with_border
 from resnet_keras.export.operations import Convolution, LayerNorm, Operation, Pool, Scale, Subsample
 from resnet_keras.export.quantized import LEVELS, SIGNED_LEVELS, SMALLEST_RANGE, Int8Graph, Quantized
 from resnet_keras.export.values import as_tensor, whole_bias
@@ -30,7 +31,7 @@ class FakeInt8Graph(Int8Graph):
         return levels_of(x, top)
 
     def _dequantized(self, x: Quantized) -> tf.Tensor:
-        return x.tensor * tf.constant(x.range / LEVELS, tf.float32)
+        return x.tensor * (np.float32(x.range) / np.float32(LEVELS))
 
     def _convolved(
         self, operation: Convolution, x: Quantized, top: float, summand: Quantized | None, lift: float
@@ -53,6 +54,8 @@ class FakeInt8Graph(Int8Graph):
 
     def _written(self, operation: Operation, *inputs: tf.Tensor) -> tf.Tensor:
         # In arithmetic that has gradients everywhere, where the export takes what TensorFlow replaces by oneDNN's.
+        if isinstance(operation, Convolution) and 1 < operation.groups < operation.channels:
+            return _convolved_in_groups(operation, *inputs)
         if not isinstance(operation, Scale | LayerNorm):
             return emitted(operation, tf.float32, *inputs)
         (x,) = inputs
@@ -65,6 +68,18 @@ class FakeInt8Graph(Int8Graph):
         return activated(y, getattr(operation, "activation", None))
 
 
+def _convolved_in_groups(operation: Convolution, x: tf.Tensor, summand: tf.Tensor | None = None) -> tf.Tensor:
+    """By Keras, which knows where TensorFlow has gradients of it: on CPU by XLA alone."""
+    kernel = as_tensor(operation.kernel, tf.float32)
+    if operation.centre is None:
+        x = tf.pad(x, ((0, 0), *operation.padding, (0, 0)))
+    else:
+        x = with_border(x, operation.padding, operation.centre)
+    y: Any = keras.ops.conv(x, kernel, operation.strides, "valid", dilation_rate=operation.dilation)
+    y = y + as_tensor(whole_bias(operation, kernel), tf.float32)
+    return activated(y if summand is None else y + summand, operation.activation)
+
+
 def levels_of(x: tf.Tensor, top: float) -> tf.Tensor:
     """Values as levels of a range, float32 whole numbers from 0 to 255, as `QuantizeV2` makes them.
 
@@ -72,7 +87,8 @@ def levels_of(x: tf.Tensor, top: float) -> tf.Tensor:
         x: float32, of any shape.
         top: what 255 stands for.
     """
-    return rounded(tf.minimum(tf.nn.relu(x * tf.constant(LEVELS / top, tf.float32)), LEVELS))
+    scale = np.float32(LEVELS) / np.float32(top)  # as TensorFlow's own: another last bit is another level at a half
+    return rounded(tf.minimum(tf.nn.relu(x * scale), LEVELS))
 
 
 def rounded(x: tf.Tensor) -> tf.Tensor:

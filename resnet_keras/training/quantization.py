@@ -74,10 +74,11 @@ class _InInt8(keras.layers.Layer):
         super().__init__(name="int8", dtype="float32")
         self.model, self.quantization = model, quantization
         self.built = True
+        self._traced = tf.function(self._outputs, autograph=False, reduce_retracing=True)
 
     def call(self, pixels: Any) -> Any:
         if tf.executing_eagerly():  # whose weights would be constants, without gradients
-            return tf.function(self._outputs, autograph=False)(pixels)
+            return self._traced(pixels)
         return self._outputs(pixels)
 
     def _outputs(self, pixels: Any) -> tf.Tensor:

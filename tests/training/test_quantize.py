@@ -1,0 +1,394 @@
+"""A run in int8: its arithmetic is that of the export, what it trains is what is served, and what is refused."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small import TINY, randomise
+
+import resnet_keras as rk
+from benchmarks.int8_accuracy import add_outliers
+from resnet_keras.cli.commands import _int8_words
+from resnet_keras.config.recipes import recipe
+from resnet_keras.config.stored import config_from_json
+from resnet_keras.config.train import GIVEN, Optimizer, Schedule, TrainConfig
+from resnet_keras.data.format import image_format
+from resnet_keras.data.sources import open_source
+from resnet_keras.data.splits import ArraySplit
+from resnet_keras.errors import UsageError
+from resnet_keras.export.calibration import PASSES, calibrated_by, choose_ranges
+from resnet_keras.export.fake_quantized import FakeInt8Graph, fake_quantized_kernel, levels_of
+from resnet_keras.export.lowering import lower
+from resnet_keras.export.operations import Convolution, in_order, maps_of
+from resnet_keras.export.quantized import Int8Graph, available, quantized_kernel
+from resnet_keras.export.servable import manifest_of, run_servable
+from resnet_keras.progress import progress
+from resnet_keras.training.checkpoints import checkpoints, read_checkpoint
+from resnet_keras.training.devices import make_strategy
+from resnet_keras.training.given import Given
+from resnet_keras.training.phases import phases_of, view_of_size
+from resnet_keras.training.quantization import Quantization
+from resnet_keras.training.setup import make_setup
+from resnet_keras.training.trainer import run
+
+RNG = np.random.default_rng(0)
+needs_int8 = pytest.mark.skipif(
+    not available(), reason="this TensorFlow has no quantised convolution (oneDNN on x86 has it)"
+)
+ADAM = Optimizer(learning_rate=1e-3, algorithm="adam", weight_decay=0.0)
+
+
+def net(size: int = 8, channels: int = 1, **options: Any) -> keras.Model:
+    card = rk.ModelCard(mean=(0.4,), std=(0.3,), crop=1.0)
+    options = {"blocks": (1, 1, 1), "widths": (8, 8, 16), "stem_width": 8, "include_preprocessing": card, **options}
+    model = rk.create_model("cifar_resnet20", input_shape=(size, size, channels), classes=10, **options)
+    randomise(model)
+    return model
+
+
+def ranges_of(model: keras.Model, images: np.ndarray) -> tuple[float, ...]:
+    with progress("", PASSES * len(images)) as task:
+        return choose_ranges(lower(model), images, model.name, task, FakeInt8Graph)[0]
+
+
+def test_levels_are_those_of_the_export_to_the_bit() -> None:
+    top = 3.7
+    halves = (np.arange(-3, 259) + 0.5) * top / 255
+    values = np.concatenate([RNG.normal(1, 2, 10_000), halves, [0.0, top, -1e9, 1e9, 1e-9]]).astype("float32")
+    wanted, _, _ = tf.raw_ops.QuantizeV2(
+        input=values, min_range=0.0, max_range=top, T=tf.quint8, mode="SCALED", round_mode="HALF_TO_EVEN"
+    )
+    np.testing.assert_array_equal(levels_of(tf.constant(values), top), tf.bitcast(wanted, tf.uint8))
+
+
+def test_kernels_are_those_of_the_export_to_the_bit() -> None:
+    kernel = RNG.normal(size=(3, 3, 4, 5)) * [1e-3, 1, 10, 0, 100]
+    values, limits = quantized_kernel(kernel)
+    levels, of_channels = fake_quantized_kernel(kernel)
+    np.testing.assert_array_equal(levels, values)
+    np.testing.assert_array_equal(of_channels, limits)
+
+
+def test_gradients_go_straight_through_rounding_and_stop_at_the_range() -> None:
+    x, kernel = tf.constant([-0.5, 0.01, 1.3, 1.99, 2.5]), tf.constant(RNG.normal(size=(3, 3, 2, 4)))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch((x, kernel))
+        y = levels_of(x, 2.0) * (2.0 / 255)
+        levels, limits = fake_quantized_kernel(kernel)
+        total = tf.reduce_sum(levels * (limits / 127))
+    found: Any = tape.gradient(y, x)
+    np.testing.assert_allclose(found, [0, 1, 1, 1, 0], rtol=1e-6)
+    found = tape.gradient(total, kernel)
+    np.testing.assert_allclose(found, np.ones((3, 3, 2, 4)), rtol=1e-6)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "shortcut A": {},
+    "shortcut B": {"shortcut": "B"},
+    "shortcut D": {"shortcut": "D"},
+    "pre-activation": {"preactivation": True},
+    "standardized": {"weight_standardization": True, "norm": "group"},
+    "gates": {"se_ratio": 0.25},
+    "groups": {"block": "bottleneck", "cardinality": 4, "shortcut": "B"},
+}
+QUICK = ("shortcut B", "pre-activation")
+SOME_KINDS = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in KINDS]
+"""2 s each."""
+
+
+@pytest.mark.parametrize("kind", SOME_KINDS)
+def test_live_weights_are_lowered_as_constants_are(kind: str) -> None:
+    """Kernels to the last level, so also where norms are folded; and each weight has its gradient."""
+    model = net(**KINDS[kind])
+    images = RNG.integers(0, 256, (8, 8, 8, 1), "uint8")
+    constant = [one for one in in_order(*lower(model)) if isinstance(one, Convolution)]
+    levels: Callable[[Any], list[Any]] = lambda found: [fake_quantized_kernel(one.kernel) for one in found]  # noqa: E731
+    traced = tf.function(
+        lambda: levels([one for one in in_order(*lower(model)) if isinstance(one, Convolution)]), autograph=False
+    )()
+    for one, (values, limits) in zip(constant, traced, strict=True):
+        expected = quantized_kernel(one.kernel)
+        np.testing.assert_array_equal(values, expected[0])
+        np.testing.assert_array_equal(limits, expected[1])
+    logits = keras.Model(model.input, model.get_layer("logits").output)
+    quantised = Quantization(model, [9.0] * len(maps_of(*lower(model))), {}).in_int8(logits)
+    assert [v.path for v in quantised.variables] == [v.path for v in model.variables]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(quantised(images, training=True) ** 2)
+    gradients: Any = tape.gradient(loss, [weight.value for weight in model.trainable_variables])
+    for weight, gradient in zip(model.trainable_variables, gradients, strict=True):
+        assert gradient is not None, weight.path
+        assert np.isfinite(gradient).all(), weight.path
+    assert any(np.abs(gradient).max() > 0 for gradient in gradients)
+
+
+@needs_int8
+@pytest.mark.parametrize("kind", SOME_KINDS)
+def test_each_convolution_gives_the_levels_of_the_export(kind: str) -> None:
+    """From the same levels in: but for sums that rounding meets at a half, and then by one level."""
+    model, images = net(**KINDS[kind]), RNG.integers(0, 256, (16, 8, 8, 1), "uint8")
+    ends = lower(model)
+    ranges = dict(zip(maps_of(*ends), ranges_of(model, images), strict=True))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        pixels = tf.compat.v1.placeholder(tf.uint8, (None, 8, 8, 1))
+        real, fake = Int8Graph(ranges, pixels), FakeInt8Graph(ranges, pixels)
+        real.emit(ends)
+        fake.emit(ends)
+        levels = {x: tf.cast(tf.bitcast(y.tensor, tf.uint8), tf.float32) for x, y in real.quantized.items()}
+        assert real.quantized.keys() == fake.quantized.keys()
+        assert real.int8_macs == fake.int8_macs > 0
+        for one in real.quantized:
+            assert (real.quantized[one].range, real.quantized[one].offset) == (
+                fake.quantized[one].range,
+                fake.quantized[one].offset,
+            )
+            known = [x for x in one.inputs if x in levels]
+            values = session.run([levels[x] for x in known], {pixels: images})
+            feed: dict[Any, Any] = {fake.quantized[x].tensor: v for x, v in zip(known, values, strict=True)}
+            expected = session.run(levels[one], {pixels: images})
+            got = session.run(fake.quantized[one].tensor, {pixels: images, **feed})
+            if len(known) == len(one.inputs):
+                assert np.abs(got - expected).max() <= 1
+                assert (got != expected).mean() < 1e-3
+
+
+def test_a_layer_without_a_rule_has_its_live_weights() -> None:
+    layers = [
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
+        keras.layers.GroupNormalization(2),
+        keras.layers.ReLU(),
+        keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
+        keras.layers.GlobalAveragePooling2D(),
+    ]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(10)])
+    data = [(RNG.integers(0, 256, (300, 8, 8, 1), "uint8"), np.arange(300) % 10)] * 2
+    config = TrainConfig(data=GIVEN, batch_size=50, epochs=1, quantize="int8")
+    setup = make_setup(config, make_strategy("none"), Given(model=model, data=data))
+    before = model.layers[2].gamma.numpy().copy()
+    phase = phases_of(setup.config)[0]
+    setup.step.runner(view_of_size(setup.trained, phase.size))(setup.batches(phase, 0, 2), tf.constant(2))
+    assert np.abs(model.layers[2].gamma.numpy() - before).max() > 0
+
+
+@pytest.fixture(scope="module")
+def start(tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run folder: a net of 2,000 weights, a few epochs old."""
+    folder = tmp_path_factory.mktemp("start") / "float32"
+    run(dataclasses.replace(tiny, epochs=6, batch_size=64, run_dir=str(folder)))
+    return str(folder)
+
+
+@pytest.fixture
+def tuned(tiny: TrainConfig, start: str, tmp_path: Path) -> TrainConfig:
+    """An epoch in int8."""
+    changes: dict[str, Any] = {"weights": start, "quantize": "int8", "optimizer": ADAM}
+    return dataclasses.replace(tiny, epochs=1, schedule=Schedule(), run_dir=str(tmp_path / "run"), **changes)
+
+
+def digits_test(data_dir: str) -> ArraySplit:
+    split = open_source("digits", data_dir).test
+    assert isinstance(split, ArraySplit)
+    return split
+
+
+def log_probabilities(folder: Path, images: np.ndarray) -> np.ndarray:
+    answer = run_servable(folder, {"serving_default": {"image": images}})["serving_default"]["probabilities"]
+    return np.log(answer.astype("float64"))
+
+
+@needs_int8
+def test_what_is_trained_is_what_is_served(tuned: TrainConfig, start: str, tmp_path: Path, data_dir: str) -> None:
+    result = rk.train(tuned, quiet=True)
+    plain = make_setup(dataclasses.replace(tuned, quantize=None), make_strategy("none"))
+    kept = read_checkpoint(checkpoints(result.run_dir)[0])
+    assert kept.arrays.keys() == plain.state.arrays().keys()
+    assert not rk.model_card(plain.network).int8_ranges  # it trains on without them
+    before, after = rk.load_model(start), rk.load_model(result.run_dir)
+    moved = [bool(np.abs(a.numpy() - b.numpy()).max()) for a, b in zip(before.weights, after.weights, strict=True)]
+    expected = ["moving" not in one.name for one in after.weights]
+    assert moved == expected
+    ranges = rk.model_card(after).int8_ranges
+    assert list(ranges) == kept.notes["int8_ranges"]
+    assert len(ranges) == len(maps_of(*lower(after)))
+    assert config_from_json((result.run_dir / "config.json").read_text()).quantize == "int8"
+    facts = json.loads((result.run_dir / "metrics.json").read_text())["quantization"]
+    assert facts["dtype"] == "int8"
+    assert facts["images"] == 1024
+
+    folder = rk.export_servable(result.run_dir, tmp_path / "net", dtype="int8")  # which needs no images
+    found = manifest_of(folder)["int8"]
+    assert found == {"ranges": "of the training", "share_of_macs": facts["share_of_macs"]}
+    assert tuple(manifest_of(folder)["card"]["int8_ranges"]) == ranges
+    split = digits_test(data_dir)
+    served = log_probabilities(folder, split.images)
+    assert (served.argmax(-1) == split.targets).mean() == pytest.approx(result.metrics["accuracy"], abs=1.1 / 360)
+    logits = keras.Model(after.input, after.get_layer("logits").output)
+    trained = np.asarray(Quantization(after, ranges, {}).in_int8(logits)(split.images), "float64")
+    trained -= np.log(np.exp(trained).sum(-1, keepdims=True))
+    float32 = np.log(np.asarray(after(split.images), "float64"))
+    near, far = (np.sqrt(np.mean((served - other) ** 2)) for other in (trained, float32))
+    assert near < 0.1 * far
+    assert np.mean(np.abs(served - trained).max(-1) < 1e-4) > 0.9  # the others by a level that is at a half
+
+    proved = rk.export_servable(
+        result.run_dir, tmp_path / "net", dtype="int8", calibration_data="digits", data_dir=data_dir
+    )
+    np.testing.assert_array_equal(log_probabilities(proved, split.images), served)
+    assert manifest_of(proved)["int8"]["images"] == 1437
+
+
+def test_the_words_of_an_export() -> None:
+    facts: dict[str, Any] = {"ranges": "of the training", "share_of_macs": 0.99}
+    assert _int8_words(facts) == (
+        "99% of the multiply-adds in int8, in the ranges of its training; give --calibration-data to measure it"
+    )
+    facts |= {"agreement": 0.98, "images": 500, "accuracy": 0.9, "accuracy_float32": 0.89}
+    assert _int8_words(facts).endswith("its training; accuracy 0.9000 (float32 0.8900) on 500 images")
+
+
+def test_ranges_of_another_network_are_refused() -> None:
+    model = net()
+    with pytest.raises(UsageError, match=r"has \d+ maps, and its card int8 ranges of 3; train it anew"):
+        calibrated_by(lower(model), (1.0, 2.0, 3.0), None, image_format(model), 1.0, model.name)
+
+
+@pytest.mark.slow  # 4 s for a line
+def test_what_drops_is_said_to_be_off(tuned: TrainConfig) -> None:
+    setup = make_setup(
+        dataclasses.replace(tuned, model_options={**TINY, "stochastic_depth": 0.2}), make_strategy("none")
+    )
+    (words,) = setup.reasons
+    assert words.startswith("trains and evaluates the network in int8, ")
+    assert words.endswith("dropout and stochastic depth are off")
+
+
+def stepped(config: TrainConfig, strategy: str = "none") -> dict[str, np.ndarray]:
+    """The state after two steps."""
+    config = dataclasses.replace(config, batch_size=16, strategy=strategy)
+    setup = make_setup(config, make_strategy(strategy))
+    phase = phases_of(setup.config)[0]
+    setup.step.runner(view_of_size(setup.trained, phase.size))(setup.batches(phase, 0, 2), tf.constant(2))
+    return setup.state.arrays() | {"loss": setup.state.read_totals()[0]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "changes"), [("mirrored", {}), ("none", {"xla": "on"}), ("none", {"accumulation": 4})]
+)
+def test_devices_xla_and_parts_learn_the_same(tuned: TrainConfig, strategy: str, changes: dict[str, Any]) -> None:
+    tuned = dataclasses.replace(tuned, optimizer=Optimizer(learning_rate=0.01))
+    one, other = stepped(tuned), stepped(dataclasses.replace(tuned, **changes), strategy)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        # A sum in another order can be rounded to another level.
+        np.testing.assert_allclose(other[name], value, rtol=2e-2, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_resumes_to_the_last_bit(
+    tuned: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if batch == 7:
+                raise ZeroDivisionError
+
+    config = dataclasses.replace(tuned, epochs=2, checkpoint_steps=3, ema=0.9)
+    whole = run(dataclasses.replace(config, run_dir=str(tmp_path / "whole")))
+    with pytest.raises(ZeroDivisionError):
+        run(config, callbacks=[Stop()])
+    # As another machine would measure them: those of the checkpoint count.
+    monkeypatch.setattr(
+        "resnet_keras.training.quantization.choose_ranges",
+        lambda ends, *_: (tuple(1.0 for _ in maps_of(*ends)), 100.0),
+    )
+    resumed = run(config)
+    one, other = (read_checkpoint(checkpoints(done.run_dir)[0]) for done in (whole, resumed))
+    for name, value in one.arrays.items():
+        np.testing.assert_array_equal(value, other.arrays[name], err_msg=name)
+    assert one.notes["totals"] == other.notes["totals"]
+    assert rk.model_card(resumed.model).int8_ranges == rk.model_card(whole.model).int8_ranges
+    (resumed.run_dir / "metrics.json").unlink()
+    with pytest.raises(UsageError, match="is a run of another config: quantize was 'int8', now None"):
+        run(dataclasses.replace(config, quantize=None))
+
+
+def test_outlier_channels_change_nothing_in_float32() -> None:
+    model, images = net(), RNG.integers(0, 256, (16, 8, 8, 1), "uint8")
+    before = np.asarray(model(images))
+    assert add_outliers(model, 64.0, 0.1) == 3
+    np.testing.assert_allclose(model(images), before, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+@needs_int8
+def test_training_recovers_what_outlier_channels_cost(quick: TrainConfig, tmp_path: Path, data_dir: str) -> None:
+    config = dataclasses.replace(recipe("digits"), data_dir=data_dir, model_options=quick.model_options)
+    whole = run(dataclasses.replace(config, run_dir=str(tmp_path / "float32")))
+    model = rk.load_model(whole.run_dir)
+    add_outliers(model, 256.0, 0.05)
+    model.save(tmp_path / "outliers.keras")
+    split = digits_test(data_dir)
+
+    def accuracy(source: Any, name: str, **more: Any) -> float:
+        folder = rk.export_servable(source, tmp_path / name, dtype="int8", max_accuracy_loss=100.0, **more)
+        return float((log_probabilities(folder, split.images).argmax(-1) == split.targets).mean())
+
+    after = accuracy(model, "after", calibration_data="digits", data_dir=data_dir)
+    changes: dict[str, Any] = {"weights": str(tmp_path / "outliers.keras"), "quantize": "int8"}
+    optimizer = dataclasses.replace(ADAM, learning_rate=5e-4)
+    tuned = dataclasses.replace(
+        config, epochs=4, optimizer=optimizer, schedule=Schedule(), run_dir=str(tmp_path / "int8"), **changes
+    )
+    result = run(tuned)
+    trained = accuracy(result.run_dir, "trained")
+    assert trained == pytest.approx(result.metrics["accuracy"], abs=1.1 / 360)
+    assert after < whole.metrics["accuracy"] - 0.1
+    assert trained > after + 0.5 * (whole.metrics["accuracy"] - after)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"quantize": "int4"}, "unknown quantize 'int4'; choose from int8"),
+        ({"precision": "mixed_bfloat16"}, "precision must be float32 with quantize, not mixed_bfloat16"),
+        ({"precise_bn": 100}, "precise_bn must be 0 with quantize, not 100"),
+        ({"train_sizes": (6,)}, r"train_sizes must be left out with quantize, not \(6,\)"),
+        ({"rematerialize": True}, "rematerialize must be off with quantize, not True"),
+        ({"strategy": "tpu"}, "strategy must be auto, none or mirrored with quantize, not tpu"),
+    ],
+)
+def test_fields(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        TrainConfig(**{"quantize": "int8", "weights": "some", **changes})
+
+
+def test_random_weights_are_refused() -> None:
+    for weights in (None, "auto"):
+        config = TrainConfig(quantize="int8", weights=weights, model="cifar_resnet32")
+        with pytest.raises(
+            UsageError, match="quantize goes on from a trained network, .* give --weights, such as a run"
+        ):
+            make_setup(config, make_strategy("none"))
+
+
+def test_a_network_without_an_int8_path_is_refused(tmp_path: Path, data_dir: str) -> None:
+    own: dict[str, Any] = {"activation": "gelu", "blocks": "1,1,1", "widths": "8,8,16", "stem_width": 8}
+    net(activation="gelu").save(path := tmp_path / "net.keras")
+    config = TrainConfig(quantize="int8", weights=str(path), model_options=own, data_dir=data_dir)
+    words = "int8 computes convolutions of one group with ReLU, .* would gain nothing; train without quantize"
+    with pytest.raises(UsageError, match=words):
+        make_setup(config, make_strategy("none"))
+
+
+def test_too_few_images_are_refused(tuned: TrainConfig) -> None:
+    data = [(RNG.integers(0, 256, (100, 8, 8, 1), "uint8"), np.arange(100) % 10)] * 2
+    with pytest.raises(UsageError, match="100 images are too few to calibrate with; give 256 or more"):
+        make_setup(dataclasses.replace(tuned, data=GIVEN, batch_size=50), make_strategy("none"), Given(data=data))
