@@ -52,7 +52,7 @@ class Quantization:
 
     def in_int8(self, model: keras.Model) -> keras.Model:
         """A part of the network from its input on, in int8: the same layers, weights, input and outputs."""
-        outputs = _InInt8(model, self)(model.input)
+        outputs = InInt8(model, self)(model.input)
         return keras.Model(model.input, outputs, name=model.name)
 
     def words(self) -> str:
@@ -67,11 +67,11 @@ class Quantization:
         )
 
 
-class _InInt8(keras.layers.Layer):
+class InInt8(keras.layers.Layer):
     """The outputs of a model as int8 computes them; no file has it."""
 
     def __init__(self, model: keras.Model, quantization: Quantization) -> None:
-        super().__init__(name="int8", dtype="float32")
+        super().__init__(dtype="float32")
         self.model, self.quantization = model, quantization
         self.built = True
         self._traced = tf.function(self._outputs, autograph=False, reduce_retracing=True)

@@ -244,6 +244,26 @@ def test_what_is_trained_is_what_is_served(tuned: TrainConfig, start: str, tmp_p
     assert manifest_of(proved)["int8"]["images"] == 1437
 
 
+@pytest.mark.slow
+@needs_int8
+def test_validation_temperature_teacher_and_metrics_are_of_int8(
+    tuned: TrainConfig, start: str, tmp_path: Path, data_dir: str
+) -> None:
+    config = dataclasses.replace(tuned, validation=0.2, calibrate=True, teacher=start, epochs=2, ema=0.9)
+    metric = keras.metrics.CategoricalAccuracy(name="own")
+    result = run(config, given=Given(metrics=[metric]))
+    folder = rk.export_servable(result.run_dir, tmp_path / "net", dtype="int8")
+    split = digits_test(data_dir)
+    served = log_probabilities(folder, split.images)
+    assert (served.argmax(-1) == split.targets).mean() == pytest.approx(result.metrics["accuracy"], abs=1.1 / 360)
+    loss = -served[np.arange(len(served)), split.targets].mean()
+    assert loss == pytest.approx(result.metrics["loss"], rel=1e-3)
+    assert result.metrics["own"] == pytest.approx(result.metrics["accuracy"], abs=1e-6)
+    assert result.metrics["calibration"]["temperature"]
+    float32 = np.log(np.asarray(result.model(split.images), "float64"))
+    assert abs(-float32[np.arange(len(served)), split.targets].mean() - loss) > 1e-4  # which is another network
+
+
 def test_the_words_of_an_export() -> None:
     facts: dict[str, Any] = {"ranges": "of the training", "share_of_macs": 0.99}
     assert _int8_words(facts) == (
