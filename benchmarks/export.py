@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from benchmarks.pairs import paired_ratio
+from resnet_keras.benchmarks.pairs import paired_ratio
 
 Program = Callable[[], np.ndarray]
 PAUSE = 0.1

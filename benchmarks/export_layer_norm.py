@@ -18,7 +18,7 @@ import tensorflow as tf
 import tyro
 
 from benchmarks.export import PAUSE, again, session
-from benchmarks.pairs import paired_ratio
+from resnet_keras.benchmarks.pairs import paired_ratio
 
 SIDE = 224
 

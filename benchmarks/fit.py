@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from benchmarks.pairs import paired_ratio
 from benchmarks.step import plain_keras_resnet20
+from resnet_keras.benchmarks.pairs import paired_ratio
 from resnet_keras.training.devices import make_strategy
 
 

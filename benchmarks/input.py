@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.pairs import paired_ratio
+from resnet_keras.benchmarks.pairs import paired_ratio
 from resnet_keras.config.train import Augmentation
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import training_batches

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from benchmarks.pairs import Ratio, paired_ratio
+from resnet_keras.benchmarks.pairs import Ratio, paired_ratio
 
 
 @dataclass

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from benchmarks.pairs import paired_ratio
+from resnet_keras.benchmarks.pairs import paired_ratio
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.training.state import TrainingState
 from resnet_keras.training.step import Step

@@ -23,7 +23,7 @@ ROWS = [
     {"inference"},
     {"export", "publishing", "reports"},
     {"training", "serving"},
-    {"experiments", "tuning"},
+    {"experiments", "tuning", "benchmarks"},
     {"cli"},
 ]
 STANDARD_LIBRARY_ONLY = {

@@ -16,6 +16,7 @@ from forked import Server
 
 import resnet_keras as rk
 from resnet_keras.cli import main
+from resnet_keras.cli.benchmark_command import EveryFlag
 from resnet_keras.cli.flags import _flags_of
 from resnet_keras.config.recipes import RECIPES
 from resnet_keras.experiments.experiment_config import ExperimentConfig
@@ -77,6 +78,7 @@ def test_commands_and_flags_in_the_text_exist(page: Path) -> None:
     flags = {name: set(_flags_of(kind)) for name, kind in main.COMMANDS.items()}
     flags["train"] |= {"--optimizer"}
     flags["experiment"] = flags["degradation"] = set(_flags_of(ExperimentConfig))
+    flags["benchmark"] = set(_flags_of(EveryFlag))
     every = set().union(*flags.values(), FLAGS_OF_OTHERS)
     for code in re.findall(r"`([^`]+)`", prose_of(page).replace("\n", " ")):
         words = code.split()

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
+from resnet_keras.cli.benchmark_command import EveryFlag
 from resnet_keras.cli.help import shown
 from resnet_keras.errors import unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
@@ -35,8 +36,8 @@ class Completion:
 
 def print_script(shell: str, commands: Mapping[str, type]) -> None:
     """Print the script of a shell for the commands by their names."""
-    # What stands for flags of these two is another dataclass than their own.
-    flags = {"experiment": ExperimentConfig, "degradation": ExperimentConfig}
+    # What stands for flags of these is another dataclass than their own.
+    flags: dict[str, type] = {"experiment": ExperimentConfig, "degradation": ExperimentConfig, "benchmark": EveryFlag}
     kinds = [Annotated[shown(flags.get(name, kind)), subcommand(name)] for name, kind in commands.items()]
     parse: Any = tyro.cli  # its own annotations have no Annotated
     with contextlib.suppress(SystemExit):  # tyro ends so when it has printed the script

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from resnet_keras.benchmarks.machine import cpu_flags, cpu_name, usable_cores, version_of
 from resnet_keras.errors import reason
 from resnet_keras.files import json_text
 from resnet_keras.progress import counted
@@ -26,8 +27,6 @@ EXTRAS = {
     "mlflow": "train --track mlflow",
 }
 """Extras of the package that users choose, and what each is for."""
-FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
-"""Features of CPUs that TensorFlow's kernels use, as Linux names them."""
 GIB = 2**30
 LEAST_DISK = 5 * GIB
 LEAST_MEMORY = 4 * GIB
@@ -80,12 +79,12 @@ def examine(data_dir: str | None = None) -> Iterator[Check]:
     """All lines, in order."""
     yield _python()
     for name in ("resnet-keras", *PACKAGES):
-        yield Check(name, _version(name) or "not installed", None if _version(name) else f"pip install {name}")
+        yield Check(name, version_of(name) or "not installed", None if version_of(name) else f"pip install {name}")
     for extra, purpose in EXTRAS.items():
         yield _extra(extra, purpose)
     yield from _devices()
     yield Check("CPU", _cpu())
-    yield Check("cores", str(_cores()))
+    yield Check("cores", str(len(usable_cores())))
     yield from _memory()
     yield _xla()
     yield _onednn()
@@ -100,13 +99,6 @@ def _python() -> Check:
     return Check("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", advice)
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _extra(extra: str, purpose: str) -> Check:
     try:
         lines = importlib.metadata.requires("resnet-keras") or []
@@ -114,7 +106,7 @@ def _extra(extra: str, purpose: str) -> Check:
         return Check(f"extra {extra}", "unknown: the package is not installed", "pip install -e . in the checkout")
     wanted = [line for line in lines if re.search(rf"extra == ['\"]{extra}['\"]", line)]
     names = [re.split(r"[\s\[<>=!~;(]", line)[0] for line in wanted]
-    missing = [name for name in names if _version(name) is None]
+    missing = [name for name in names if version_of(name) is None]
     if not missing:
         return Check(f"extra {extra}", f"installed: {purpose}")
     advice = f"for {purpose}: pip install 'resnet-keras[{extra}]'"
@@ -145,30 +137,14 @@ def _devices() -> Iterator[Check]:
         yield Check("mixed precision", "float32: these GPUs have no tensor cores")
 
 
-def _cpu_flags() -> list[str]:
-    with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
-        if line := re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE):
-            return [flag for flag in FLAGS if flag in line[1].split()]
-    return []
-
-
 def _cpu_precision() -> str:
-    if {"avx512_bf16", "amx_bf16"} & set(_cpu_flags()):
+    if {"avx512_bf16", "amx_bf16"} & set(cpu_flags()):
         return "float32; this CPU computes in bfloat16 too, so measure --precision mixed_bfloat16"
     return "float32: this CPU does not say that it computes in bfloat16"
 
 
 def _cpu() -> str:
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text("utf-8", "replace"), re.MULTILINE)
-        name = found[1] if found else name
-    return f"{name}, {' '.join(_cpu_flags()) or 'features unknown'}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{cpu_name()}, {' '.join(cpu_flags()) or 'features unknown'}"
 
 
 def _memory() -> Iterator[Check]:

@@ -1,7 +1,8 @@
 """The program `resnet-keras`: from words to a command of `resnet_keras.cli.commands`, and from its end to an exit code.
 
-Exit codes: 0 done; 2 the user's words or files are wrong (one line that says what); 1 a fault of ours (a traceback);
-130 interrupted. With --json, standard output has one JSON object and nothing else.
+Exit codes: 0 done; 2 the user's words or files are wrong (one line that says what); 1 a fault of ours (a traceback), or
+of `benchmark --against` that something got slower; 130 interrupted. With --json, standard output has one JSON object
+and nothing else.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_keras.cli.bars import bars
+from resnet_keras.cli.benchmark_command import BENCHMARKS, Benchmark
 from resnet_keras.cli.client_command import Client
 from resnet_keras.cli.commands import (
     Degradation,
@@ -68,11 +70,12 @@ Command = (
     | Client
     | Degradation
     | Experiment
+    | Benchmark
     | Models
     | Doctor
     | Completion
 )
-CHECKED = Train | Tune | Evaluate | Predict | Explain | Export | Publish | Serve
+CHECKED = Train | Tune | Evaluate | Predict | Explain | Export | Publish | Serve | Benchmark
 """Commands of which something can be refused before TensorFlow is imported, which takes seconds."""
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
@@ -91,6 +94,7 @@ COMMANDS: dict[str, type[Command]] = {
     "client": Client,
     "degradation": Degradation,
     "experiment": Experiment,
+    "benchmark": Benchmark,
     "models": Models,
     "doctor": Doctor,
     "completion": Completion,
@@ -111,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         _import_tensorflow()
                 if isinstance(command, Completion):
                     command.run(COMMANDS)
+                elif isinstance(command, Benchmark):
+                    return command.run()
                 else:
                     command.run()
     except UsageError as error:
@@ -141,7 +147,7 @@ def _needs_tensorflow(command: Command) -> bool:
     """Whether to import it first, without its messages. The client's gRPC imports it by itself."""
     if isinstance(command, Client):
         return command.protocol == "grpc"
-    return not isinstance(command, Models | Verify | Completion)
+    return not isinstance(command, Models | Verify | Completion | Benchmark)  # whose processes have it
 
 
 def _import_tensorflow() -> None:
@@ -178,6 +184,8 @@ def _parse(words: list[str]) -> Command | None:
         return _parse_train(rest)
     if name == "degradation":
         return _parse_experiment(Degradation, name, rest, f"resnet-keras {name}")
+    if name == "benchmark":
+        return _parse_benchmark(rest)
     if name == "experiment":
         if rest and not rest[0].startswith("-"):
             return _parse_experiment(Experiment, rest[0], rest[1:], f"resnet-keras experiment {rest[0]}")
@@ -198,6 +206,18 @@ def _parse_experiment(kind: type[Experiment], name: str, words: list[str], progr
     experiment = named_experiment(name)
     settings = fill(ExperimentConfig, words, program, experiment.defaults, experiment.summary)
     return settings and kind(name, settings)
+
+
+def _parse_benchmark(words: list[str]) -> Benchmark | None:
+    if words and words[0] in BENCHMARKS:
+        return fill(BENCHMARKS[words[0]], words[1:], f"resnet-keras benchmark {words[0]}")
+    if words and not words[0].startswith("-"):
+        raise unknown("benchmark", words[0], BENCHMARKS)
+    print("usage: resnet-keras benchmark WHAT [flags]\n")
+    print("\n".join(_row(name, (kind.__doc__ or "").splitlines()[0], 8) for name, kind in BENCHMARKS.items()))
+    if not words or words[0] not in ("-h", "--help"):
+        raise UsageError("what to measure comes first: resnet-keras benchmark WHAT [flags]")
+    return None
 
 
 def _parse_train(words: list[str]) -> Train | None:

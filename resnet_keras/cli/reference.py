@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import docstring_parser
 from tyro.conf import Positional
 
+from resnet_keras.cli.benchmark_command import BENCHMARKS, Benchmark
 from resnet_keras.cli.commands import Experiment, Serve, Train
 from resnet_keras.cli.help import texts_of
 from resnet_keras.cli.main import COMMANDS
@@ -31,8 +32,9 @@ def commands_page() -> str:
     return f"""# Commands
 
 `resnet-keras COMMAND --help` prints the same of one command. Exit codes: 0, done; 2, a word or a file is wrong, said in
-one line; 1, a fault of the program; 130, interrupted. With `--json`, standard output has one JSON object and nothing
-else. A flag may be written with `_` for `-`, and a value after a space or after `=`.
+one line; 1, a fault of the program, or of `benchmark --against` that something got slower; 130, interrupted. With
+`--json`, standard output has one JSON object and nothing else. A flag may be written with
+`_` for `-`, and a value after a space or after `=`.
 
 {"".join(_command(name, kind) for name, kind in COMMANDS.items())}"""
 
@@ -56,9 +58,22 @@ def _command(name: str, kind: type) -> str:
             "The flags are those of [`degradation`](#degradation); the defaults of depths, seeds and epochs are those "
             "of the experiment.\n"
         )
+    elif kind is Benchmark:
+        words = ["WHAT"]
+        rows = "".join(f"| `{row}` | {_description(one).splitlines()[0]} |\n" for row, one in BENCHMARKS.items())
+        more = f"| `WHAT` | measures |\n|---|---|\n{rows}\nFlags of all of them:\n"
     listed = "" if kind is Experiment else "\n".join(_entries(flags, "_" if kind is Serve else "-"))
+    if kind is Benchmark:
+        listed += "".join(_benchmark(row, one) for row, one in BENCHMARKS.items())
     usage = " ".join(["resnet-keras", name, *words, "[flags]"])
     return "\n".join([f"## {name}\n", f"{_description(kind)}\n", f"```sh\n{usage}\n```\n", more, listed, ""])
+
+
+def _benchmark(name: str, kind: type) -> str:
+    """The flags of one benchmark besides those of all."""
+    common = set(_entries(Benchmark))
+    own = "\n".join(entry for entry in _entries(kind) if entry not in common)
+    return f"\n### benchmark {name}\n\n{_description(kind)}\n\n{own}"
 
 
 def _description(kind: type) -> str:

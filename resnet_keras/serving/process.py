@@ -1,12 +1,13 @@
 """A server in a process of its own, for the time of a `with` block."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from resnet_keras.errors import UsageError
@@ -27,8 +28,15 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(flags: Sequence[str]) -> Iterator[ServerProcess]:
+def server_process(
+    flags: Sequence[str], environment: Mapping[str, str] | None = None, cores: Sequence[int] = ()
+) -> Iterator[ServerProcess]:
     """Start `resnet-keras serve` with these flags on two free ports, and stop it at the end.
+
+    Args:
+        flags: of `resnet-keras serve`, but for the ports.
+        environment: variables besides those of this process.
+        cores: logical cores that it may use; all that this process may where there are none.
 
     Raises:
         UsageError: the flags are wrong, or a library of the extra `serve` is not installed.
@@ -37,8 +45,11 @@ def server_process(flags: Sequence[str]) -> Iterator[ServerProcess]:
     rest, grpc = free_ports()
     command = [sys.executable, "-m", "resnet_keras.cli.main", "serve", "--quiet"]
     ports = ["--rest_api_port", str(rest), "--port", str(grpc)]
-    process = subprocess.Popen([*command, *ports, *flags], stderr=subprocess.PIPE, text=True)
+    variables = {**os.environ, **(environment or {})}
+    process = subprocess.Popen([*command, *ports, *flags], stderr=subprocess.PIPE, text=True, env=variables)
     try:
+        if cores:  # before it has a second thread
+            os.sched_setaffinity(process.pid, cores)
         _wait_for(process, rest)
         yield ServerProcess(process, f"127.0.0.1:{rest}", f"127.0.0.1:{grpc}")
     finally:

@@ -115,13 +115,15 @@ COMMON_FLAGS = {
     "client": {"quiet", "json"},
     "degradation": {"run-dir", "data-dir", "seed", "quiet", "json"},
     "experiment": {"run-dir", "data-dir", "seed", "quiet", "json"},
+    "benchmark": {"output", "data-dir", "quiet", "json"},
     "models": {"json"},
     "doctor": {"data-dir", "json"},
     "completion": set(),
 }
 MEANINGS = {
     "run-dir": r"[Rr]un folder|folder of|folder to make",  # of a run, a search, an experiment
-    "output": r"\.png file|The page to write|version folders|saved_models/NAME",  # a file or a servable
+    # A file, a servable, or the results of a benchmark.
+    "output": r"\.png file|The page to write|version folders|saved_models/NAME|folder of the results",
     "data-dir": "Where TensorFlow Datasets keeps its data|Folder of TensorFlow Datasets",
     "seed": "Random seed of",  # a training, the trials, the first run
     "quiet": "No progress|Only warnings",
@@ -131,7 +133,7 @@ MEANINGS = {
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_flag_has_one_meaning(name: str, capsys: Capture) -> None:
-    words = {"train": ["digits"], "experiment": ["gradients"]}.get(name, [])
+    words = {"train": ["digits"], "experiment": ["gradients"], "benchmark": ["input"]}.get(name, [])
     assert main([name, *words, "--help"]) == 0
     found: dict[str, str] = {}
     for line in capsys.readouterr().out.splitlines():

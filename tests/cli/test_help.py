@@ -17,7 +17,7 @@ from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import TrainConfig
 
 Capture = pytest.CaptureFixture[str]
-BEFORE = {"train": ["finetune"], "experiment": ["gradients"]}
+BEFORE = {"train": ["finetune"], "experiment": ["gradients"], "benchmark": ["serve"]}
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_it_is_short(name: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 
 
 @pytest.mark.usefixtures("terminal")
-@pytest.mark.parametrize("words", [[], ["train"], ["experiment"]])
+@pytest.mark.parametrize("words", [[], ["train"], ["experiment"], ["benchmark"]])
 def test_lists_fit(words: list[str], capsys: Capture) -> None:
     assert max(map(len, help_of(capsys, *words).splitlines())) <= 80
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from resnet_keras.cli.benchmark_command import BENCHMARKS
 from resnet_keras.cli.main import COMMANDS, main
 from resnet_keras.cli.reference import commands_page, recipes_page
 from resnet_keras.config.recipes import RECIPES
@@ -18,7 +19,8 @@ def test_the_page_has_every_command() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_the_flags_of_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([name, *OWN_WORDS.get(name, []), "--help"]) == 0
+    for kind in BENCHMARKS if name == "benchmark" else [None]:
+        assert main([name, *([kind] if kind else OWN_WORDS.get(name, [])), "--help"]) == 0
     helped = capsys.readouterr().out
     flags = set(re.findall(r"^. (?:-h, )?(--\w[\w-]*)", helped, re.MULTILINE)) - {"--help"}
     section = SECTIONS["degradation" if name == "experiment" else name]
