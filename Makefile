@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-guides test-interop test-backends mutations attack coverage check dist bench bench-export docs docs-figures clean
+.PHONY: demo test test-slow test-guides test-interop test-backends mutations attack coverage check dist bench bench-export bench-quick docs docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -68,6 +68,15 @@ bench: $(INSTALLED)
 
 bench-export: .venv/.bench
 	$(BIN)/python -m benchmarks.export
+
+# Some minutes, without peers; fails where something is slower than docs/results/benchmarks.json says, if there is one.
+QUICK := --quick --output build/benchmarks $(addprefix --against ,$(wildcard docs/results/benchmarks.json))
+bench-quick: $(INSTALLED)
+	test -d build/models/cifar10-jpeg || $(BIN)/resnet-keras export cifar10-jpeg --output build/models/cifar10-jpeg
+	failed=0; \
+	for what in train infer input "serve --model-base-path build/models/cifar10-jpeg"; do \
+		$(BIN)/resnet-keras benchmark $$what $(QUICK) || failed=$$?; \
+	done; exit $$failed
 
 # The documentation site in build/site; `python3 -m http.server --directory build/site` shows it.
 docs: $(INSTALLED) .venv/docs/.installed

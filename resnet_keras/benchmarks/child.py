@@ -1,8 +1,7 @@
 """A process of a benchmark: makes a program, then times it whenever it is asked to.
 
-`python -m resnet_keras.benchmarks.child`: a line of JSON on standard input is a request, each answered by one on what
-was standard output. What libraries print there goes to standard error. It ends when its input ends, so a benchmark that
-is killed leaves none behind.
+A line of JSON on standard input is a request, each answered by one on what was standard output. What libraries print
+there goes to standard error. It ends when its input ends, so a benchmark that is killed leaves none behind.
 """
 
 import importlib
@@ -60,7 +59,3 @@ def timed(program: Program, times: int, arguments: Mapping[str, Any]) -> dict[st
 def _answer(answers: IO[str], value: Mapping[str, Any]) -> None:
     answers.write(json.dumps(value) + "\n")
     answers.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -29,8 +29,9 @@ def quartiles(values: Sequence[float]) -> Ratio:
     if len(values) == 1:
         return Ratio(values[0], values[0], values[0])
     low, median, high = statistics.quantiles(values, n=4)
-    # Of few values the quartiles lie beyond the last of them.
-    return Ratio(median, max(low, min(values)), min(high, max(values)))
+    # Of few values the quartiles lie beyond the last of them, and rounding can put those of equal values in disorder.
+    low, median, high = (min(max(value, min(values)), max(values)) for value in (low, median, high))
+    return Ratio(median, min(low, median), max(high, median))
 
 
 def ratio_of(ones: Sequence[float], others: Sequence[float]) -> Ratio:

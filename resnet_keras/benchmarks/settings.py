@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from resnet_keras.benchmarks.variants import Process, Variant
 from resnet_keras.config.recipes import RECIPES
+from resnet_keras.config.run_folder import MODEL
 from resnet_keras.errors import UsageError, require, unknown
 from resnet_keras.models.registry import check_there, named, packaged
 
@@ -107,6 +108,10 @@ class InferSettings:
         path = Path(self.model).expanduser()
         if packaged(self.model) or path.exists():
             check_there(self.model)
+            if not packaged(self.model) and not (path / MODEL).is_file() and path.suffix != ".keras":
+                raise UsageError(
+                    f"{path} is no run folder, .keras file or servable: it has neither {MODEL} nor versions"
+                )
             require(self.image_size is None, "image_size", "left out for a model in a file", self.image_size)
             return (path.parent.name if path.name == "model.keras" else path.name), {"model": str(self.model)}
         name = network_named(self.model)

@@ -15,7 +15,8 @@ from resnet_keras.errors import UsageError
 
 STOP_SECONDS = 5
 """That a process has to end by itself."""
-PYTHON = (sys.executable, "-m", "resnet_keras.benchmarks.child")
+CODE = "import sys; sys.argv = ['resnet-keras']; from resnet_keras.benchmarks.child import main; main()"
+"""As the program itself, which imports no TensorFlow by itself: beside it a peer would be slower."""
 
 
 class Refused(UsageError):  # noqa: N818
@@ -37,7 +38,7 @@ class Worker:
         paths = os.pathsep.join(path for path in sys.path if path)
         # A session of its own: Ctrl-C is ours alone to answer, by ending it.
         self._process = subprocess.Popen(
-            PYTHON,
+            [sys.executable, "-c", CODE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
