@@ -37,6 +37,14 @@ STANDARD_LIBRARY_ONLY = {
     "models/norm_names",
     "models/registry",
     "models/card",
+    # What starts the processes of a benchmark: beside a peer's, TensorFlow would be in the way.
+    *(
+        f"benchmarks/{name}"
+        for name in (
+            *("pairs", "variants", "child", "workers", "rounds", "machine"),
+            *("settings", "server_settings", "serving", "report", "against"),
+        )
+    ),
 }
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tuning").rglob("*.py")])
 FILES.remove(PACKAGE / "__init__.py")

@@ -47,12 +47,42 @@ def in_turns(turns: Sequence[Callable[[], Sample]], pairs: int, what: str) -> li
 def measure(variants: Sequence[Variant], effort: Effort) -> tuple[list[Measured], list[str]]:
     """Start the processes of the variants, warm them up, and time them in turns.
 
+    Groups that share no process are measured one after the other: no more processes hold memory than are compared.
+
     Returns:
         What was measured, in the order of the variants, and a line for each process that cannot run here.
 
     Raises:
         UsageError: a process has ended, or none can run here; then with the reason of the first.
     """
+    measured: list[Measured] = []
+    refusals: dict[str, Refused] = {}
+    for part in apart(variants):
+        found, refused = _measure_together(part, effort)
+        measured += found
+        refusals |= refused
+    if not measured:
+        raise next(iter(refusals.values()))
+    measured.sort(key=lambda one: variants.index(one.variant))
+    return measured, [f"{name} is left out: {error}" for name, error in refusals.items()]
+
+
+def apart(variants: Sequence[Variant]) -> list[list[Variant]]:
+    """The variants in parts, of which no two have a group or a process in common."""
+    parts: list[list[Variant]] = []
+    for variant in variants:
+        near = [
+            part
+            for part in parts
+            if any(one.group == variant.group or one.process.key() == variant.process.key() for one in part)
+        ]
+        joined = [one for part in near for one in part]
+        parts = [part for part in parts if part not in near] + [[*joined, variant]]
+    return parts
+
+
+def _measure_together(variants: Sequence[Variant], effort: Effort) -> tuple[list[Measured], dict[str, Refused]]:
+    """What can run, and the refusals of the others by their names."""
     processes: dict[str, Process] = {variant.process.key(): variant.process for variant in variants}
     names = {variant.process.key(): variant.name for variant in reversed(variants)}
     with workers(processes, names) as started:
@@ -66,14 +96,14 @@ def measure(variants: Sequence[Variant], effort: Effort) -> tuple[list[Measured]
                 except Refused as error:
                     refusals[worker.name] = error
                 task.add()
-        chosen = [v for v in variants if v.process.key() in running]
-        if not chosen:
-            raise next(iter(refusals.values()))
-        turns = [_warm(running[v.process.key()], v, effort) for v in chosen]
-        samples = in_turns(turns, effort.pairs, "measuring")
-        return [
-            Measured(v, tuple(own), running[v.process.key()].facts) for v, own in zip(chosen, samples, strict=True)
-        ], [f"{name} is left out: {error}" for name, error in refusals.items()]
+        chosen = [variant for variant in variants if variant.process.key() in running]
+        turns = [_warm(running[variant.process.key()], variant, effort) for variant in chosen]
+        samples = in_turns(turns, effort.pairs, f"measuring {chosen[0].group}") if chosen else []
+        found = [
+            Measured(variant, tuple(own), running[variant.process.key()].facts)
+            for variant, own in zip(chosen, samples, strict=True)
+        ]
+    return found, refusals
 
 
 def _warm(worker: Worker, variant: Variant, effort: Effort) -> Callable[[], Sample]:

@@ -98,7 +98,8 @@ class Worker:
         """End the process, whatever it is doing."""
         assert self._process.stdin
         assert self._process.stdout
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # with what it has started itself
         self._process.wait()
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()

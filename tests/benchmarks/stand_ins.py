@@ -38,6 +38,11 @@ def dying(after: int, how: str) -> Program:
     return Program(run)
 
 
+def imported() -> Program:
+    """Which of two libraries its process has imported."""
+    return Program(lambda: None, facts={name: name in sys.modules for name in ("tensorflow", "keras")})
+
+
 def refusing(why: str) -> Program:
     raise UsageError(why)
 

@@ -12,7 +12,7 @@ from stand_ins import variant
 
 from resnet_keras.benchmarks.child import timed
 from resnet_keras.benchmarks.pairs import paired_ratio, quartiles, ratio_of
-from resnet_keras.benchmarks.rounds import Effort, measure
+from resnet_keras.benchmarks.rounds import Effort, apart, measure
 from resnet_keras.benchmarks.variants import Process, Program, Variant
 from resnet_keras.benchmarks.workers import Refused
 from resnet_keras.errors import UsageError
@@ -34,6 +34,23 @@ def test_variants_of_one_process_share_it(tmp_path: Path) -> None:
     process = Process("stand_ins:sleeper", {"log": str(tmp_path / "log"), "name": "x", "macs": 7})
     measured, _ = measure([Variant("group", name, process) for name in "AB"], SHORT)
     assert [one.facts for one in measured] == [{"macs": 7}] * 2
+
+
+def test_groups_that_share_nothing_are_measured_one_after_the_other(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    variants = [variant(name, group=group, log=str(log), name=name) for group, name in ("1A", "1B", "2C", "2D")]
+    measured, _ = measure(variants, Effort(2, 1e-6))
+    assert log.read_text() == "AABB" + "ABAB" + "CCDD" + "CDCD"
+    assert [one.variant for one in measured] == variants
+    shared = variant("x")
+    linked = [Variant("1", "a", shared.process), variant("b", group="2"), Variant("2", "c", shared.process)]
+    assert apart([*linked, variant("d", group="3", seconds=0.1)]) == [linked, [variant("d", group="3", seconds=0.1)]]
+
+
+def test_a_peer_s_process_has_no_tensorflow() -> None:
+    """Threads of two libraries in one process slow each other down."""
+    ((one,), _) = measure([variant("peer", "imported")], SHORT)
+    assert one.facts == {"tensorflow": False, "keras": False}
 
 
 @pytest.mark.parametrize(
