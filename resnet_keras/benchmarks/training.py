@@ -46,7 +46,10 @@ def our_step(model: str, image_size: int, batch_size: int, dtype: str) -> Progra
 
 
 def keras_step(model: str, image_size: int, batch_size: int, dtype: str) -> Program:
-    """`train_on_batch` of the same network, with Keras's SGD, loss and accuracy, on the same batch."""
+    """`train_on_batch` of the same network, with Keras's SGD, loss and accuracy, on the same batch.
+
+    On a CPU without XLA, which is slower there.
+    """
     images, labels = _batch(model, image_size, batch_size)
     classes = named(model).classes
     keras.utils.set_random_seed(0)

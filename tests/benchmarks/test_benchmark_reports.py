@@ -66,6 +66,16 @@ def test_a_row_that_is_slower_by_more_than_the_spread_is_named(one: Report, data
     assert Comparison(dataclasses.replace(one, rows=rows), one).slower == []
 
 
+@given(reports)
+def test_a_row_within_the_spread_is_not_named(one: Report) -> None:
+    """Slower by so much that what was its lower quartile is the upper one now."""
+    rows = [
+        dataclasses.replace(row, rates=tuple(rate * row.rate.low / row.rate.high * (1 + 1e-9) for rate in row.rates))
+        for row in one.rows
+    ]
+    assert Comparison(one, dataclasses.replace(one, rows=tuple(rows))).slower == []
+
+
 def test_rows_are_compared_with_the_first_of_their_group() -> None:
     first, second, third = report().rows
     assert first.ratio is None

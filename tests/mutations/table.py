@@ -1,4 +1,4 @@
-"""Thirty small faults, over all rooms, and for each the fast tests that must see it."""
+"""Small faults, over all rooms, and for each the fast tests that must see it."""
 
 from dataclasses import dataclass
 
@@ -224,6 +224,21 @@ MUTATIONS = (
         r"max\((\w+)\[0\], (\w+)\) / max\(\1\[-1\], \2\)",
         r"max(\1[-1], \2) / max(\1[0], \2)",
         ("tests/experiments/test_experiments.py::test_the_verdict_on_gradients",),
+    ),
+    # benchmarks
+    Mutation(
+        "benchmarks-slower",
+        f"{PACKAGE}/benchmarks/*.py",
+        r"(\w+)\.rate\.high < (\w+)\.rate\.low",
+        r"\1.rate.median < \2.rate.median",
+        ("tests/benchmarks/test_benchmark_reports.py::test_a_row_within_the_spread_is_not_named",),
+    ),
+    Mutation(
+        "benchmarks-best-setting",
+        f"{PACKAGE}/benchmarks/*.py",
+        r"ratio\.low > 1",
+        "ratio.high > 1",
+        ("tests/benchmarks/test_benchmark_serve.py", "-k", "first_stays"),
     ),
     # cli
     Mutation(
