@@ -1,8 +1,8 @@
 """A benchmark from its variants to its report, for the command line and for programs with variants of their own."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from resnet_keras.benchmarks.answers import compared
 from resnet_keras.benchmarks.machine import this_machine
@@ -12,6 +12,7 @@ from resnet_keras.benchmarks.variants import Process, Variant
 from resnet_keras.benchmarks.workers import workers
 from resnet_keras.progress import progress
 
+T = TypeVar("T")
 LIMIT = Process("resnet_keras.benchmarks.limit:limit")
 
 
@@ -35,10 +36,33 @@ def compare_variants(kind: str, variants: Sequence[Variant], effort: Effort, *, 
         UsageError: a process has ended, or none of the programs can run here.
     """
     machine = this_machine()  # with the load of before
-    found = measured_limit() if limit else None
-    measured, left_out = measure(variants, effort)
+    (measured, left_out), found = within_limits(lambda: measure(variants, effort), limit)
     rows = with_answers_compared(rows_of(measured, found))
     return report_of(kind, rows, found, effort, machine=machine, notes=tuple(left_out))
+
+
+def within_limits(run: Callable[[], T], limit: bool = True) -> tuple[T, Mapping[str, Any] | None]:
+    """What `run` returns, and the machine's limit: the larger of before and after, for others may use the machine too.
+
+    Without a `limit` to be measured it is None.
+    """
+    if not limit:
+        return run(), None
+    before = measured_limit()
+    found = run()
+    return found, larger_of(before, measured_limit())
+
+
+def larger_of(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two limits as one, number by number the larger."""
+    return {
+        key: larger_of(value, other[key])
+        if isinstance(value, Mapping)
+        else max(value, other[key])
+        if isinstance(value, int | float)
+        else value
+        for key, value in one.items()
+    }
 
 
 def with_answers_compared(rows: Sequence[Row]) -> list[Row]:

@@ -25,7 +25,8 @@ class Benchmark:
     quick: bool = False
     """3 rounds of 0.3 s, and the smallest of several sizes: for a look, not for a claim."""
     limit: bool = True
-    """Measure the machine's limit too, by products and convolutions of each dtype: ten seconds."""
+    """Measure the machine's limit too, by products and convolutions of each dtype, before and after: ten
+    seconds each time."""
     against: str | None = None
     """The benchmarks.json of an earlier run; what got slower by more than its spread is named."""
     output: str | None = None
@@ -150,8 +151,8 @@ class BenchmarkInput(Benchmark):
     """A TensorFlow Datasets name, digits, a folder, a table; or random, JPEG files of 500x375."""
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data."""
-    recipe: tuple[str, ...] = ("none", "imagenet-resnet50", "imagenet-a1")
-    """Recipes whose augmentation is measured; none for the evaluation crop."""
+    recipe: tuple[str, ...] = ("imagenet-resnet50", "imagenet-a1")
+    """Recipes whose augmentation is measured; none for the evaluation crop, decoded once where it fits in memory."""
     batch_size: int = 64
     """Images a batch."""
     image_size: int | None = None
@@ -197,7 +198,7 @@ class BenchmarkServe(Benchmark):
         return []
 
     def measure(self) -> Any:
-        from resnet_keras.benchmarks.command import measured_limit
+        from resnet_keras.benchmarks.command import within_limits
         from resnet_keras.benchmarks.machine import this_machine
         from resnet_keras.benchmarks.report import report_of, rows_of
         from resnet_keras.benchmarks.serving import Search, search
@@ -205,8 +206,8 @@ class BenchmarkServe(Benchmark):
 
         machine = this_machine()
         folder = check_model_base_path(self.model_base_path)
-        limit = measured_limit() if self.limit else None
-        found = search(Search(folder.parent, folder, self.clients, self.protocol, self.effort, not self.threads_only))
+        asked = Search(folder.parent, folder, self.clients, self.protocol, self.effort, not self.threads_only)
+        found, limit = within_limits(lambda: search(asked), self.limit)
         chosen = found.to_dict(self.model_base_path or "")
         return replace(
             report_of(self.kind, rows_of(found.measured, limit), limit, self.effort, machine=machine),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from stand_ins import variant
 
+from resnet_keras.benchmarks import command
 from resnet_keras.benchmarks.report import as_file, read_reports
 from resnet_keras.benchmarks.settings import InferSettings, InputSettings, TrainSettings
 from resnet_keras.cli.main import main
@@ -90,6 +91,13 @@ def test_a_process_that_dies(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -
     assert main(["benchmark", "train", *FEW, "--quiet"]) == 2
     err = capsys.readouterr().err
     assert err == "resnet-keras: the process of ours ended with exit code 3: it said nothing\n"
+
+
+def test_the_limit_is_measured_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = iter({"macs_per_second": {"int8": int8, "float32": 5 - int8}} for int8 in (1.0, 2.0))
+    monkeypatch.setattr(command, "measured_limit", lambda: next(limits))
+    assert command.within_limits(lambda: 7) == (7, {"macs_per_second": {"int8": 2.0, "float32": 4.0}})
+    assert command.within_limits(lambda: 7, False) == (7, None)
 
 
 def test_variants() -> None:
