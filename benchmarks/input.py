@@ -80,7 +80,7 @@ def main() -> None:
         peer = peer_batches(data, steps, augmentation.policy != "none", augmentation.mixes)
         own, other, ratio = paired_ratio(lambda d=ours: drain(d), lambda d=peer: drain(d), PAIRS)
         count = steps * BATCH
-        print(f"{name}: ours {count / own:,.0f}, Keras's layers {count / other:,.0f}, ratio {ratio:.2f}", flush=True)
+        print(f"{name}: ours {count / own:,.0f}, Keras's layers {count / other:,.0f}, ratio {ratio}", flush=True)
 
 
 if __name__ == "__main__":
