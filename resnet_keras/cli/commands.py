@@ -3,7 +3,6 @@
 What a command needs of TensorFlow it imports when it runs, so that `--help` does not wait.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,8 +14,6 @@ from resnet_keras.errors import UsageError, needs_extra, require, unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.models.registry import check_there
 from resnet_keras.serving.options import ServerOptions
-
-FORMATS = ("saved_model", "onnx", "litert")
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -184,112 +181,6 @@ def _label_words(row: dict[str, Any]) -> str:
     parts += [("average precision", row["average_precision"]), ("threshold", row["threshold"])]
     words = ", ".join(f"{name} {'none' if value is None else f'{value:.4f}'}" for name, value in parts)
     return f"{words}, {row['examples']:,} images"
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a SavedModel for TensorFlow Serving, as the next version; or one file of another runtime."""
-
-    model: Annotated[str, Positional, arg(metavar="MODEL")]
-    """A run folder, a .keras file or cifar10-jpeg, which comes with the package."""
-    output: str | None = None
-    """saved_models/NAME; NAME is the run's or the file's when left out. For another format: the file."""
-    format: str = "saved_model"
-    """saved_model, onnx or litert."""
-    version: int | None = None
-    """The next free number when left out."""
-    dtype: str = "float32"
-    """float32, bfloat16 or int8."""
-    calibration_data: str | None = None
-    """For int8: a folder of class/file or the name of a data set, 256 images or more; none after --quantize."""
-    data_dir: str | None = None
-    """Where TensorFlow Datasets keeps its data."""
-    max_accuracy_loss: float = 0.5
-    """For int8: percentage points that may be lost."""
-    top_k: int = 5
-    """Classes that the image_bytes signature names."""
-    labels: str | None = None
-    """A file with the name of a class on each line; the model's own names when left out."""
-    quiet: bool = False
-    """No progress on standard error."""
-    json: bool = False
-    """One JSON object on standard output."""
-
-    def check(self) -> None:
-        """Raise `UsageError` for an unknown format, or a model that is not there, before TensorFlow is imported."""
-        if self.format not in FORMATS:
-            raise unknown("format", self.format, FORMATS)
-        check_there(self.model)
-
-    def run(self) -> None:
-        from resnet_keras.export.servable import (
-            SIGMOIDS_ADDED,
-            SOFTMAX_ADDED,
-            export_servable,
-            manifest_of,
-            read_labels,
-        )
-
-        if self.format != "saved_model":
-            self._to_file()
-            return
-        path = Path(self.model).resolve()
-        path = path.parent if path.name == "model.keras" else path
-        output = self.output or str(Path("saved_models", path.name.removesuffix(".keras")))
-        path = export_servable(
-            self.model,
-            output,
-            version=self.version,
-            dtype=self.dtype,
-            labels=None if self.labels is None else read_labels(self.labels),
-            top_k=self.top_k,
-            calibration_data=self.calibration_data,
-            data_dir=self.data_dir,
-            max_accuracy_loss=self.max_accuracy_loss,
-        )
-        manifest = manifest_of(path)
-        quantised = manifest.get("int8", {})
-        if manifest["head"] in (SOFTMAX_ADDED, SIGMOIDS_ADDED):
-            added = "a softmax was" if manifest["head"] == SOFTMAX_ADDED else "sigmoids were"
-            print(f"the model ends in logits; {added} put behind them", file=sys.stderr)
-        if manifest["normalization"] == "none":
-            print("nothing in the model normalises its pixels; they go in as they are, 0 to 255", file=sys.stderr)
-        if self.json:
-            _print_json({"path": str(path), "version": int(path.name), **quantised})
-            return
-        print(f"exported to {path}")
-        if quantised:
-            print(_int8_words(quantised))
-
-    def _to_file(self) -> None:
-        from resnet_keras.export.formats import export_file
-
-        if self.output is None or self.version is not None or self.labels is not None:
-            raise UsageError(f"format {self.format} is one file: give --output FILE, and no --version or --labels")
-        path = export_file(
-            self.model,
-            self.output,
-            self.format,
-            dtype=self.dtype,
-            calibration_data=self.calibration_data,
-            data_dir=self.data_dir,
-            max_accuracy_loss=self.max_accuracy_loss,
-        )
-        if self.json:
-            _print_json({"path": str(path)})
-        else:
-            print(f"exported to {path}")
-
-
-def _int8_words(found: dict[str, Any]) -> str:
-    """What is in int8, and what that lost, of a manifest."""
-    words = f"{found['share_of_macs']:.0%} of the multiply-adds in int8"
-    words += ", in the ranges of its training" * ("ranges" in found)
-    if "images" not in found:
-        return f"{words}; give --calibration-data to measure it"
-    what = "accuracy" if "accuracy" in found else "agreement"
-    before = f" (float32 {found['accuracy_float32']:.4f})" if what == "accuracy" else " with float32"
-    return f"{words}; {what} {found[what]:.4f}{before} on {found['images']:,} images"
 
 
 @dataclass(frozen=True)

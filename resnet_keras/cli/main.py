@@ -22,7 +22,6 @@ from resnet_keras.cli.commands import (
     Demo,
     Evaluate,
     Experiment,
-    Export,
     Models,
     Rollback,
     Serve,
@@ -34,6 +33,7 @@ from resnet_keras.cli.completion import Completion
 from resnet_keras.cli.data_command import Data
 from resnet_keras.cli.doctor import Doctor
 from resnet_keras.cli.explain_command import Explain
+from resnet_keras.cli.export_command import Export
 from resnet_keras.cli.flags import fill
 from resnet_keras.cli.help import width
 from resnet_keras.cli.predict_command import Predict

@@ -14,7 +14,7 @@ from small import TINY, randomise
 
 import resnet_keras as rk
 from benchmarks.int8_accuracy import add_outliers
-from resnet_keras.cli.commands import _int8_words
+from resnet_keras.cli.export_command import _int8_words
 from resnet_keras.config.recipes import recipe
 from resnet_keras.config.stored import config_from_json
 from resnet_keras.config.train import GIVEN, Optimizer, Schedule, TrainConfig
