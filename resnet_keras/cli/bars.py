@@ -1,7 +1,6 @@
 """Progress bars on a terminal, by rich: one line for each task that runs, below what is printed meanwhile."""
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -14,7 +13,9 @@ from rich.progress import Progress as RichProgress
 from rich.progress import Task, TaskID
 from rich.text import Text
 
+from resnet_keras.errors import UsageError
 from resnet_keras.progress import SILENT, clock, shown_by
+from resnet_keras.training.cluster import find_cluster
 
 SHOWN_AFTER = 1.0
 """Seconds that a task must take to be shown at all."""
@@ -45,11 +46,10 @@ def bars(quiet: bool) -> Iterator[None]:
 def _is_first_host() -> bool:
     """Whether this process is the one of several hosts that says how a run goes."""
     try:
-        config = json.loads(os.environ.get("TF_CONFIG") or "{}")
-        kind, index = config["task"]["type"], config["task"]["index"]
-        return kind == "chief" or (kind == "worker" and index == 0 and not config["cluster"].get("chief"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        cluster = find_cluster(os.environ)
+    except UsageError:  # which the run itself will say
         return True
+    return cluster is None or cluster.index == 0
 
 
 class Bars:

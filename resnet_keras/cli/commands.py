@@ -3,6 +3,7 @@
 What a command needs of TensorFlow it imports when it runs, so that `--help` does not wait.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from resnet_keras.errors import UsageError, needs_extra, require, unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.models.registry import check_there
 from resnet_keras.serving.options import ServerOptions
+from resnet_keras.training.cluster import given_cluster
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -62,6 +64,10 @@ class Train:
     """Write the run to an experiment tracker besides."""
     dry_run: bool = False
     """Open the data, build the network, run some steps, say what the run would take, and write nothing."""
+    hosts: str | None = None
+    """HOST:PORT of each of several hosts, with commas, where nothing else tells of them."""
+    host_index: int | None = None
+    """This host's place in --hosts, from 0."""
 
     def check(self) -> None:
         """Raise `UsageError` for a network of no such name, before TensorFlow is imported, which takes seconds."""
@@ -69,6 +75,9 @@ class Train:
 
         if self.config.model not in (AUTO, GIVEN):
             named(self.config.model)
+        if self.hosts is not None or self.host_index is not None:
+            cluster = given_cluster(self.hosts or "", self.host_index)
+            os.environ["TF_CONFIG"] = cluster.tf_config(cluster.hosts)
 
     def run(self) -> None:
         if self.dry_run:

@@ -1,32 +1,43 @@
 """Which devices a run uses, on one machine or several, and whether XLA compiles its step."""
 
 import functools
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
-from resnet_keras.config.train import TrainConfig
+from resnet_keras.config.train import OPERATIONAL, TrainConfig, flat
 from resnet_keras.errors import UsageError, reason
+from resnet_keras.progress import say as print_line
+from resnet_keras.training.cluster import HOW, find_cluster
+from resnet_keras.training.rendezvous import meet
+from resnet_keras.version import __version__
+
+_CONNECTED: dict[str, tf.distribute.Strategy] = {}
+"""The strategy over several hosts, by its TF_CONFIG: a process makes one."""
 
 
-def make_strategy(name: str) -> tf.distribute.Strategy:
+def make_strategy(
+    name: str, config: TrainConfig | None = None, say: Callable[[str], None] = print_line
+) -> tf.distribute.Strategy:
     """The strategy of a config: one device, or a copy of the network on each.
 
-    Workers of several machines find each other by TF_CONFIG, and only where nothing has run on TensorFlow before.
+    Several hosts find each other as `find_cluster` says, and only where nothing has run on TensorFlow before.
 
     Args:
         name: "none"; "mirrored" over all GPUs, or over all logical CPUs where there is no GPU; "multiworker" over the
-            devices of all workers that TF_CONFIG names; "tpu" (written from the documentation, never run); "auto",
-            which is multiworker where TF_CONFIG names two workers or more, and mirrored where there are two GPUs.
+            devices of all hosts; "tpu" (written from the documentation, never run); "auto", which is multiworker where
+            TF_CONFIG names two hosts or more, and mirrored where there are two GPUs.
+        config: of the run, which all hosts must have alike.
+        say: gets lines about the hosts that are found, or missing.
 
     Raises:
-        UsageError: for a TF_CONFIG that names no workers, or no TPU.
+        UsageError: for hosts that are not named, do not come or differ, or for no TPU.
     """
-    if name == "multiworker" or (name == "auto" and len(workers_of(os.environ.get("TF_CONFIG", ""))) > 1):
-        return _multiworker(os.environ.get("TF_CONFIG", ""))
+    if name == "multiworker" or (name == "auto" and _has_several_hosts()):
+        return _multiworker(config, say)
     if name == "tpu":
         return _tpu()
     gpus = tf.config.list_logical_devices("GPU")
@@ -36,21 +47,9 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     return _mirrored(tuple(device.name for device in devices))
 
 
-def workers_of(tf_config: str) -> list[tuple[str, int]]:
-    """The workers of a TF_CONFIG, the chief first, as (type, index). Raises `UsageError` for a wrong one."""
-    if not tf_config:
-        return []
-    try:
-        return _workers_in(json.loads(tf_config)["cluster"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(
-            f'TF_CONFIG is not like {{"cluster": {{"worker": ["host1:12345", "host2:12345"]}}, "task": {{"type": '
-            f'"worker", "index": 0}}}}: {reason(error)}'
-        ) from error
-
-
-def _workers_in(cluster: Mapping[str, list[str]]) -> list[tuple[str, int]]:
-    return [(kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, [])))]
+def _has_several_hosts() -> bool:
+    cluster = find_cluster({"TF_CONFIG": os.environ.get("TF_CONFIG", "")})
+    return cluster is not None and cluster.size > 1
 
 
 @functools.cache
@@ -59,23 +58,32 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
-@functools.cache
-def _multiworker(tf_config: str) -> tf.distribute.Strategy:
-    workers = workers_of(tf_config)
-    if not workers:
-        raise UsageError("strategy multiworker needs TF_CONFIG, which names the workers; or use --strategy mirrored")
-    task: Any = json.loads(tf_config).get("task", {})
-    own = (task.get("type"), task.get("index")) if isinstance(task, dict) else None
-    if own not in workers:
-        raise UsageError(f"the task of TF_CONFIG, {own}, is not among its workers: {workers}")
+def _multiworker(config: TrainConfig | None, say: Callable[[str], None]) -> tf.distribute.Strategy:
+    cluster = find_cluster(os.environ)
+    if cluster is None:
+        raise UsageError(f"strategy multiworker finds no hosts: {HOW}; or use --strategy mirrored")
+    if (before := os.environ.get("TF_CONFIG", "")) in _CONNECTED:
+        return _CONNECTED[before]
+    say(f"host {cluster.index} of {cluster.size}, by {cluster.source}: {', '.join(cluster.hosts)}")
+    hosts = meet(cluster, _facts(config), say)
+    text = before or cluster.tf_config(hosts)
+    os.environ["TF_CONFIG"] = text  # which TensorFlow reads
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise UsageError(
             f"strategy multiworker must come before anything else in a process: {reason(error)}"
         ) from error
     except tf.errors.OpError as error:
-        raise UsageError(f"the workers of TF_CONFIG cannot be reached: {reason(error)}") from error
+        raise UsageError(f"the hosts of {cluster.source} cannot be reached: {reason(error)}") from error
+    return _CONNECTED.setdefault(text, strategy)
+
+
+def _facts(config: TrainConfig | None) -> dict[str, Any]:
+    """What must be the same on all hosts: versions, and every field of the config that changes the results."""
+    versions = {"resnet-keras": __version__, "TensorFlow": tf.__version__, "Keras": keras.__version__}
+    fields = {} if config is None else {name: v for name, v in flat(config).items() if name not in OPERATIONAL}
+    return versions | fields
 
 
 @functools.cache
@@ -94,7 +102,8 @@ def host_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 0, 1
     resolver = strategy.cluster_resolver
-    workers = _workers_in(resolver.cluster_spec().as_dict())
+    spec = resolver.cluster_spec().as_dict()
+    workers = [(kind, i) for kind in ("chief", "worker") for i in range(len(spec.get(kind, [])))]
     return workers.index((resolver.task_type, resolver.task_id)), len(workers)
 
 

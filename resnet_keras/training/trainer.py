@@ -162,12 +162,14 @@ def run(
     given = given or Given()
     config = given.config(config)
     # Before anything else runs on TensorFlow.
-    strategy: Any = make_strategy(config.strategy) if given.model is None else given.model.distribute_strategy
+    say = _say_nothing if quiet else print_line
+    own = None if given.model is None else given.model.distribute_strategy
+    strategy: Any = own or make_strategy(config.strategy, config, say)
     host, hosts = host_of(strategy)
     if hosts > 1 and not config.run_dir:
         raise UsageError("with several hosts, give --run-dir a folder that all of them see")
     folder = Path(config.run_dir).expanduser() if config.run_dir else new_folder_name(config.name)
-    say = print_line if not quiet and host == 0 else _say_nothing
+    say = say if host == 0 else _say_nothing
     if begun := run_config(folder):
         config = as_begun(config, begun)
     resumes = check_run_folder(folder, config)
