@@ -148,7 +148,7 @@ def _tasks_per_node(text: str) -> list[int]:
 
 def _of_kubernetes(environ: Mapping[str, str]) -> Cluster:
     index, size = int(environ["JOB_COMPLETION_INDEX"]), int(environ["JOB_COMPLETIONS"])
-    name = environ.get("JOB_HOST") or socket.getfqdn()  # such as train-0.train.default.svc.cluster.local
+    name = socket.getfqdn()  # such as train-0.train.default.svc.cluster.local
     pod, dot, service = name.partition(".")
     if not dot or not pod.endswith(f"-{index}"):
         raise UsageError(

@@ -24,7 +24,8 @@ from resnet_keras.training.rendezvous import meet
 
 SLURM = {"SLURM_STEP_NODELIST": "n[9-10],gpu7", "SLURM_STEP_TASKS_PER_NODE": "1(x3)", "SLURM_PROCID": "1"}
 MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
-POD = {"JOB_COMPLETION_INDEX": "1", "JOB_COMPLETIONS": "3", "JOB_HOST": "train-1.train.default.svc.cluster.local"}
+POD = {"JOB_COMPLETION_INDEX": "1", "JOB_COMPLETIONS": "3"}
+POD_NAME = "train-1.train.default.svc.cluster.local"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,10 @@ POD = {"JOB_COMPLETION_INDEX": "1", "JOB_COMPLETIONS": "3", "JOB_HOST": "train-1
         (POD, 1, tuple(f"train-{i}.train.default.svc.cluster.local:12345" for i in range(3))),
     ],
 )
-def test_what_the_environment_tells(environ: dict[str, str], index: int | None, hosts: tuple[str, ...]) -> None:
+def test_what_the_environment_tells(
+    environ: dict[str, str], index: int | None, hosts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: POD_NAME)
     found = find_cluster(environ)
     assert (found.index if found else None) == index
     assert (found.hosts if found else ()) == hosts
@@ -75,13 +79,16 @@ def test_tf_config_comes_first_and_its_chief_is_host_0() -> None:
         ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "two"}, "SLURM_STEP_TASKS_PER_NODE is 'two'"),
         ({**SLURM, "SLURM_STEP_NODELIST": "n[1-"}, "cannot be read"),
         ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "2(x3)", "SLURM_DISTRIBUTION": "cyclic"}, "use -m block"),
-        ({**POD, "JOB_HOST": "train-1"}, "set subdomain"),
+        ({**POD, "JOB_COMPLETION_INDEX": "2"}, "set subdomain"),  # which is not this one's name
         ({"JOB_COMPLETION_INDEX": "0"}, "but not JOB_COMPLETIONS"),
         ({**MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "give --hosts"),
         ({**MPI, "OMPI_COMM_WORLD_RANK": "x"}, "cannot be read"),
     ],
 )
-def test_an_environment_that_is_not_whole_is_refused(environ: dict[str, str], message: str) -> None:
+def test_an_environment_that_is_not_whole_is_refused(
+    environ: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: POD_NAME)
     with pytest.raises(UsageError, match=message) as error:
         find_cluster(environ)
     assert "\n" not in str(error.value)
