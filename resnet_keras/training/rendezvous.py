@@ -80,10 +80,8 @@ class _Waiting:
         """Host 0's part."""
         came: dict[int, _Came] = {}
         try:
-            while len(came) < self.cluster.size - 1:
+            while not self._are_there(came):
                 self._wait_for([self._words(i) for i in range(1, self.cluster.size) if i not in came])
-                for index in [i for i, other in came.items() if _is_closed(other.connection)]:
-                    came.pop(index).connection.close()  # it ended while it waited; one in its place may come
                 if (arrived := _arrival(self.listener)) is not None:
                     self._take(*arrived, came)
             hosts = [self.cluster.hosts[0]]
@@ -96,6 +94,12 @@ class _Waiting:
             raise
         _tell_all(came, {"hosts": hosts})
         return tuple(hosts)
+
+    def _are_there(self, came: dict[int, _Came]) -> bool:
+        """Whether all others are. One that ended while it waited is not; another in its place may come."""
+        for index in [i for i, other in came.items() if _is_closed(other.connection)]:
+            came.pop(index).connection.close()
+        return len(came) == self.cluster.size - 1
 
     def _take(self, connection: socket.socket, hello: Mapping[str, Any], came: dict[int, _Came]) -> None:
         index, machine = hello["index"], _machine(connection)
