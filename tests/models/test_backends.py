@@ -76,6 +76,40 @@ for name in ("train", "export_servable", "evaluate"):
     else:
         raise AssertionError(name)
 """
+LAYER_NORM = """
+import sys
+
+import keras
+import numpy as np
+import resnet_keras as rk
+
+rng, folder, shape = np.random.default_rng(0), sys.argv[1], (32, 32, 3)
+images, labels = rng.normal(size=(32, *shape)).astype("float32"), rng.integers(0, 5, 32)
+nets = {
+    "tiny": (rk.build_convnext, {"blocks": (1, 1), "widths": (16, 32), "patch_size": 4}),
+    "ti16": (rk.build_vit, {"blocks": 1, "width": 32, "heads": 2, "patch_size": 4, "image_size": 32}),
+}
+for size, (build, options) in nets.items():
+    both = []
+    for rematerialize in (False, True):
+        keras.utils.set_random_seed(0)
+        model = build(size, classes=5, input_shape=shape, stochastic_depth=0.1, **options)
+        blocks = [layer for layer in model.layers if hasattr(layer, "rematerialize")]
+        assert blocks
+        for block in blocks:
+            block.rematerialize = rematerialize
+        model.compile("adamw", "sparse_categorical_crossentropy")
+        before = [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.trainable_weights]
+        both.append(model.fit(images, labels, batch_size=8, epochs=2, verbose=0).history["loss"])
+        assert np.isfinite(both).all(), both
+        for old, weight in zip(before, model.trainable_weights):
+            assert (old != keras.ops.convert_to_numpy(weight)).any(), weight.path
+    np.testing.assert_allclose(*both, rtol=1e-5)
+    model.save(f"{folder}/{size}.keras")
+    predicted = model.predict(images, verbose=0)
+    again = rk.load_model(f"{folder}/{size}.keras")
+    np.testing.assert_allclose(again.predict(images, verbose=0), predicted, rtol=1e-5, atol=1e-6)
+"""
 PARALLEL = """
 import keras
 import numpy as np
@@ -146,6 +180,12 @@ def test_every_name_gives_the_logits_of_tensorflow(name: str, backend: str, logi
 @BACKENDS
 def test_a_network_is_trained_saved_and_loaded(backend: str, tmp_path: Path) -> None:
     run(USE, backend, str(tmp_path))
+
+
+@pytest.mark.backends
+@BACKENDS
+def test_a_convnext_and_a_vit_are_trained_saved_and_loaded(backend: str, tmp_path: Path) -> None:
+    run(LAYER_NORM, backend, str(tmp_path))
 
 
 @pytest.mark.backends
