@@ -9,6 +9,9 @@ from typing import Literal
 
 from resnet_keras.errors import UsageError, require
 
+IMAGE = "tensorflow/serving:2.20.0"
+"""The newest TensorFlow Serving that is released: what our files and docs run in Docker."""
+
 
 @dataclass(frozen=True)
 class ServerOptions:

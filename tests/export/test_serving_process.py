@@ -25,6 +25,7 @@ from test_export import FAMILIES, cosine, features_of, network_of
 import resnet_keras as rk
 from resnet_keras.export import quantized
 from resnet_keras.export.servable import run_servable
+from resnet_keras.serving.options import IMAGE
 
 CLIENT = Path(__file__).parents[1] / "c_api.py"
 INVALID_ARGUMENT = 3
@@ -203,7 +204,7 @@ def test_tensorflow_serving_in_docker(version: Path, digit_png: Path) -> None:
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         pytest.skip("docker answers nothing here: TensorFlow Serving was not run")
     models = version.parent.parent
-    command = ["docker", "run", "--rm", "-d", "-p", "0:8501", "-v", f"{models}:/models:ro", "tensorflow/serving"]
+    command = ["docker", "run", "--rm", "-d", "-p", "0:8501", "-v", f"{models}:/models:ro", IMAGE]
     options = [
         "--model_config_file=/models/models.config",
         "--allow_version_labels_for_unavailable_models=true",
