@@ -15,7 +15,7 @@ FARTHEST = 2.0
 """Times the longest bar: a limit farther out is written, for its tick would leave nothing of the bars."""
 
 
-def bars_of(report: Report) -> str:
+def bars_of(report: Report, unit: str = "images/s") -> str:
     """A panel a group, a bar a row; a red tick where it would reach the limit, with the share that it has. SVG."""
     groups = list(dict.fromkeys(row.group for row in report.rows))
     counts = [sum(row.group == group for row in report.rows) for group in groups]
@@ -43,9 +43,7 @@ def bars_of(report: Report) -> str:
         axes.set_title(group, fontsize=10, loc="left", parse_math=False)
         axes.grid(axis="x", alpha=0.3)
         axes.set_xlim(0, 1.25 * max([r.high for r in rates] + [min(x, end) for x in _limits(rows)]))
-    last = "images/s; lines: quartiles" + (
-        "; red: the machine's limit" if any(row.share for row in report.rows) else ""
-    )
+    last = f"{unit}; lines: quartiles" + ("; red: the machine's limit" if any(row.share for row in report.rows) else "")
     panels[-1, 0].set_xlabel(last)
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": report.kind}):

@@ -23,7 +23,9 @@ def measured_limit() -> Mapping[str, Any]:
         return started["limit"].run().extra
 
 
-def compare_variants(kind: str, variants: Sequence[Variant], effort: Effort, *, limit: bool = True) -> Report:
+def compare_variants(
+    kind: str, variants: Sequence[Variant], effort: Effort, *, limit: bool = True, lenient: bool = False
+) -> Report:
     """Measure the machine's limit and then the variants in turns; a row each.
 
     Args:
@@ -31,12 +33,13 @@ def compare_variants(kind: str, variants: Sequence[Variant], effort: Effort, *, 
         variants: ours, and a peer's beside them.
         effort: how much is measured.
         limit: whether the limit is measured.
+        lenient: whether a process that ends before its first turn is left out, as one is that cannot run here.
 
     Raises:
         UsageError: a process has ended, or none of the programs can run here.
     """
     machine = this_machine()  # with the load of before
-    (measured, left_out), found = within_limits(lambda: measure(variants, effort), limit)
+    (measured, left_out), found = within_limits(lambda: measure(variants, effort, lenient=lenient), limit)
     rows = with_answers_compared(rows_of(measured, found))
     return report_of(kind, rows, found, effort, machine=machine, notes=tuple(left_out))
 

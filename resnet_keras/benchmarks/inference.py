@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.benchmarks.predictions import Answer, predictions
 from resnet_keras.benchmarks.variants import Program
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.export.integrity import MANIFEST
@@ -19,53 +20,49 @@ from resnet_keras.models.complexity import complexity, create_model
 from resnet_keras.models.registry import NAMES
 from resnet_keras.models.saved import classifier
 
-COMPARED = 8
-"""Images whose answers are compared."""
 CALIBRATION = 256
 ANY_LOSS = 100.0
 """Percentage points: random weights agree with nobody, and speed is what is measured."""
 MULTIPLYING = {"Conv2D", "_FusedConv2D", "_FusedQuantizedConv2D", "DepthwiseConv2dNative", "MatMul", "_FusedMatMul"}
 
-Answer = Callable[[np.ndarray], np.ndarray]
-
 
 def keras_call(model: str, image_size: int | None = None) -> Program:
     """The network called in a `tf.function`, as Keras's `predict` does without its loop."""
-    network = _network(model, image_size)
+    network = network_of(model, image_size)
     call = tf.function(lambda images: network(images, training=False))
-    return _program(network.input_shape[1:], lambda images: call(images).numpy(), _facts(network, "float32"))
+    return predictions(network.input_shape[1:], lambda images: call(images).numpy(), _facts(network, "float32"))
 
 
 def keras_export(model: str, image_size: int | None = None) -> Program:
     """What Keras's `model.export()` writes, in a session, as TensorFlow Serving runs it."""
-    network = _network(model, image_size)
-    folder = _folder()
+    network = network_of(model, image_size)
+    folder = new_folder()
     network.export(folder, verbose=False)
-    return _program(network.input_shape[1:], answer_of(folder, "float32"), _facts(network, "float32"))
+    return predictions(network.input_shape[1:], answer_of(folder), _facts(network, "float32"), as_dtype("float32"))
 
 
 def servable(model: str, dtype: str, image_size: int | None = None) -> Program:
     """A servable of ours, in a session."""
-    network = _network(model, image_size)
+    network = network_of(model, image_size)
     shape = network.input_shape[1:]
     more: dict[str, Any] = {}
     if dtype == "int8":
         images = np.random.default_rng(1).integers(0, 256, (CALIBRATION, *shape), "uint8")
         more = {"calibration_data": images, "max_accuracy_loss": ANY_LOSS}
-    folder = export_servable(network, _folder() / "model", dtype=dtype, **more)
-    return _program(shape, answer_of(folder, "uint8"), _facts(network, dtype))
+    folder = export_servable(network, new_folder() / "model", dtype=dtype, **more)
+    return predictions(shape, answer_of(folder), _facts(network, dtype))
 
 
 def served(folder: str) -> Program:
     """A servable that is there already."""
-    signature = _signature(Path(folder))
-    answer = _cast(signature.call, signature.dtype)
-    return _program(signature.image, answer, graph_facts(signature.graph, Path(folder)))
+    signature = session_of(Path(folder))
+    facts = graph_facts(signature.graph, Path(folder))
+    return predictions(signature.image, signature.call, facts, as_dtype(signature.dtype))
 
 
 def description(folder: str) -> Program:
     """What a servable is, as facts: `macs`, `dtype`, the `shape` of an image and the `input` that takes its pixels."""
-    signature = _signature(Path(folder))
+    signature = session_of(Path(folder))
     facts = graph_facts(signature.graph, Path(folder))
     return Program(lambda: None, facts={**facts, "shape": list(signature.image), "input": signature.name})
 
@@ -88,17 +85,18 @@ def macs_of(graph: tf.Graph) -> int:
     return macs
 
 
-def answer_of(folder: Path, dtype: str) -> Answer:
-    """A SavedModel's answer to raw pixels."""
-    return _cast(_signature(folder).call, dtype)
+def answer_of(folder: Path) -> Answer:
+    """A SavedModel's answer to raw pixels of its dtype."""
+    return session_of(folder).call
 
 
-def _cast(call: Answer, dtype: Any) -> Answer:
-    return lambda images: call(images.astype(dtype, copy=False))
+def as_dtype(dtype: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """From images to the same in a dtype."""
+    return lambda images: images.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)
-class _Signature:
+class Opened:
     """`serving_default` of a SavedModel in a session."""
 
     graph: tf.Graph
@@ -109,7 +107,8 @@ class _Signature:
     """(height, width, channels)"""
 
 
-def _signature(folder: Path) -> _Signature:
+def session_of(folder: Path) -> Opened:
+    """Open a SavedModel as TensorFlow Serving does. Raises `UsageError` for none, and for one of another kind."""
     session = tf.compat.v1.Session(graph=tf.Graph())
     try:
         with session.graph.as_default():
@@ -123,26 +122,12 @@ def _signature(folder: Path) -> _Signature:
     if shape.rank != 4 or not shape[1:].is_fully_defined():
         raise UsageError(f"{folder} is no classifier of images of one size: serving_default takes {shape}")
     call = session.make_callable(wanted.name, [given.name])
-    return _Signature(
+    return Opened(
         session.graph, call, name, tf.as_dtype(given.dtype).as_numpy_dtype, tuple(side or 0 for side in shape[1:])
     )
 
 
-def _program(shape: tuple[int, ...], answer: Answer, facts: Mapping[str, Any]) -> Program:
-    images = np.random.default_rng(0).integers(0, 256, (COMPARED, *shape), "uint8")
-    kept: dict[int, np.ndarray] = {}
-
-    def run(batch: int) -> dict[str, Any]:
-        if batch not in kept:
-            kept[batch] = np.resize(images, (batch, *shape))
-        answer(kept[batch])
-        return {"images": batch}
-
-    answers = [[float(f"{value:.7g}") for value in row] for row in answer(images)]
-    return Program(run, facts={**facts, "answers": answers})
-
-
-def _network(model: str, image_size: int | None) -> keras.Model:
+def network_of(model: str, image_size: int | None) -> keras.Model:
     """A network from pixels to probabilities: of a file, or of the table, with the same random weights everywhere."""
     if model not in NAMES:
         return classifier(model)
@@ -160,6 +145,6 @@ def _facts(network: keras.Model, dtype: str) -> dict[str, Any]:
     return {"macs": complexity(network).macs, "dtype": dtype}
 
 
-def _folder() -> Path:
+def new_folder() -> Path:
     """A new one, in that of temporary files, which the benchmark removes at its end."""
     return Path(tempfile.mkdtemp())

@@ -25,15 +25,12 @@ Ask = Callable[[], object]
 
 def clients(height: int, width: int, channels: int, count: int) -> Program:
     """So many clients of any server. An image is smooth and of the model's input size; JPEG, quality 90."""
-    smooth = np.random.default_rng(0).uniform(0, 255, (max(2, height // 16), max(2, width // 16), channels))
-    pixels = tf.saturate_cast(tf.image.resize(smooth, (height, width), "bicubic"), tf.uint8).numpy()
-    encode = tf.io.encode_jpeg if channels in (1, 3) else tf.io.encode_png
-    encoded = encode(pixels).numpy()
+    pixels, encoded = image_of(height, width, channels)
 
     def run(address: str, protocol: Protocol, pixel_input: str | None, seconds: float) -> dict[str, Any]:
         make = _rest if protocol == "rest" else _grpc
         value = pixels[None] if pixel_input else encoded
-        latencies, took = _ask_for(lambda: make(address, pixel_input, value), count, seconds)
+        latencies, took = ask_for(lambda: make(address, pixel_input, value), count, seconds)
         if not latencies:
             raise UsageError(f"{address} answered nothing within {seconds:g} s")
         p50, p99 = np.percentile(latencies, [50, 99])
@@ -42,7 +39,15 @@ def clients(height: int, width: int, channels: int, count: int) -> Program:
     return Program(run, facts={"image_bytes": len(encoded)})
 
 
-def _ask_for(make: Callable[[], tuple[Ask, Ask]], count: int, seconds: float) -> tuple[list[float], float]:
+def image_of(height: int, width: int, channels: int) -> tuple[np.ndarray, bytes]:
+    """Smooth pixels, as noise is no photo, and the same as a JPEG; as a PNG where a JPEG has no such channels."""
+    smooth = np.random.default_rng(0).uniform(0, 255, (max(2, height // 16), max(2, width // 16), channels))
+    pixels = tf.saturate_cast(tf.image.resize(smooth, (height, width), "bicubic"), tf.uint8).numpy()
+    encode = tf.io.encode_jpeg if channels in (1, 3) else tf.io.encode_png
+    return pixels, encode(pixels).numpy()
+
+
+def ask_for(make: Callable[[], tuple[Ask, Ask]], count: int, seconds: float) -> tuple[list[float], float]:
     """Seconds of each answer to so many clients, and of all of it. A client asks anew when it has its answer."""
     found: list[list[float]] = [[] for _ in range(count)]
     errors: list[Exception] = []

@@ -34,7 +34,7 @@ def batches(data: str, recipe: str, batch_size: int, image_size: int | None, dat
     A call reads anew: what is read ahead between two turns would count for nothing, and would slow others down.
     """
     config = TrainConfig() if recipe == NO_AUGMENTATION else recipe_named(recipe)
-    source = _random_files(batch_size) if data == RANDOM else open_source(data, data_dir)
+    source = random_files(batch_size) if data == RANDOM else open_source(data, data_dir)
     size = (image_size, image_size) if image_size else source.image_size
     if size is None:
         raise UsageError(f"the images of {data} have no common size; give --image-size")
@@ -64,7 +64,7 @@ def batches(data: str, recipe: str, batch_size: int, image_size: int | None, dat
     return Program(read, facts={"bytes": math.prod((*size, source.channels)) * spec[0].dtype.size})
 
 
-def _random_files(batch_size: int) -> Source:
+def random_files(batch_size: int) -> Source:
     """JPEG files of smooth images, for noise is no JPEG that anyone has."""
     folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
     paths = []

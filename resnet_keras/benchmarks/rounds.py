@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from resnet_keras.benchmarks.variants import Process, Sample, Variant
 from resnet_keras.benchmarks.workers import Refused, Worker, workers
+from resnet_keras.errors import UsageError
 from resnet_keras.progress import progress
 
 PAUSE = 0.1
@@ -44,10 +45,16 @@ def in_turns(turns: Sequence[Callable[[], Sample]], pairs: int, what: str) -> li
     return found
 
 
-def measure(variants: Sequence[Variant], effort: Effort) -> tuple[list[Measured], list[str]]:
+def measure(variants: Sequence[Variant], effort: Effort, *, lenient: bool = False) -> tuple[list[Measured], list[str]]:
     """Start the processes of the variants, warm them up, and time them in turns.
 
     Groups that share no process are measured one after the other: no more processes hold memory than are compared.
+
+    Args:
+        variants: what is compared.
+        effort: how much is measured.
+        lenient: a process that ends before its first turn, as a peer's may, is left out too; one that ends later takes
+            its groups with it.
 
     Returns:
         What was measured, in the order of the variants, and a line for each process that cannot run here.
@@ -56,9 +63,14 @@ def measure(variants: Sequence[Variant], effort: Effort) -> tuple[list[Measured]
         UsageError: a process has ended, or none can run here; then with the reason of the first.
     """
     measured: list[Measured] = []
-    refusals: dict[str, Refused] = {}
+    refusals: dict[str, UsageError] = {}
     for part in apart(variants):
-        found, refused = _measure_together(part, effort)
+        try:
+            found, refused = _measure_together(part, effort, lenient)
+        except UsageError as error:
+            if not lenient:
+                raise
+            found, refused = [], {part[0].group: error}
         measured += found
         refusals |= refused
     if not measured:
@@ -81,23 +93,34 @@ def apart(variants: Sequence[Variant]) -> list[list[Variant]]:
     return parts
 
 
-def _measure_together(variants: Sequence[Variant], effort: Effort) -> tuple[list[Measured], dict[str, Refused]]:
-    """What can run, and the refusals of the others by their names."""
+def _measure_together(
+    variants: Sequence[Variant], effort: Effort, lenient: bool
+) -> tuple[list[Measured], dict[str, UsageError]]:
+    """What can run, and why the others cannot, by their names; their titles where it is lenient."""
     processes: dict[str, Process] = {variant.process.key(): variant.process for variant in variants}
-    names = {variant.process.key(): variant.name for variant in reversed(variants)}
+    names = {each.process.key(): each.title if lenient else each.name for each in reversed(variants)}
+    spared = UsageError if lenient else Refused
     with workers(processes, names) as started:
         running: dict[str, Worker] = {}
-        refusals: dict[str, Refused] = {}
+        refusals: dict[str, UsageError] = {}
         with progress("preparing", len(processes), "programs") as task:
             for key, worker in started.items():
                 try:
                     worker.ready()
                     running[key] = worker
-                except Refused as error:
+                except spared as error:
                     refusals[worker.name] = error
                 task.add()
-        chosen = [variant for variant in variants if variant.process.key() in running]
-        turns = [_warm(running[variant.process.key()], variant, effort) for variant in chosen]
+        warm: list[tuple[Variant, Callable[[], Sample]]] = []
+        for variant in variants:
+            if worker := running.get(variant.process.key()):
+                try:
+                    warm.append((variant, _warm(worker, variant, effort)))
+                except spared as error:
+                    refusals[worker.name] = error
+                    del running[variant.process.key()]
+        warm = [(variant, turn) for variant, turn in warm if variant.process.key() in running]
+        chosen, turns = [variant for variant, _ in warm], [turn for _, turn in warm]
         samples = in_turns(turns, effort.pairs, f"measuring {chosen[0].group}") if chosen else []
         found = [
             Measured(variant, tuple(own), running[variant.process.key()].facts)

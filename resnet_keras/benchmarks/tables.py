@@ -31,11 +31,11 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     return [path, table, chart]
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Report, unit: str = "images/s") -> str:
     """A table of the rows, with what they were measured on."""
     serves = any("p50" in row.facts for row in report.rows)
     answers = any("cosine" in row.facts for row in report.rows)
-    heads = ["", "images/s", "quartiles", "to the first", "of the limit"]
+    heads = ["", unit, "quartiles", "to the first", "of the limit"]
     heads += ["p50, ms", "p99, ms"] if serves else []
     heads += ["top 1 as the first", "cosine of logits"] if answers else []
     lines = []

@@ -67,7 +67,7 @@ def test_the_multiply_adds_of_a_servable_are_those_of_its_model(served: Path) ->
 
 
 def test_random_weights_are_the_same_everywhere() -> None:
-    one, other = (inference._network("cifar_resnet20", 8) for _ in range(2))
+    one, other = (inference.network_of("cifar_resnet20", 8) for _ in range(2))
     for left, right in zip(one.weights, other.weights, strict=True):
         assert (left.numpy() == right.numpy()).all()
 

@@ -1,0 +1,37 @@
+"""A SavedModel's session called by many threads with encoded images: what a server of it could answer at most."""
+
+from typing import Any
+
+import resnet_keras  # noqa: F401  (first: it keeps TensorFlow's start-up messages to itself)
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+
+from resnet_keras.benchmarks.load import Ask, ask_for, image_of
+from resnet_keras.benchmarks.variants import Program
+from resnet_keras.errors import UsageError
+
+
+def session(folder: str, height: int, width: int, count: int, intra_op: int = 0, inter_op: int = 0) -> Program:
+    """So many threads that call one session, with an image each, in this process; 0 threads is TensorFlow's choice."""
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=intra_op, inter_op_parallelism_threads=inter_op)
+    opened = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+    with opened.graph.as_default():
+        meta = tf.compat.v1.saved_model.load(opened, [tf.saved_model.SERVING], folder)
+    signature = meta.signature_def["image_bytes"]
+    (given,) = signature.inputs.values()
+    call = opened.make_callable([signature.outputs[name].name for name in ("labels", "scores")], [given.name])
+    encoded = np.array([image_of(height, width, 3)[1]], object)
+
+    def asked() -> tuple[Ask, Ask]:
+        return (lambda: call(encoded)), (lambda: None)
+
+    def run(seconds: float) -> dict[str, Any]:
+        latencies, took = ask_for(asked, count, seconds)
+        if not latencies:
+            raise UsageError(f"nothing was answered within {seconds:g} s")
+        p50, p99 = np.percentile(latencies, [50, 99])
+        return {"images": len(latencies), "seconds": took, "p50": float(p50), "p99": float(p99)}
+
+    return Program(run)
