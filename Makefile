@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-guides test-interop test-backends mutations attack coverage check dist bench bench-export bench-quick docs docs-figures clean
+.PHONY: demo test test-slow test-guides test-interop test-backends mutations attack coverage check dist bench bench-quick docs docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -59,15 +59,10 @@ dist: $(INSTALLED) .venv/dist/.installed
 	cd build && PYTHONPATH=wheel ../$(BIN)/python -m resnet_keras demo --quiet
 	ls -l dist
 
-bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.networks
-	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.input
-	$(BIN)/python -m benchmarks.memory
-	$(BIN)/python -m benchmarks.serving
-
-bench-export: .venv/.bench
-	$(BIN)/python -m benchmarks.export
+# Beside other libraries, in under 40 minutes on two cores; BENCH="train infer" for some of its sections.
+BENCH_OUTPUT := docs/results
+bench: .venv/bench/.installed
+	.venv/bench/bin/python -m benchmarks.suite $(if $(BENCH),--sections $(BENCH)) --output $(BENCH_OUTPUT)
 
 # Some minutes, without peers; fails where something is slower than docs/results/benchmarks.json says, if there is one.
 QUICK := --quick --output build/benchmarks $(addprefix --against ,$(wildcard docs/results/benchmarks.json))
@@ -122,7 +117,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	.venv/docs/bin/python -m pip install --quiet --constraint constraints.txt mkdocs-material "mkdocstrings[python]" ruff
 	touch $@
 
-# The peers of bench-export. Only ONNX Runtime is of use to the package itself: its extra "onnx".
-.venv/.bench: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[onnx]" openvino nncf
+# The peers of bench. One that cannot be installed is left out there; torchvision's networks need none of its CUDA.
+.venv/bench/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv/bench
+	.venv/bench/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	for peer in "--editable .[onnx]" torch==2.13.0 jax "openvino nncf" "--no-deps torchvision"; do \
+		.venv/bench/bin/python -m pip install --quiet --constraint constraints.txt $$peer || echo "without $$peer"; \
+	done
 	touch $@

@@ -6,6 +6,7 @@ it. Weights are random. Ours read raw uint8 pixels and normalise them; the other
 """
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,11 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from benchmarks.export import PAUSE, again, session
 from resnet_keras.benchmarks.pairs import paired_ratio
 
 SIDE = 224
+PAUSE = 0.1
+"""Seconds before each timing, in which the other program's threads stop looking for work."""
 
 
 @dataclass
@@ -96,6 +98,27 @@ def with_random_weights(model: keras.Model, rng: np.random.Generator) -> keras.M
         elif len(variable.shape) == 1:
             variable.assign(rng.normal(0, 0.1, variable.shape))
     return model
+
+
+def again(program: Callable[[], object], times: int) -> Callable[[], None]:
+    """A program so many times, for answers that take a few milliseconds."""
+
+    def run() -> None:
+        for _ in range(times):
+            program()
+
+    return run
+
+
+def session(folder: Path, signature: str, images: np.ndarray) -> Callable[[], np.ndarray]:
+    """A SavedModel's answer to some images, in a session, as TensorFlow Serving runs it."""
+    running = tf.compat.v1.Session(graph=tf.Graph())
+    with running.graph.as_default():
+        meta = tf.compat.v1.saved_model.load(running, [tf.saved_model.SERVING], str(folder))
+    chosen = meta.signature_def[signature]
+    (given,), (wanted,) = chosen.inputs.values(), chosen.outputs.values()
+    call = running.make_callable(wanted.name, [given.name])
+    return lambda: call(images)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Any
 from resnet_keras.benchmarks.variants import Program
 
 FLOAT, INT8, PIXELS = "float32.onnx", "int8.xml", "pixels.json"
-CALIBRATION = 64
+SUBSET = 64
+"""Images that NNCF calibrates with."""
 
 
 def peers(folder: str, model: str, image_size: int) -> Program:
@@ -32,7 +33,7 @@ def peers(folder: str, model: str, image_size: int) -> Program:
     bare.set_weights(whole.get_weights())
     pixels = {"mean": card.mean, "std": card.std, "shape": shape, "macs": complexity(whole).macs}
     (where / PIXELS).write_text(json.dumps(pixels), "utf-8")
-    images = np.random.default_rng(1).integers(0, 256, (CALIBRATION, *shape)).astype("float32")
+    images = np.random.default_rng(1).integers(0, 256, (SUBSET, *shape)).astype("float32")
     images = ((images / 255 - np.array(card.mean, "float32")) / np.array(card.std, "float32")).astype("float32")
     with noted(left_out, FLOAT):
         bare(images[:1])  # Keras wants it
@@ -42,7 +43,7 @@ def peers(folder: str, model: str, image_size: int) -> Program:
         import openvino  # pyright: ignore[reportMissingImports]
 
         quantized = nncf.quantize(
-            openvino.Core().read_model(str(where / FLOAT)), nncf.Dataset(list(images[:, None])), subset_size=CALIBRATION
+            openvino.Core().read_model(str(where / FLOAT)), nncf.Dataset(list(images[:, None])), subset_size=SUBSET
         )
         openvino.save_model(quantized, str(where / INT8))
     return Program(lambda: None, facts={"left_out": left_out})
@@ -55,7 +56,7 @@ def servables(folder: str, model: str, dtypes: list[str]) -> Program:
     import_tensorflow()
     import numpy as np
 
-    from resnet_keras.benchmarks.inference import ANY_LOSS, network_of
+    from resnet_keras.benchmarks.inference import ANY_LOSS, CALIBRATION, network_of
     from resnet_keras.export.servable import export_servable
 
     network = network_of(model, None)

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from benchmarks.step import plain_keras_resnet20
+from benchmarks.keras_peers import plain_keras_resnet20
 from resnet_keras.benchmarks.pairs import paired_ratio
 from resnet_keras.training.devices import make_strategy
 

@@ -26,7 +26,7 @@ def application_step(application: str, image_size: int, batch_size: int, dtype: 
 
 def jax_step(model: str, image_size: int, batch_size: int, dtype: str, *, macs: int) -> Program:
     """`train_on_batch` of a network of ours on Keras's JAX backend, which compiles it."""
-    import jax  # noqa: F401
+    import jax  # noqa: F401  # pyright: ignore[reportMissingImports]
 
     from resnet_keras.models.builder import dtype_policy
     from resnet_keras.models.complexity import create_model
@@ -39,9 +39,10 @@ def jax_step(model: str, image_size: int, batch_size: int, dtype: str, *, macs: 
 
 def application_predictions(application: str, image_size: int, way: str) -> Program:
     """Answers of a network of keras.applications: by `model.export()`, or by a servable of ours in a dtype."""
-    from resnet_keras.benchmarks.inference import as_dtype, macs_of, new_folder, session_of
+    from resnet_keras.benchmarks.inference import as_dtype, new_folder, session_of
     from resnet_keras.benchmarks.predictions import predictions
     from resnet_keras.export.servable import export_servable
+    from resnet_keras.models.complexity import complexity
 
     model, shape = with_random_weights(_application(application, image_size, "float32")), (image_size, image_size, 3)
     folder = new_folder() / "model"
@@ -49,10 +50,9 @@ def application_predictions(application: str, image_size: int, way: str) -> Prog
         model.export(folder, verbose=False)
         dtype = "float32"
     else:
-        export_servable(model, folder, dtype=way)
-        dtype = way
+        folder, dtype = export_servable(model, folder, dtype=way), way
     opened = session_of(folder)
-    facts = {"macs": macs_of(opened.graph), "dtype": dtype}
+    facts = {"macs": complexity(model).macs, "dtype": dtype}
     return predictions(shape, opened.call, facts, as_dtype(opened.dtype))
 
 

@@ -34,5 +34,5 @@ def prepared(function: str, arguments: Mapping[str, Any]) -> list[str]:
         try:
             started["files"].ready()
         except UsageError as error:
-            return [f"the peers' files are left out: {error}"]
+            return [f"files are left out: {error}"]
         return [f"{name} is left out: {why}" for name, why in started["files"].facts.get("left_out", {}).items()]

@@ -29,7 +29,7 @@ NETWORK, SIDE = "resnet50", 224
 TRAINED = (("resnet50", 224, (16, 32)), ("cifar_resnet20", 32, (128,)))
 CACHE = {"TORCHINDUCTOR_CACHE_DIR": str(Path("build/torch").resolve())}
 """Compiling takes minutes, which a second run need not take again."""
-START, BUILD, WRITE = "until it has answered", "a network with its weights", "an export, once"
+START, BUILD, WRITE, SERVER = "until it has answered", "a network with its weights", "an export, once", "a server"
 
 
 def macs_of(model: str) -> int:
@@ -146,6 +146,8 @@ def start(effort: Effort) -> Report:
         "cifar_resnet1202": {"model": "cifar_resnet1202"},
     }
     variants += [Variant(BUILD, name, Process("benchmarks.costs:building", each)) for name, each in networks.items()]
+    name = f"JSON of {SIDE}x{SIDE}x3 floats to an array"
+    variants.append(Variant(SERVER, name, Process("benchmarks.server_costs:parsing", {"side": SIDE})))
     machine = this_machine()
     short = Effort(min(effort.pairs, 3), 0.01)  # a call each
     measured, notes = measure(variants, short, lenient=True)
@@ -157,6 +159,10 @@ def start(effort: Effort) -> Report:
     points = [
         (WRITE, f"{model} {dtype}", Process("benchmarks.costs:export", {"model": model, "dtype": dtype}))
         for model, dtype in exports
+    ]
+    points += [
+        (SERVER, f"first answer, {model}", Process("benchmarks.server_costs:first_answer", {"model": model}))
+        for model in (NETWORK,)
     ]
     more, left_out = once(points, {})
     return report_of("start", [*rows, *more], None, short, machine=machine, notes=(*notes, *left_out))

@@ -15,6 +15,7 @@ from resnet_keras.benchmarks.report import Report, Row, report_of, rows_of
 from resnet_keras.benchmarks.rounds import Effort, Measured, in_turns
 from resnet_keras.benchmarks.server_settings import ServerSetting
 from resnet_keras.benchmarks.serving import Search, search
+from resnet_keras.benchmarks.settings import servable_folder
 from resnet_keras.benchmarks.variants import Process, Sample, Variant
 from resnet_keras.benchmarks.workers import Worker, workers
 from resnet_keras.errors import UsageError
@@ -67,17 +68,17 @@ def group(dtype: str, clients: int) -> str:
 
 def _settings(base: Path, effort: Effort) -> list[Measured]:
     """As `resnet-keras benchmark serve` measures it, under the names that `make bench-quick` has."""
+    version = _version(base)
     link = base.parent / "named" / SMALL
     link.parent.mkdir()
     link.symlink_to(base)
-    version = max(base.iterdir(), key=lambda path: int(path.name) if path.name.isdecimal() else -1)
     short = Effort(min(effort.pairs, 3), min(effort.seconds, 0.5))
     return list(search(Search(link, version, 4, "rest", short)).measured)
 
 
 def _beside(base: Path, dtype: str, clients: int, effort: Effort) -> list[Measured]:
     """Sessions and a server of one model take turns; the server has a thread a request, as `DIRECT`'s second."""
-    version = max(base.iterdir(), key=lambda path: int(path.name) if path.name.isdecimal() else -1)
+    version = _version(base)
     cores = len(usable_cores())
     image = {"height": SIDE, "width": SIDE, "count": clients}
     folder = {"folder": str(version), **image}
@@ -92,7 +93,7 @@ def _beside(base: Path, dtype: str, clients: int, effort: Effort) -> list[Measur
         for worker in started.values():
             worker.ready()
         facts = dict(started["model"].facts)
-        pixel_input = facts.pop("input")
+        pixel_input, _ = facts.pop("input"), facts.pop("shape")
         load, turns = started["clients"], {}
         for name in DIRECT:
             turns[name] = _turn(started[name], {}, effort)
@@ -105,6 +106,13 @@ def _beside(base: Path, dtype: str, clients: int, effort: Effort) -> list[Measur
         own = group(dtype, clients)
         samples = in_turns(list(turns.values()), effort.pairs, f"measuring {own}")
     return [Measured(Variant(own, name, NOBODY), tuple(each), facts) for name, each in zip(turns, samples, strict=True)]
+
+
+def _version(base: Path) -> Path:
+    folder = servable_folder(str(base))
+    if folder is None:
+        raise UsageError("it could not be exported here")
+    return folder
 
 
 def _turn(worker: Worker, arguments: Mapping[str, Any], effort: Effort) -> Callable[[], Sample]:
