@@ -61,10 +61,16 @@ def page(reports: Mapping[str, Report]) -> str:
     parts = [INTRODUCTION, "## Goals\n", goals_table(outcomes(reports))]
     for kind, report in reports.items():
         parts.append(f"\n## {TITLES.get(kind, kind)}\n\n![{kind}](../{IMAGES}/benchmark-{kind}.svg)\n")
-        parts.append(growth_tables(report) if kind == "growth" else markdown(report, *_unit(kind)))
-        if kind == "start":
-            parts.append(export_table(report))
+        parts.append(tables(report))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).strip() + "\n"
+
+
+def tables(report: Report) -> str:
+    """The tables of a section in Markdown."""
+    if report.kind == "growth":
+        return growth_tables(report)
+    found = markdown(report, *_unit(report.kind))
+    return f"{found}\n{export_table(report)}" if report.kind == "start" else found
 
 
 def goals_table(found: Sequence[Outcome]) -> str:
@@ -77,7 +83,8 @@ def goals_table(found: Sequence[Outcome]) -> str:
         verdict = f"**{one.verdict}**" if one.met else one.verdict
         lines.append(_line([one.goal.what, one.goal.dtype, one.wanted, one.peer, one.ours, ratio, share, verdict]))
     for hours in HOURS:
-        verdict = f"not measured by `make bench`, for it takes hours: `{hours.command}`"
+        commands = ", ".join(f"`{command}`" for command in hours.commands)
+        verdict = f"not measured by `make bench`, for it takes hours: {commands}"
         lines.append(_line([hours.what, "", "", "", "", "", "", verdict]))
     met, known = sum(one.met is True for one in found), sum(one.met is not None for one in found)
     return "\n".join([f"{met} of {known} measured goals are met; {len(found)} are set.\n", *lines])

@@ -66,8 +66,7 @@ def _with_peers(report: Report) -> Report:
 
 def main(arguments: Arguments) -> int:
     from benchmarks.goals import outcomes
-    from benchmarks.page import TITLES, goals_table, write
-    from resnet_keras.benchmarks.tables import markdown
+    from benchmarks.page import TITLES, goals_table, tables, write
     from resnet_keras.files import writing_to
 
     if arguments.output and Path(arguments.output).is_file():
@@ -75,7 +74,7 @@ def main(arguments: Arguments) -> int:
     with ends_by_signals():
         reports, failed = measured(arguments.sections, QUICK if arguments.quick else FULL, SECTIONS)
     for kind, report in reports.items():
-        print(f"\n# {TITLES[kind]}\n\n{markdown(report)}")
+        print(f"\n# {TITLES[kind]}\n\n{tables(report)}")
     chosen = [one for one in outcomes(reports) if one.goal.section in reports]
     print(f"\n# Goals\n\n{goals_table(chosen)}")
     if arguments.output and reports:

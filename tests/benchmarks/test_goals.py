@@ -138,7 +138,7 @@ def test_the_page(tmp_path: Path) -> None:
         f"| {goal.what} | float32 | 1.3 of the peer | torch (2) | 3 images/s | 1.50 (1.50 to 1.50) |  | **met** |"
         in text
     )
-    assert "python -m benchmarks.cifar_results" in text
+    assert "python -m benchmarks.cifar_torch cifar10-resnet20-short" in text
     assert "![growth](../images/benchmark-growth.svg)" in text
     assert "| resnet50 float32 | 1.0 | 3.0 | 2 |" in text
     assert (tmp_path / "docs" / "images" / "benchmark-train.svg").read_text().startswith("<?xml")
