@@ -10,7 +10,7 @@ from typing import Any
 
 from resnet_keras.benchmarks.variants import Program
 
-WITHOUT_TENSORFLOW = "import resnet_keras, sys; sys.exit('tensorflow' in sys.modules)"
+WHETHER_TENSORFLOW = "import resnet_keras, sys; print('tensorflow' in sys.modules)"
 
 
 def command(words: list[str]) -> Program:
@@ -18,6 +18,17 @@ def command(words: list[str]) -> Program:
 
     def run() -> None:
         subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+
+    return Program(run)
+
+
+def importing() -> Program:
+    """`import resnet_keras` in a new interpreter, and whether TensorFlow stays out of it."""
+
+    def run() -> dict[str, Any]:
+        words = [sys.executable, "-c", WHETHER_TENSORFLOW]
+        done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+        return {"without_tensorflow": done.stdout.strip() == "False"}
 
     return Program(run)
 

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks import growth
-from benchmarks.costs import WITHOUT_TENSORFLOW
 from benchmarks.once import once, prepared
 from benchmarks.serve_section import serve
 from resnet_keras.benchmarks.command import compare_variants
 from resnet_keras.benchmarks.machine import this_machine
-from resnet_keras.benchmarks.report import Report, Row, report_of
+from resnet_keras.benchmarks.report import Report, Row, report_of, rows_of
 from resnet_keras.benchmarks.rounds import Effort, measure
 from resnet_keras.benchmarks.settings import InferSettings, InputSettings, TrainSettings
 from resnet_keras.benchmarks.variants import Process, Variant
@@ -135,11 +134,11 @@ def start(effort: Effort) -> Report:
     words = {
         "--help": ["-m", "resnet_keras", "--help"],
         "models": ["-m", "resnet_keras", "models"],
-        "import resnet_keras, without TensorFlow": ["-c", WITHOUT_TENSORFLOW],
     }
     variants = [
         Variant(START, name, Process("benchmarks.costs:command", {"words": each})) for name, each in words.items()
     ]
+    variants.append(Variant(START, "import resnet_keras", Process("benchmarks.costs:importing")))
     networks = {
         f"{APPLICATIONS} ResNet50": {"model": NETWORK, "application": "ResNet50"},
         "resnet50": {"model": NETWORK},
@@ -151,10 +150,6 @@ def start(effort: Effort) -> Report:
     machine = this_machine()
     short = Effort(min(effort.pairs, 3), 0.01)  # a call each
     measured, notes = measure(variants, short, lenient=True)
-    rows = [
-        Row(one.variant.group, one.variant.name, tuple(sample.rate for sample in one.samples), None, None, one.facts)
-        for one in measured
-    ]
     exports = [("resnet50", "float32"), ("resnet50", "bfloat16"), ("resnet50", "int8"), ("resnet152", "float32")]
     points = [
         (WRITE, f"{model} {dtype}", Process("benchmarks.costs:export", {"model": model, "dtype": dtype}))
@@ -165,7 +160,9 @@ def start(effort: Effort) -> Report:
         for model in (NETWORK,)
     ]
     more, left_out = once(points, {})
-    return report_of("start", [*rows, *more], None, short, machine=machine, notes=(*notes, *left_out))
+    return report_of(
+        "start", [*rows_of(measured, None), *more], None, short, machine=machine, notes=(*notes, *left_out)
+    )
 
 
 def growth_section(effort: Effort) -> Report:

@@ -69,7 +69,9 @@ def test_seconds_and_memory() -> None:
     assert of(large, row("ours", 1, mib=4096)).verdict == "2.00 times what it may be"
     assert of(large, row("ours", 1, mib=100)).ours == "100"
     assert of(Goal("input", "input", "net", "ours", least=100_000), row("ours", 50_000, 50_000)).verdict == "50% short"
-    assert of(Goal("it runs", "start", "net", "ours"), row("ours", 3)).met is True
+    holds = Goal("it is so", "start", "net", "ours", holds="so")
+    assert of(holds, row("ours", 3, so=True)).met is True
+    assert of(holds, row("ours", 3, so=False)).verdict == "it does not hold"
 
 
 def test_the_goals_are_of_rows_that_the_sections_have(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,7 @@ def test_batches_of_files(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     timed(costs.command(["-c", "pass"]), 1, {})
     assert costs.resident("VmHWM") >= costs.resident("VmRSS") > 0
+    assert isinstance(timed(costs.importing(), 1, {})["without_tensorflow"], bool)
     timed(costs.building("cifar_resnet20"), 1, {})
     monkeypatch.setattr("resnet_keras.benchmarks.inference.network_of", lambda *_: tiny(True))
     found = timed(costs.export("tiny", "float32"), 1, {})
