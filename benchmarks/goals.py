@@ -145,7 +145,7 @@ def outcome(goal: Goal, reports: Mapping[str, Report]) -> Outcome:
     peers = [rows[name] for name in goal.peers if name in rows]
     if goal.peers and not peers:
         missing = " and ".join(goal.peers)
-        return Outcome(goal, ours=_ours(goal, ours), wanted=_wanted(goal), verdict=f"not measured: no {missing}")
+        return Outcome(goal, ours=_measure(goal, ours), wanted=_wanted(goal), verdict=f"not measured: no {missing}")
     return judged(goal, ours, max(peers, key=lambda row: row.rate.median) if peers else None)
 
 
@@ -166,8 +166,8 @@ def judged(goal: Goal, ours: Row, peer: Row | None) -> Outcome:
         found.append((bool(ours.facts.get(goal.holds)), "it does not hold"))
     met = all(each for each, _ in found)
     verdict = "met" if met else "; ".join(words for each, words in found if not each)
-    name = "" if peer is None else f"{peer.name} ({number(peer.rate.median)})"
-    return Outcome(goal, name, _ours(goal, ours), ratio, ours.share, _wanted(goal), verdict, met)
+    name = "" if peer is None else f"{peer.name} ({_measure(goal, peer)})"
+    return Outcome(goal, name, _measure(goal, ours), ratio, ours.share, _wanted(goal), verdict, met)
 
 
 def _at_least(value: float, least: float) -> tuple[bool, str]:
@@ -178,7 +178,7 @@ def _value(goal: Goal, row: Row) -> float:
     return float(row.facts[goal.fact]) if goal.fact else quartiles([1 / rate for rate in row.rates]).median
 
 
-def _ours(goal: Goal, row: Row) -> str:
+def _measure(goal: Goal, row: Row) -> str:
     if goal.fact:
         return number(_value(goal, row))
     return f"{_value(goal, row):.3g} s" if goal.section == "start" else f"{number(row.rate.median)} images/s"

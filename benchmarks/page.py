@@ -75,7 +75,7 @@ def tables(report: Report) -> str:
 
 def goals_table(found: Sequence[Outcome]) -> str:
     """A row a goal; what takes hours last."""
-    heads = ("goal", "dtype", "wanted", "peer, images/s", "ours", "ratio", "of the limit", "met")
+    heads = ("goal", "dtype", "wanted", "peer", "ours", "ratio", "of the limit", "met")
     lines = [_line(heads), _line(["---"] * len(heads))]
     for one in found:
         share = "" if one.share is None else f"{one.share:.0%}"
@@ -129,7 +129,7 @@ def growth_tables(report: Report) -> str:
 def growth_chart(report: Report) -> str:
     """Time and memory by each axis on logarithmic axes; the dashed line grows as the arithmetic does. SVG."""
     slopes: list[dict[str, Any]] = report.settings["slopes"]
-    figure = Figure(figsize=(8, 2.4 * len(slopes)), layout="constrained")
+    figure = Figure(figsize=(8, 2.5 * len(slopes)), layout="constrained")
     panels: Any = figure.subplots(len(slopes), 2, squeeze=False)
     for pair, each in zip(panels, slopes, strict=True):
         xs = [one["x"] for one in each["points"]]
@@ -145,7 +145,7 @@ def growth_chart(report: Report) -> str:
             axes.set_xticks(xs, [f"{x:.0f}" for x in xs], minor=False)
             axes.set_xticks([], minor=True)
             axes.set_ylabel(unit, fontsize=8)
-            axes.set_title(f"{each['axis']}: slope {each[what]:.2f}, dashed {exponent:g}", fontsize=8, loc="left")
+            axes.set_title(f"{each['axis']}\nslope {each[what]:.2f}, dashed {exponent:g}", fontsize=8, loc="left")
             axes.grid(alpha=0.3)
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "growth"}):

@@ -155,14 +155,11 @@ def start(effort: Effort) -> Report:
         (WRITE, f"{model} {dtype}", Process("benchmarks.costs:export", {"model": model, "dtype": dtype}))
         for model, dtype in exports
     ]
-    points += [
-        (SERVER, f"first answer, {model}", Process("benchmarks.server_costs:first_answer", {"model": model}))
-        for model in (NETWORK,)
-    ]
+    first = Process("benchmarks.server_costs:first_answer", {"model": NETWORK})
+    points.append((SERVER, f"the first answer of a new one, {NETWORK} float32", first))
     more, left_out = once(points, {})
-    return report_of(
-        "start", [*rows_of(measured, None), *more], None, short, machine=machine, notes=(*notes, *left_out)
-    )
+    rows = [*rows_of(measured, None), *more]
+    return report_of("start", rows, None, short, machine=machine, notes=(*notes, *left_out))
 
 
 def growth_section(effort: Effort) -> Report:

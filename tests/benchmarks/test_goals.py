@@ -38,7 +38,7 @@ def test_a_goal_is_met_by_the_median_of_the_pairs() -> None:
     assert found.ratio.median == pytest.approx(1.2)
     assert (found.ours, found.peer, found.wanted) == (
         "24 images/s",
-        "peer (20)",
+        "peer (20 images/s)",
         "1.1 of the peer, 50% of the limit",
     )
 
@@ -137,7 +137,7 @@ def test_the_page(tmp_path: Path) -> None:
     assert list(read_reports(folder / "benchmarks.json")) == ["train", "start", "growth"]
     text = (folder / "benchmarks.md").read_text()
     assert (
-        f"| {goal.what} | float32 | 1.3 of the peer | torch (2) | 3 images/s | 1.50 (1.50 to 1.50) |  | **met** |"
+        f"| {goal.what} | float32 | 1.3 of the peer | torch (2 images/s) | 3 images/s | 1.50 (1.50 to 1.50) |  | **met** |"
         in text
     )
     assert "python -m benchmarks.cifar_torch cifar10-resnet20-short" in text
