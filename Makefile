@@ -59,7 +59,7 @@ dist: $(INSTALLED) .venv/dist/.installed
 	cd build && PYTHONPATH=wheel ../$(BIN)/python -m resnet_keras demo --quiet
 	ls -l dist
 
-# Beside other libraries, in under 40 minutes on two cores; BENCH="train infer" for some of its sections.
+# Beside other libraries, for up to 40 minutes on two cores; BENCH="train infer" for some of its sections.
 BENCH_OUTPUT := docs/results
 bench: .venv/bench/.installed
 	.venv/bench/bin/python -m benchmarks.suite $(if $(BENCH),--sections $(BENCH)) --output $(BENCH_OUTPUT)

@@ -1,6 +1,6 @@
 """`make bench`: this library beside its peers, section by section, and how far each goal is.
 
-Command: python -m benchmarks.suite [--sections train infer classifiers input serve start growth] [--quick]
+Command: python -m benchmarks.suite [--sections train infer classifiers input serve start growth] [--pairs N] [--quick]
 [--output docs/results]. Peers are optional: PyTorch and torchvision, keras.applications, ONNX Runtime, OpenVINO with
 NNCF, JAX. What is missing or fails is named, and the rest goes on; the exit code is 1 where a section failed.
 """
@@ -17,10 +17,10 @@ from resnet_keras.benchmarks.machine import version_of
 from resnet_keras.benchmarks.report import Report
 from resnet_keras.benchmarks.rounds import Effort
 from resnet_keras.benchmarks.workers import ends_by_signals
-from resnet_keras.errors import UsageError, unknown
+from resnet_keras.errors import UsageError, require, unknown
 
 PEERS = ("torch", "torchvision", "onnx", "tf2onnx", "onnxruntime", "openvino", "nncf", "jax", "jaxlib")
-FULL, QUICK = Effort(5, 1.0), Effort(2, 0.2)
+QUICK = Effort(2, 0.2)
 
 
 @dataclass
@@ -29,6 +29,10 @@ class Arguments:
 
     sections: tuple[str, ...] = ()
     """Of: train infer classifiers input serve start growth; all when left out."""
+    pairs: int = 5
+    """Rounds, in each of which every row takes its turn; at least 2."""
+    seconds: float = 0.5
+    """Of a turn, at least one call."""
     quick: bool = False
     """Two short rounds: to see that all of it runs, not for a claim."""
     output: str | None = None
@@ -71,8 +75,11 @@ def main(arguments: Arguments) -> int:
 
     if arguments.output and Path(arguments.output).is_file():
         raise UsageError(f"output {arguments.output} is a file; give a folder")
+    require(arguments.pairs >= 2, "pairs", "at least 2", arguments.pairs)
+    require(arguments.seconds > 0, "seconds", "above 0", arguments.seconds)
+    effort = QUICK if arguments.quick else Effort(arguments.pairs, arguments.seconds)
     with ends_by_signals():
-        reports, failed = measured(arguments.sections, QUICK if arguments.quick else FULL, SECTIONS)
+        reports, failed = measured(arguments.sections, effort, SECTIONS)
     for kind, report in reports.items():
         print(f"\n# {TITLES[kind]}\n\n{tables(report)}")
     chosen = [one for one in outcomes(reports) if one.goal.section in reports]
