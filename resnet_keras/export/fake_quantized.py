@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.export.floating import activated, emitted, padded, subsampled, with_border
+from resnet_keras.export.floating import activated, emitted, padded, sides_of, subsampled, with_border
 from resnet_keras.export.operations import Convolution, LayerNorm, Operation, Pool, Scale, Subsample
 from resnet_keras.export.quantized import LEVELS, SIGNED_LEVELS, SMALLEST_RANGE, Int8Graph, Quantized
 from resnet_keras.export.values import as_tensor, whole_bias
@@ -70,11 +70,9 @@ class FakeInt8Graph(Int8Graph):
 
 def _convolved_in_groups(operation: Convolution, x: tf.Tensor, summand: tf.Tensor | None = None) -> tf.Tensor:
     """By Keras, which knows where TensorFlow has gradients of it: on CPU by XLA alone."""
-    kernel = as_tensor(operation.kernel, tf.float32)
-    if operation.centre is None:
-        x = tf.pad(x, ((0, 0), *operation.padding, (0, 0)))
-    else:
-        x = with_border(x, operation.padding, operation.centre)
+    kernel, sides = as_tensor(operation.kernel, tf.float32), operation.sides(*sides_of(x))
+    centre = np.zeros(1) if operation.centre is None else operation.centre
+    x = with_border(x, sides, centre)
     y: Any = keras.ops.conv(x, kernel, operation.strides, "valid", dilation_rate=operation.dilation)
     y = y + as_tensor(whole_bias(operation, kernel), tf.float32)
     return activated(y if summand is None else y + summand, operation.activation)

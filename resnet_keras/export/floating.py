@@ -22,12 +22,14 @@ from resnet_keras.export.operations import (
     Convolution,
     Dense,
     GlobalPool,
+    Held,
     LayerNorm,
     Multiply,
     Operation,
     Pad,
     Pixels,
     Pool,
+    Reshape,
     Scale,
     Sides,
     Subsample,
@@ -35,7 +37,7 @@ from resnet_keras.export.operations import (
     Tokens,
     in_order,
 )
-from resnet_keras.export.values import as_tensor, transposed, whole_bias
+from resnet_keras.export.values import as_tensor, reshaped_value, whole_bias
 from resnet_keras.models.graph import called, inference
 from resnet_keras.models.tokens import resampling
 
@@ -57,7 +59,8 @@ def emit_float(
     write = write or emitted
     values: dict[Operation, tf.Tensor] = {}
     for operation in in_order(*ends):
-        inputs = [pixels] if isinstance(operation, Pixels) else [values[x] for x in operation.inputs]
+        # Softmax and sigmoid are in float32.
+        inputs = [pixels] if isinstance(operation, Pixels) else [tf.cast(values[x], dtype) for x in operation.inputs]
         values[operation] = write(operation, dtype, *inputs)
     return values
 
@@ -94,7 +97,7 @@ def _(operation: Convolution, dtype: tf.DType, x: tf.Tensor, summand: tf.Tensor 
     kernel: Any = operation.kernel
     kernel = tf.cast(kernel, dtype) if tf.is_tensor(kernel) else kernel.astype(dtype.as_numpy_dtype)
     x, padding = padded(operation, x)
-    if operation.groups == operation.channels > 1 and operation.dilation == 1:
+    if operation.kernel.shape[2] == 1 < operation.groups and operation.dilation == 1:
         return activated(_depthwise(operation, dtype, kernel, x, padding, summand), operation.activation)
     y = tf.nn.conv2d(x, kernel, operation.strides, padding, dilations=operation.dilation)
     bias = as_tensor(whole_bias(operation, kernel), dtype)
@@ -109,22 +112,23 @@ def _depthwise(
     if not isinstance(padding, str):  # explicit padding ends the process where a bias is fused (TensorFlow 2.21)
         x, padding = tf.pad(x, padding), "VALID"
     strides = [1, operation.strides, operation.strides, 1]
-    y = tf.nn.depthwise_conv2d(x, transposed(kernel, (0, 1, 3, 2)), strides, padding)
-    y = tf.nn.bias_add(y, as_tensor(whole_bias(operation, kernel), dtype))
+    (height, width, _, channels), groups = kernel.shape, operation.groups
+    kernel = reshaped_value(kernel, (height, width, groups, channels // groups))
+    y = tf.nn.depthwise_conv2d(x, kernel, strides, padding)
+    y = tf.nn.bias_add(y, as_tensor(whole_bias(operation, operation.kernel), dtype))
     return y if summand is None else y + summand
 
 
 def padded(operation: Convolution, x: tf.Tensor) -> tuple[tf.Tensor, Any]:
     """The input of a convolution, and the padding that TensorFlow has to do itself."""
-    if operation.padding == NO_PADDING:
+    sides = operation.sides(*sides_of(x))
+    if sides == NO_PADDING:
         return x, "VALID"
-    sides = operation.kernel.shape[:2]
-    reach = tuple((operation.dilation * (side // 2),) * 2 for side in sides)
     if operation.centre is not None:
-        return with_border(x, operation.padding, operation.centre), "VALID"
-    if operation.strides == 1 and operation.padding == reach and all(side % 2 for side in sides):
+        return with_border(x, sides, operation.centre), "VALID"
+    if sides == operation.same_sides(*sides_of(x)):
         return x, "SAME"
-    return x, [[0, 0], *map(list, operation.padding), [0, 0]]
+    return x, [[0, 0], *map(list, sides), [0, 0]]
 
 
 def with_border(x: tf.Tensor, padding: Sides, colour: np.ndarray) -> tf.Tensor:
@@ -230,6 +234,8 @@ def activated(x: tf.Tensor, name: str | None) -> tf.Tensor:
     """Keras's activation of a name."""
     if name in ("softmax", "sigmoid"):
         x = tf.cast(x, tf.float32)  # what comes of large numbers by exponents wants its bits
+    if name == "silu":  # as TensorFlow knows it behind a convolution
+        return x * tf.sigmoid(x)
     if name == "gelu":  # in the words in which TensorFlow knows it behind a product
         half, root, one = (tf.constant(value, x.dtype) for value in (0.5, math.sqrt(0.5), 1.0))
         return (tf.math.erf(x * root) + one) * half * x
@@ -277,12 +283,22 @@ def _(operation: Add, dtype: tf.DType, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 @emitted.register
 def _(operation: Multiply, dtype: tf.DType, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    return x * tf.cast(y, x.dtype)
+    return x * y
 
 
 @emitted.register
 def _(operation: Concatenate, dtype: tf.DType, *inputs: tf.Tensor) -> tf.Tensor:
     return tf.concat(inputs, -1)
+
+
+@emitted.register
+def _(operation: Reshape, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(x, (-1, *operation.shape))
+
+
+@emitted.register
+def _(operation: Held, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
+    return x
 
 
 @emitted.register

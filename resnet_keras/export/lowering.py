@@ -1,7 +1,7 @@
 """From a Keras model to the operations of its servable: dropout gone, norms in the convolutions, pads in what they pad.
 
-Everything is inference. A layer without a rule here is called as it is. Within a function that is being traced, the
-operations have the model's live weights, through which gradients flow; else constants.
+Everything is inference. A layer without a rule here or in `merging.py` is called as it is. Within a function that is
+being traced, the operations have the model's live weights, through which gradients flow; else constants.
 """
 
 import dataclasses
@@ -13,27 +13,38 @@ import keras
 import numpy as np
 
 from resnet_keras.errors import UsageError, reason
+from resnet_keras.export.folding import (
+    activated_by,
+    called,
+    convolved,
+    of_pixels,
+    per_channel,
+    pooled,
+    scaled,
+    summed,
+)
+from resnet_keras.export.merging import Readers, merged, readers_of
 from resnet_keras.export.operations import (
-    Activation,
+    COSTLY,
     Add,
     Attention,
-    Call,
     Concatenate,
     Convolution,
     Dense,
     GlobalPool,
+    Held,
     LayerNorm,
     Multiply,
     Operation,
     Pad,
     Pixels,
     Pool,
-    Scale,
     Subsample,
     TokenPool,
     Tokens,
 )
-from resnet_keras.export.values import as_it_is, standardized, transposed, value_of
+from resnet_keras.export.operations import in_order as operations_in_order
+from resnet_keras.export.values import reshaped_value, standardized, value_of
 from resnet_keras.models.blocks import DenseLayer, ResidualBlock
 from resnet_keras.models.graph import Head, Place, head_of, in_order, output_of
 from resnet_keras.models.layers import Chain, SqueezeExcitation, StandardizedConv2D, ZeroPaddedShortcut
@@ -54,26 +65,50 @@ def lower(model: keras.Model) -> tuple[Operation, Operation]:
     if missing is not None:
         pixels = _normalise(missing, pixels)
     end, features = output_of(model), features_of(head_of(model))
+    places = in_order(end, features)
+    readers = readers_of(places)
     known: dict[Place, Operation] = {}
-    for place in in_order(end, features):
-        inputs = [known[one] for one in place.inputs]
+    shared: set[Operation] = set()
+    for place in places:
         if place.is_input:
             known[place] = pixels
-        elif lowered.dispatch(type(place.operation)) is lowered.dispatch(object):
-            known[place] = _called(place.operation, inputs, int(place.tensor.shape[-1] or 0), place)
         else:
-            known[place] = lowered(place.operation, *inputs)
+            known[place] = _once(place, [known[one] for one in place.inputs], readers, shared)
+        if len(readers[place]) + (place in (end, features)) > 1:
+            shared.add(known[place])
     return known[end], known[features]
+
+
+def _once(place: Place, inputs: list[Operation], readers: Readers, shared: set[Operation]) -> Operation:
+    """The operation of a place. What others read too is not folded into it: that would be computed again for them."""
+    found = _found(place, inputs, readers, shared)
+    if found in inputs or not shared.intersection(inputs):
+        return found
+    needed = set(operations_in_order(found))
+    folded = {x for x in shared.intersection(inputs) - needed if isinstance(x, COSTLY)}
+    held = [Held(inputs=(x,), channels=x.channels) if x in folded else x for x in inputs]
+    return _found(place, held, readers, shared) if folded else found
+
+
+def _found(place: Place, inputs: list[Operation], readers: Readers, shared: set[Operation]) -> Operation:
+    layer, channels = place.operation, int(place.tensor.shape[-1] or 0)
+    found = merged(place, inputs, readers, shared)
+    if found is not None:
+        return found
+    if len(inputs) != 1 or not has_rule(layer):
+        return called(layer, tuple(inputs), channels, place)
+    return lowered(layer, inputs[0])
+
+
+def has_rule(layer: Any) -> bool:
+    """Whether a layer has a rule of its own. Of a user's class it has none: its `call` may be another."""
+    ours = type(layer).__module__.partition(".")[0] in ("keras", "resnet_keras")
+    return ours and lowered.dispatch(type(layer)) is not lowered.dispatch(object)
 
 
 def features_of(head: Head) -> Place:
     """What a head reads, `[N, features]`; of a convolution behind a global pool, what the pool gives."""
     return head.place if head.dense is None else head.features
-
-
-def _called(layer: Any, inputs: Sequence[Operation], channels: int, place: Place | None = None) -> Call:
-    weights = tuple(as_it_is(variable) for variable in getattr(layer, "variables", ()))
-    return Call(inputs=tuple(inputs), channels=channels, layer=layer, weights=weights, place=place)
 
 
 @singledispatch
@@ -82,7 +117,7 @@ def lowered(layer: Any, x: Operation) -> Operation:
     shape = (None, None, None, x.channels)
     if not layer.built:
         layer.build(shape)
-    return _called(layer, [x], layer.compute_output_shape(shape)[-1])
+    return called(layer, (x,), layer.compute_output_shape(shape)[-1])
 
 
 def through(layers: Sequence[Any], x: Operation) -> Operation:
@@ -92,8 +127,13 @@ def through(layers: Sequence[Any], x: Operation) -> Operation:
     return x
 
 
-@lowered.register
-def _(layer: keras.layers.Dropout, x: Operation) -> Operation:
+@lowered.register(keras.layers.Dropout)
+@lowered.register(keras.layers.Identity)
+@lowered.register(keras.layers.GaussianNoise)
+@lowered.register(keras.layers.GaussianDropout)
+@lowered.register(keras.layers.AlphaDropout)
+@lowered.register(keras.layers.ActivityRegularization)
+def _(layer: Any, x: Operation) -> Operation:
     return x
 
 
@@ -104,20 +144,30 @@ def _normalise(layer: Preprocessing, x: Operation) -> Operation:
     mean, std = (np.broadcast_to(np.asarray(v, "float64"), x.channels) for v in (layer.card.mean, layer.card.std))
     flip, scale, shift = layer.card.channels == "BGR", 1 / (255 * std), -mean / std
     order = slice(None, None, -1 if flip else 1)
-    return Scale(inputs=(x,), channels=x.channels, scale=scale[order], shift=shift[order], flip=flip)
+    return scaled(x, scale[order], shift[order], flip)
 
 
 @lowered.register
 def _(layer: keras.layers.Rescaling, x: Operation) -> Operation:
-    scale, shift = (np.asarray(v, "float64") for v in (layer.scale, layer.offset))
-    if not {scale.shape, shift.shape} <= {(), (x.channels,)}:
-        return _called(layer, [x], x.channels)
-    scale, shift = (np.broadcast_to(v, x.channels) for v in (scale, shift))
-    return Scale(inputs=(x,), channels=x.channels, scale=scale, shift=shift)
+    scale, shift = (per_channel(value, x.channels) for value in (layer.scale, layer.offset))
+    if scale is None or shift is None:
+        return called(layer, (x,), x.channels)
+    return scaled(x, scale, shift)
+
+
+@lowered.register
+def _(layer: keras.layers.Normalization, x: Operation) -> Operation:
+    mean, variance = (per_channel(value, x.channels) for value in (layer.mean, layer.variance))
+    if mean is None or variance is None:
+        return called(layer, (x,), x.channels)
+    deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())
+    return scaled(x, deviation, mean) if layer.invert else scaled(x, 1 / deviation, -mean / deviation)
 
 
 @lowered.register
 def _(layer: keras.layers.ZeroPadding2D, x: Operation) -> Operation:
+    if layer.data_format != "channels_last":
+        return called(layer, (x,), x.channels)
     return Pad(inputs=(x,), channels=x.channels, padding=layer.padding)
 
 
@@ -127,65 +177,43 @@ def _(layer: keras.layers.Conv2D, x: Operation) -> Operation:
     if isinstance(layer, StandardizedConv2D):
         kernel = standardized(kernel)
     elif type(layer) is not keras.layers.Conv2D:
-        return _called(layer, [x], layer.filters)
-    if (places := _places(layer, x)) is None:
-        return _called(layer, [x], layer.filters)
-    x, placed = places
+        return called(layer, (x,), layer.filters)
     bias = value_of(layer.bias) if layer.use_bias else np.zeros(layer.filters)
-    centre = None
-    if isinstance(x, Scale) and isinstance(x.inputs[0], Pixels) and x.activation is None:
-        # Padding stands for a normalised zero, which is the mean among pixels.
-        centre, kernel = -x.shift / x.scale, kernel * x.scale[:, None]
-        if x.flip:
-            centre, kernel = centre[::-1], kernel[:, :, ::-1]
-        x = x.inputs[0]
-    convolution = Convolution(
-        inputs=(x,),
-        channels=layer.filters,
-        kernel=kernel,
-        bias=bias,
-        centre=centre,
-        **placed,
-    )
-    return _activated(layer.activation, convolution)
+    convolution = convolved(layer, x, kernel, bias)
+    if convolution is None:
+        return called(layer, (x,), layer.filters)
+    return activated_by(layer.activation, of_pixels(convolution))
 
 
 @lowered.register
 def _(layer: keras.layers.DepthwiseConv2D, x: Operation) -> Operation:
-    kernel = value_of(layer.kernel)
-    if kernel.shape[3] > 1 or (places := _places(layer, x)) is None:
-        return _called(layer, [x], x.channels * kernel.shape[3])
-    x, placed = places
-    convolution = Convolution(
-        inputs=(x,),
-        channels=x.channels,
-        kernel=transposed(kernel, (0, 1, 3, 2)),
-        bias=value_of(layer.bias) if layer.use_bias else np.zeros(x.channels),
-        **placed,
-    )
-    return _activated(layer.activation, convolution)
+    channels = x.channels * layer.depth_multiplier
+    bias = value_of(layer.bias) if layer.use_bias else np.zeros(channels)
+    convolution = convolved(layer, x, _depthwise(layer.kernel), bias)
+    return called(layer, (x,), channels) if convolution is None else activated_by(layer.activation, convolution)
 
 
-def _places(layer: Any, x: Operation) -> tuple[Operation, dict[str, Any]] | None:
-    """What a convolution reads, and its strides, dilation and padding; None where `Convolution` has no such options."""
-    (stride, *strides), (step, *steps) = layer.strides, layer.dilation_rate
-    if strides != [stride] or steps != [step] or layer.data_format != "channels_last":
-        return None
-    padding: Any = ((0, 0), (0, 0))
-    sides = tuple(layer.kernel_size)
-    if layer.padding == "same" and sides != (1, 1):
-        if stride > 1 or not sides[0] % 2 == sides[1] % 2 == 1:
-            return None  # uneven, by the size of the map
-        padding = tuple(((side // 2) * step,) * 2 for side in sides)
-    elif isinstance(x, Pad):
-        padding, x = x.padding, x.inputs[0]
-    return x, {"strides": stride, "dilation": step, "padding": padding}
+@lowered.register
+def _(layer: keras.layers.SeparableConv2D, x: Operation) -> Operation:
+    kernel = _depthwise(layer.depthwise_kernel)
+    y = convolved(layer, x, kernel, np.zeros(kernel.shape[-1]))
+    if y is None:
+        return called(layer, (x,), layer.filters)
+    bias = value_of(layer.bias) if layer.use_bias else np.zeros(layer.filters)
+    kernel = value_of(layer.pointwise_kernel)
+    return activated_by(layer.activation, Convolution(inputs=(y,), channels=layer.filters, kernel=kernel, bias=bias))
+
+
+def _depthwise(kernel: Any) -> Any:
+    """A kernel `[height, width, channels, multiplier]` as one of as many groups as channels."""
+    height, width, channels, multiplier = kernel.shape
+    return reshaped_value(value_of(kernel), (height, width, 1, channels * multiplier))
 
 
 @lowered.register
 def _(layer: keras.layers.LayerNormalization, x: Operation) -> Operation:
     if getattr(layer, "rms_scaling", False) or layer.axis not in (-1, [-1], (-1,)):
-        return _called(layer, [x], x.channels)
+        return called(layer, (x,), x.channels)
     scale = value_of(layer.gamma) if layer.scale else np.ones(x.channels)
     shift = value_of(layer.beta) if layer.center else np.zeros(x.channels)
     return LayerNorm(inputs=(x,), channels=x.channels, scale=scale, shift=shift, epsilon=layer.epsilon)
@@ -194,9 +222,7 @@ def _(layer: keras.layers.LayerNormalization, x: Operation) -> Operation:
 @lowered.register
 def _(layer: LayerScale, x: Operation) -> Operation:
     gamma = value_of(layer.gamma)
-    if isinstance(x, Convolution | Dense) and x.activation is None and len(x.inputs) == 1:
-        return dataclasses.replace(x, kernel=x.kernel * gamma, bias=x.bias * gamma)
-    return Scale(inputs=(x,), channels=x.channels, scale=gamma, shift=np.zeros(x.channels))
+    return scaled(x, gamma, np.zeros(x.channels))
 
 
 @lowered.register
@@ -225,44 +251,38 @@ def _(layer: TokenPooling, x: Operation) -> Operation:
 
 @lowered.register
 def _(layer: keras.layers.BatchNormalization, x: Operation) -> Operation:
-    if layer.axis not in (-1, 3):
-        return _called(layer, [x], x.channels)
+    if layer.axis not in (-1, layer.input_spec.ndim - 1):
+        return called(layer, (x,), x.channels)
     mean, variance = value_of(layer.moving_mean), value_of(layer.moving_variance)
     scale = (variance + layer.epsilon) ** -0.5
     scale = scale * value_of(layer.gamma) if layer.scale else scale
     shift = (value_of(layer.beta) if layer.center else 0.0) - mean * scale
-    if isinstance(x, Convolution) and x.activation is None and len(x.inputs) == 1:
-        return dataclasses.replace(x, kernel=x.kernel * scale, bias=x.bias * scale + shift)
-    return Scale(inputs=(x,), channels=x.channels, scale=scale, shift=shift)
+    return scaled(x, scale, shift)
 
 
 @lowered.register
 def _(layer: keras.layers.Activation, x: Operation) -> Operation:
-    return _activated(layer.activation, x)
+    return activated_by(layer.activation, x)
 
 
 @lowered.register
 def _(layer: keras.layers.ReLU, x: Operation) -> Operation:
-    plain = not layer.negative_slope and not layer.threshold and layer.max_value is None
-    return _activated(keras.activations.relu, x) if plain else _called(layer, [x], x.channels)
+    known = {None: keras.activations.relu, 6.0: keras.activations.relu6}
+    if layer.negative_slope or layer.threshold or layer.max_value not in known:
+        return called(layer, (x,), x.channels)
+    return activated_by(known[layer.max_value], x)
 
 
-def _activated(function: Any, x: Operation) -> Operation:
-    name = keras.activations.serialize(function)
-    if name == "linear":
-        return x
-    if not isinstance(name, str):
-        return _called(keras.layers.Activation(function), [x], x.channels)
-    if isinstance(x, Convolution | Scale | Add | Dense) and x.activation is None:
-        return dataclasses.replace(x, activation=name)
-    return Activation(inputs=(x,), channels=x.channels, activation=name)
+@lowered.register
+def _(layer: keras.layers.Softmax, x: Operation) -> Operation:
+    return activated_by(keras.activations.softmax, x) if layer.axis == -1 else called(layer, (x,), x.channels)
 
 
 @lowered.register
 def _(layer: keras.layers.Dense, x: Operation) -> Operation:
     kernel = value_of(layer.kernel)
     bias = value_of(layer.bias) if layer.use_bias else np.zeros(layer.units)
-    return _activated(layer.activation, Dense(inputs=(x,), channels=layer.units, kernel=kernel, bias=bias))
+    return activated_by(layer.activation, Dense(inputs=(x,), channels=layer.units, kernel=kernel, bias=bias))
 
 
 @lowered.register
@@ -279,15 +299,17 @@ def _(layer: StemMaxPooling, x: Operation) -> Operation:
 def _(layer: Any, x: Operation) -> Operation:
     (size, *sizes), (stride, *strides) = layer.pool_size, layer.strides
     if sizes != [size] or strides != [stride] or layer.data_format != "channels_last":
-        return _called(layer, [x], x.channels)
+        return called(layer, (x,), x.channels)
     kind, same = "max" if isinstance(layer, keras.layers.MaxPooling2D) else "mean", layer.padding == "same"
-    return Pool(inputs=(x,), channels=x.channels, kind=kind, size=size, strides=stride, same=same)
+    return pooled(kind, size, stride, same, x)
 
 
 @lowered.register(keras.layers.GlobalAveragePooling2D)
 @lowered.register(keras.layers.GlobalMaxPooling2D)
 def _(layer: Any, x: Operation) -> Operation:
     kind = "max" if isinstance(layer, keras.layers.GlobalMaxPooling2D) else "mean"
+    if layer.data_format != "channels_last":
+        return called(layer, (x,), x.channels)
     return GlobalPool(inputs=(x,), channels=x.channels, kind=kind, keep_sides=layer.keepdims)
 
 
@@ -313,11 +335,7 @@ def _(layer: ResidualBlock, x: Operation) -> Operation:
     y = through(layer.branch, activated)
     if layer.spec.shortcut != "none":
         bypass = through(layer.bypass, x if layer.spec.shortcut == "A" or not layer.bypass else activated)
-        # A sum that no activation follows has a range of its own, so it stays apart from the convolution.
-        if layer.end and isinstance(y, Convolution) and y.activation is None and len(y.inputs) == 1:
-            y = dataclasses.replace(y, inputs=(*y.inputs, bypass))
-        else:
-            y = Add(inputs=(y, bypass), channels=y.channels)
+        y = summed(y, bypass) if layer.end else Add(inputs=(y, bypass), channels=y.channels)
     return through(layer.end, y)
 
 

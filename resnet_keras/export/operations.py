@@ -75,6 +75,8 @@ class Convolution(Operation):
     strides: int = 1
     dilation: int = 1
     padding: Sides = NO_PADDING
+    same: bool = False
+    """Keras's padding "same" in place of it, which depends on the size of the map."""
     centre: np.ndarray | None = None
     """What is taken from each channel of the input before it is convolved: the value that padding has, so that pixels
     need no arithmetic of their own."""
@@ -83,6 +85,19 @@ class Convolution(Operation):
     @property
     def groups(self) -> int:
         return self.inputs[0].channels // self.kernel.shape[2]
+
+    def sides(self, height: int, width: int) -> Sides:
+        """The padding of a map of a size."""
+        return self.same_sides(height, width) if self.same else self.padding
+
+    def same_sides(self, height: int, width: int) -> Sides:
+        """Keras's padding "same" of a map of a size: where it is uneven, more of it at the end."""
+        found = []
+        for length, size in zip((height, width), self.kernel.shape[:2], strict=True):
+            last = (-(-length // self.strides) - 1) * self.strides + self.dilation * (size - 1) + 1
+            missing = max(last - length, 0)
+            found.append((missing // 2, missing - missing // 2))
+        return (found[0], found[1])
 
     def whole_bias(self, kernel: np.ndarray) -> np.ndarray:
         """The bias with the centre's part in it, for a kernel that was rounded."""
@@ -214,6 +229,26 @@ class Concatenate(Operation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Reshape(Operation):
+    """Its input as `[N, *shape]`."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def non_negative(self) -> bool:
+        return self.inputs[0].non_negative
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Held(Operation):
+    """Its input, which something else reads as well, so that nothing is folded into it."""
+
+    @property
+    def non_negative(self) -> bool:
+        return self.inputs[0].non_negative
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Call(Operation):
     """A layer or operation of Keras that has no operation of its own here, in inference, in float32."""
 
@@ -222,6 +257,10 @@ class Call(Operation):
     """Of the layer's variables."""
     place: Place | None = None
     """The call in the model, with what it has beside its inputs; None for the layer of its one input."""
+
+
+COSTLY = Convolution | Dense | Scale | Add
+"""What something may be folded into."""
 
 
 def maps_of(*ends: Operation) -> list[Operation]:

@@ -221,7 +221,9 @@ def can_be_int8(operation: Convolution) -> bool:
 def output_shape(operation: Convolution, x: tf.Tensor) -> list[int | None]:
     """`[N, H, W, C]` of a convolution's output."""
     sides = []
-    for length, around, size in zip(sides_of(x), operation.padding, operation.kernel.shape[:2], strict=True):
+    for length, around, size in zip(
+        sides_of(x), operation.sides(*sides_of(x)), operation.kernel.shape[:2], strict=True
+    ):
         reach = operation.dilation * (size - 1)
         sides.append((length + sum(around) - reach - 1) // operation.strides + 1)
     return [None, *sides, operation.channels]

@@ -42,6 +42,11 @@ def transposed(x: Any, axes: tuple[int, ...]) -> Any:
     return tf.transpose(x, axes) if tf.is_tensor(x) else x.transpose(axes)
 
 
+def reshaped_value(x: Any, shape: tuple[int, ...]) -> Any:
+    """A weight in another shape."""
+    return tf.reshape(x, shape) if tf.is_tensor(x) else x.reshape(shape)
+
+
 def whole_bias(operation: Convolution, kernel: Any) -> Any:
     """`Convolution.whole_bias`, of constants or of live tensors."""
     if not tf.is_tensor(kernel):
