@@ -11,15 +11,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import resnet_keras as rk  # first: it keeps TensorFlow's start-up messages to itself
-
 # isort: split
 import keras
 import numpy as np
 import tensorflow as tf
 import tyro
 
-from benchmarks.export_layer_norm import with_random_weights
 from resnet_keras.benchmarks.command import compare_variants
 from resnet_keras.benchmarks.rounds import Effort
 from resnet_keras.benchmarks.settings import InferSettings
@@ -60,7 +57,7 @@ def main(arguments: Arguments) -> None:
 
 
 def made(network: str, size: int) -> keras.Model:
-    """A network from raw pixels to 1000 probabilities, or of `sequential` 10; weights are random, no norm is trivial."""
+    """A network from raw pixels to 1000 probabilities, of `sequential` to 10; no weight is trivial."""
     shape = (size, size, 3)
     if network == "sequential":
         model = sequential(shape)
@@ -68,7 +65,17 @@ def made(network: str, size: int) -> keras.Model:
         pixels = keras.Input(shape)
         whole = getattr(keras.applications, network)(weights=None, input_shape=shape)
         model = keras.Model(pixels, whole(PREPROCESSING.get(network, lambda x: x)(pixels)))
-    return with_random_weights(model, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        shape = variable.shape
+        if variable.name in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.5, 1.5, shape))
+        elif len(shape) > 1:
+            fan_in = np.prod(shape[:2] if "depthwise" in variable.path else shape[:-1])
+            variable.assign(rng.normal(0, np.sqrt(1.5 / fan_in), shape))
+        elif variable.name in ("beta", "moving_mean", "bias"):
+            variable.assign(rng.normal(0, 0.1, shape))
+    return model
 
 
 def sequential(shape: tuple[int, int, int]) -> keras.Model:
