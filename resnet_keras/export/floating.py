@@ -300,16 +300,33 @@ def _(operation: Held, dtype: tf.DType, x: tf.Tensor) -> tf.Tensor:
 
 @emitted.register
 def _(operation: Call, dtype: tf.DType, *inputs: tf.Tensor) -> tf.Tensor:
-    # In this graph the layer's variables have no values; constants stand in for them.
     layer, place = operation.layer, operation.place
     variables = getattr(layer, "variables", ())
-    weights = list(zip(variables, map(tf.convert_to_tensor, operation.weights), strict=True))
-    whole = [tf.cast(x, tf.float32) for x in inputs]
-    with keras.StatelessScope(weights):
-        if place is None:
-            y = layer(*whole, **inference(layer))
-        else:
+
+    def call(*whole: tf.Tensor) -> tf.Tensor:
+        # In a graph the layer's variables have no values; constants stand in for them.
+        weights = list(zip(variables, map(tf.convert_to_tensor, operation.weights), strict=True))
+        with keras.StatelessScope(weights):
+            if place is None:
+                return layer(*whole, **inference(layer))
             given = dict(zip(map(id, place.node.input_tensors), whole, strict=True))
             outputs = keras.tree.flatten(called(layer, place.node, given))
-            y = outputs[place.tensor._keras_history.tensor_index]
-    return tf.cast(y, dtype)
+        return outputs[place.tensor._keras_history.tensor_index]
+
+    return tf.cast(_written(call, [tf.cast(x, tf.float32) for x in inputs]), dtype)
+
+
+def _written(call: Callable[..., tf.Tensor], inputs: list[tf.Tensor]) -> tf.Tensor:
+    """What a function gives, in the default graph. Tensors that it holds, as `Normalization` does, become constants."""
+    if tf.compat.v1.get_default_graph().building_function:
+        return call(*inputs)
+    with tf.init_scope():
+        specs = [tf.TensorSpec(x.shape, x.dtype) for x in inputs]
+        traced = tf.function(call, autograph=False).get_concrete_function(*specs)
+    given = dict(zip((x.name for x in traced.inputs), inputs, strict=False))
+    given |= {inner.name: tf.constant(outer.numpy()) for outer, inner in traced.graph.captures}
+    (y,) = tf.import_graph_def(
+        traced.graph.as_graph_def(), given, return_elements=[traced.outputs[0].name], name="called"
+    )
+    y.set_shape(traced.outputs[0].shape)
+    return y

@@ -210,6 +210,9 @@ CALLED: dict[str, Callable[[], Maker]] = {
     "rows side by side": lambda: lambda x: L.Concatenate(1)([x, x]),
     "parts in order": lambda: lambda x: keras.ops.stack([x[..., i] for i in (1, 0)], axis=-1),
     "broadcast sum": lambda: lambda x: x + L.GlobalAveragePooling2D(keepdims=True)(x),
+    "a map's tensor": lambda: lambda x: x * keras.ops.arange(8.0)[:, None],
+    "a tensor of its own": lambda: through(L.Conv2D(4, 3), Holding()),
+    "normalization of rows": lambda: through(L.Normalization(1, mean=np.arange(9.0), variance=np.arange(1.0, 10))),
     "transposed": lambda: through(L.Conv2DTranspose(4, 3, 2), L.GroupNormalization(2), L.UpSampling2D()),
 }
 
@@ -217,6 +220,16 @@ CALLED: dict[str, Callable[[], Maker]] = {
 @pytest.mark.parametrize("case", CALLED)
 def test_what_has_no_rule_is_called(case: str) -> None:
     assert check(classifier(CALLED[case]()))["Call"]
+
+
+class Holding(keras.layers.Layer):
+    """A layer with a tensor that is no weight."""
+
+    def build(self, input_shape: Any) -> None:
+        self.ramp = keras.ops.arange(input_shape[1], dtype="float32")[:, None, None]
+
+    def call(self, x: Any) -> Any:
+        return x * self.ramp
 
 
 class Swapped(keras.layers.Layer):
