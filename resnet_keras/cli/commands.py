@@ -15,7 +15,7 @@ from resnet_keras.errors import UsageError, needs_extra, require, unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.models.registry import check_there
 from resnet_keras.serving.options import ServerOptions
-from resnet_keras.training.cluster import given_cluster
+from resnet_keras.training.cluster import Cluster, given_cluster
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -75,11 +75,15 @@ class Train:
 
         if self.config.model not in (AUTO, GIVEN):
             named(self.config.model)
-        if self.hosts is not None or self.host_index is not None:
-            cluster = given_cluster(self.hosts or "", self.host_index)
-            os.environ["TF_CONFIG"] = cluster.tf_config(cluster.hosts)
+        self._cluster()
+
+    def _cluster(self) -> Cluster | None:
+        given = self.hosts is not None or self.host_index is not None
+        return given_cluster(self.hosts or "", self.host_index) if given else None
 
     def run(self) -> None:
+        if (cluster := self._cluster()) is not None:
+            os.environ["TF_CONFIG"] = cluster.tf_config(cluster.hosts)
         if self.dry_run:
             self._estimate()
             return

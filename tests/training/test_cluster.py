@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import free_ports
 
+from resnet_keras.cli.commands import Train
 from resnet_keras.cli.main import main
+from resnet_keras.config.recipes import recipe
 from resnet_keras.errors import UsageError
 from resnet_keras.training.cluster import Cluster, expand_nodes, find_cluster, given_cluster
 from resnet_keras.training.rendezvous import meet
@@ -113,6 +115,11 @@ def test_wrong_hosts_are_refused(
     words = ["--host-index", str(index)] if index is not None else []
     assert main(["train", "digits", "--hosts", hosts, *words]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_flags_that_are_only_checked_change_nothing() -> None:
+    Train(recipe("digits"), hosts="a,b", host_index=0).check()
+    assert "TF_CONFIG" not in os.environ
 
 
 def test_hosts_have_a_port_of_their_own_unless_one_is_given() -> None:
