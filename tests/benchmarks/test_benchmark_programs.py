@@ -41,6 +41,7 @@ def temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
+@pytest.mark.slow  # 4 s
 def test_predictions_are_of_one_network(model: Path, served: Path) -> None:
     programs = {
         "call": inference.keras_call(str(model)),

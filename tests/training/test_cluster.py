@@ -151,6 +151,7 @@ def test_scontrol_expands_as_we_do(text: str) -> None:
     assert expand_nodes(text) == done.stdout.split()
 
 
+@pytest.mark.slow  # 8 s
 @pytest.mark.skipif(not shutil.which("mpirun"), reason="Open MPI's mpirun is not installed")
 def test_mpirun_tells_the_hosts() -> None:
     code = "import os; from resnet_keras.training.cluster import find_cluster as find; c = find(os.environ); "

@@ -144,6 +144,7 @@ def test_batches_of_files(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert timed(input_peers.jpeg(way, 16, 4), 1, {"seconds": 0.01})["images"] % 4 == 0
 
 
+@pytest.mark.slow  # 7 s
 def test_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     timed(costs.command(["-c", "pass"]), 1, {})
     assert costs.resident("VmHWM") >= costs.resident("VmRSS") > 0
