@@ -27,7 +27,7 @@ class Goal:
     """A row of ours beside a peer's, or beside a number."""
 
     what: str
-    """In words, as the table has it."""
+    """As the table has it."""
     section: str
     group: str
     ours: str
@@ -62,7 +62,7 @@ class Outcome:
     goal: Goal
     peer: str = ""
     ours: str = ""
-    """In words: images/s, seconds, MiB."""
+    """With its unit: images/s, seconds, MiB."""
     ratio: Ratio | None = None
     share: float | None = None
     wanted: str = ""

@@ -28,14 +28,12 @@ class Cluster:
         index: this one's place among them. Host 0 writes the files.
         hosts: their addresses, `HOST:PORT`, in order. Only the first where the others are not known yet.
         source: what named them.
-        kinds: type and index of each in TF_CONFIG, where that named them.
     """
 
     size: int
     index: int
     hosts: tuple[str, ...]
     source: str
-    kinds: tuple[tuple[str, int], ...] = ()
 
     def tf_config(self, hosts: Sequence[str]) -> str:
         """What TensorFlow reads, for the addresses of all hosts."""
@@ -91,20 +89,25 @@ def _of_tf_config(text: str) -> Cluster | None:
     try:
         config: Any = json.loads(text)
         named = config["cluster"]
-        kinds = tuple((kind, i) for kind in ("chief", "worker") for i in range(len(named.get(kind, []))))
-        hosts = tuple(named[kind][i] for kind, i in kinds)
+        workers = workers_in(named)
+        hosts = tuple(named[kind][i] for kind, i in workers)
         task: Any = config.get("task", {})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
             f'TF_CONFIG is not like {{"cluster": {{"worker": ["host1:12345", "host2:12345"]}}, "task": {{"type": '
             f'"worker", "index": 0}}}}: {reason(error)}'
         ) from error
-    if not kinds:
+    if not workers:
         return None
     own = (task.get("type"), task.get("index")) if isinstance(task, dict) else None
-    if own not in kinds:
-        raise UsageError(f"the task of TF_CONFIG, {own}, is not among its workers: {[*kinds]}")
-    return Cluster(len(hosts), kinds.index(own), hosts, "TF_CONFIG", kinds)
+    if own not in workers:
+        raise UsageError(f"the task of TF_CONFIG, {own}, is not among its workers: {workers}")
+    return Cluster(len(hosts), workers.index(own), hosts, "TF_CONFIG")
+
+
+def workers_in(cluster: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
+    """Those of a TensorFlow cluster that train, the chief first, as (type, index)."""
+    return [(kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, [])))]
 
 
 def _of_slurm(environ: Mapping[str, str]) -> Cluster:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from resnet_keras.config.train import OPERATIONAL, TrainConfig, flat
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.progress import say as print_line
-from resnet_keras.training.cluster import HOW, find_cluster
+from resnet_keras.training.cluster import HOW, find_cluster, workers_in
 from resnet_keras.training.rendezvous import meet
 from resnet_keras.version import __version__
 
@@ -101,9 +101,8 @@ def host_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     """The index of this host and the number of hosts. Host 0 writes the files."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 0, 1
-    resolver = strategy.cluster_resolver
-    spec = resolver.cluster_spec().as_dict()
-    workers = [(kind, i) for kind in ("chief", "worker") for i in range(len(spec.get(kind, [])))]
+    resolver: Any = strategy.cluster_resolver
+    workers = workers_in(resolver.cluster_spec().as_dict())
     return workers.index((resolver.task_type, resolver.task_id)), len(workers)
 
 
