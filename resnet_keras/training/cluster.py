@@ -99,7 +99,7 @@ def _of_tf_config(text: str) -> Cluster | None:
         ) from error
     if not workers:
         return None
-    own = (task.get("type"), task.get("index")) if isinstance(task, dict) else None
+    own: Any = (task.get("type"), task.get("index")) if isinstance(task, dict) else None
     if own not in workers:
         raise UsageError(f"the task of TF_CONFIG, {own}, is not among its workers: {workers}")
     return Cluster(len(hosts), workers.index(own), hosts, "TF_CONFIG")
