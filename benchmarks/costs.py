@@ -58,16 +58,12 @@ def export(model: str, dtype: str) -> Program:
     from resnet_keras.startup import import_tensorflow
 
     import_tensorflow()
-    import numpy as np
 
-    from resnet_keras.benchmarks.inference import ANY_LOSS, CALIBRATION, network_of, new_folder
+    from resnet_keras.benchmarks.inference import calibration, network_of, new_folder
     from resnet_keras.export.servable import export_servable
 
     network = network_of(model, None)
-    more: dict[str, Any] = {}
-    if dtype == "int8":
-        images = np.random.default_rng(1).integers(0, 256, (CALIBRATION, *network.input_shape[1:]), "uint8")
-        more = {"calibration_data": images, "max_accuracy_loss": ANY_LOSS}
+    more = calibration(network, dtype)
 
     def run() -> dict[str, Any]:
         before, started = resident("VmRSS"), time.perf_counter()

@@ -8,9 +8,8 @@ import resnet_keras  # noqa: F401  (first: it keeps TensorFlow's start-up messag
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.benchmarks.load import Ask, ask_for, image_of
+from resnet_keras.benchmarks.load import Ask, answered, ask_for, image_of
 from resnet_keras.benchmarks.variants import Program
-from resnet_keras.errors import UsageError
 
 
 def session(folder: str, height: int, width: int, count: int, intra_op: int = 0, inter_op: int = 0) -> Program:
@@ -29,9 +28,6 @@ def session(folder: str, height: int, width: int, count: int, intra_op: int = 0,
 
     def run(seconds: float) -> dict[str, Any]:
         latencies, took = ask_for(asked, count, seconds)
-        if not latencies:
-            raise UsageError(f"nothing was answered within {seconds:g} s")
-        p50, p99 = np.percentile(latencies, [50, 99])
-        return {"images": len(latencies), "seconds": took, "p50": float(p50), "p99": float(p99)}
+        return answered(latencies, took, "the session")
 
     return Program(run)

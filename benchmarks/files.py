@@ -54,19 +54,13 @@ def servables(folder: str, model: str, dtypes: list[str]) -> Program:
     from resnet_keras.startup import import_tensorflow
 
     import_tensorflow()
-    import numpy as np
 
-    from resnet_keras.benchmarks.inference import ANY_LOSS, CALIBRATION, network_of
+    from resnet_keras.benchmarks.inference import calibration, network_of
     from resnet_keras.export.servable import export_servable
 
     network = network_of(model, None)
     for dtype in dtypes:
-        more: dict[str, Any] = {}
-        if dtype == "int8":
-            shape = (CALIBRATION, *network.input_shape[1:])
-            images = np.random.default_rng(1).integers(0, 256, shape, "uint8")
-            more = {"calibration_data": images, "max_accuracy_loss": ANY_LOSS}
-        export_servable(network, Path(folder, f"{model}-{dtype}"), dtype=dtype, **more)
+        export_servable(network, Path(folder, f"{model}-{dtype}"), dtype=dtype, **calibration(network, dtype))
     return Program(lambda: None)
 
 

@@ -44,13 +44,16 @@ def keras_export(model: str, image_size: int | None = None) -> Program:
 def servable(model: str, dtype: str, image_size: int | None = None) -> Program:
     """A servable of ours, in a session."""
     network = network_of(model, image_size)
-    shape = network.input_shape[1:]
-    more: dict[str, Any] = {}
-    if dtype == "int8":
-        images = np.random.default_rng(1).integers(0, 256, (CALIBRATION, *shape), "uint8")
-        more = {"calibration_data": images, "max_accuracy_loss": ANY_LOSS}
-    folder = export_servable(network, new_folder() / "model", dtype=dtype, **more)
-    return predictions(shape, answer_of(folder), _facts(network, dtype))
+    folder = export_servable(network, new_folder() / "model", dtype=dtype, **calibration(network, dtype))
+    return predictions(network.input_shape[1:], answer_of(folder), _facts(network, dtype))
+
+
+def calibration(network: keras.Model, dtype: str) -> dict[str, Any]:
+    """What an export of a network with random weights needs besides: images of noise for int8, and any loss."""
+    if dtype != "int8":
+        return {}
+    images = np.random.default_rng(1).integers(0, 256, (CALIBRATION, *network.input_shape[1:]), "uint8")
+    return {"calibration_data": images, "max_accuracy_loss": ANY_LOSS}
 
 
 def served(folder: str) -> Program:

@@ -31,12 +31,17 @@ def clients(height: int, width: int, channels: int, count: int) -> Program:
         make = _rest if protocol == "rest" else _grpc
         value = pixels[None] if pixel_input else encoded
         latencies, took = ask_for(lambda: make(address, pixel_input, value), count, seconds)
-        if not latencies:
-            raise UsageError(f"{address} answered nothing within {seconds:g} s")
-        p50, p99 = np.percentile(latencies, [50, 99])
-        return {"images": len(latencies), "seconds": took, "p50": float(p50), "p99": float(p99)}
+        return answered(latencies, took, address)
 
     return Program(run, facts={"image_bytes": len(encoded)})
+
+
+def answered(latencies: list[float], took: float, who: str) -> dict[str, Any]:
+    """The sample of so many answers of one image. Raises `UsageError` for none."""
+    if not latencies:
+        raise UsageError(f"{who} answered nothing within {took:g} s")
+    p50, p99 = np.percentile(latencies, [50, 99])
+    return {"images": len(latencies), "seconds": took, "p50": float(p50), "p99": float(p99)}
 
 
 def image_of(height: int, width: int, channels: int) -> tuple[np.ndarray, bytes]:
