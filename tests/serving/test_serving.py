@@ -488,10 +488,11 @@ def test_histogram_and_quantiles() -> None:
     assert histogram([]) == []
 
 
-@pytest.mark.parametrize("name", ["docker-compose.yml", "kubernetes.yaml"])
+@pytest.mark.parametrize("name", ["compose.yaml", "kubernetes/serving.yaml"])
 def test_what_runs_tensorflow_serving_runs_this_server_too(name: str) -> None:
-    models = Path(__file__).parents[2] / "saved_models"
-    flags = re.findall(r"- (--\S+)", (models / name).read_text().replace("${CORES:-2}", "2"))
+    root = Path(__file__).parents[2]
+    models = root / "saved_models"
+    flags = re.findall(r"- (--\S+)", (root / "deploy" / name).read_text().replace("${CORES:-2}", "2"))
     options = fill(ServerOptions, in_tyro_form(flags), "serve")
     assert options is not None
     options.check()
@@ -503,7 +504,7 @@ def test_what_runs_tensorflow_serving_runs_this_server_too(name: str) -> None:
 
 def test_every_file_runs_the_same_tensorflow_serving() -> None:
     root = Path(__file__).parents[2]
-    files = [root / "README.md", *(root / "docs").rglob("*.md"), *(root / "saved_models").glob("*.*")]
+    files = [root / "README.md", *(root / "docs").rglob("*.md"), *(root / "deploy").rglob("*.yaml")]
     images = {f.name: re.findall(r"(?:image: |run [^`]*?)(tensorflow/serving\S*)", f.read_text()) for f in files}
     images = {name: set(found) for name, found in images.items() if found}
-    assert images == {name: {IMAGE} for name in ("production.md", "docker-compose.yml", "kubernetes.yaml")}
+    assert images == {name: {IMAGE} for name in ("production.md", "compose.yaml", "serving.yaml")}
