@@ -33,7 +33,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.export.servable import run_servable
 from resnet_keras.serving.client import ServerClient
 from resnet_keras.serving.config_files import read_batching, read_models, read_monitoring
-from resnet_keras.serving.options import IMAGE, ServerOptions, in_tyro_form
+from resnet_keras.serving.options import ServerOptions, in_tyro_form
 from resnet_keras.serving.process import free_ports
 from resnet_keras.serving.server import Server
 
@@ -500,11 +500,3 @@ def test_what_runs_tensorflow_serving_runs_this_server_too(name: str) -> None:
     assert options.tensorflow_intra_op_parallelism == 1
     assert read_batching(models / Path(options.batching_parameters_file or "").name).allowed_batch_sizes[-1] == 8
     assert read_monitoring(models / Path(options.monitoring_config_file or "").name) is not None
-
-
-def test_every_file_runs_the_same_tensorflow_serving() -> None:
-    root = Path(__file__).parents[2]
-    files = [root / "README.md", *(root / "docs").rglob("*.md"), *(root / "deploy").rglob("*.yaml")]
-    images = {f.name: re.findall(r"(?:image: |run [^`]*?)(tensorflow/serving\S*)", f.read_text()) for f in files}
-    images = {name: set(found) for name, found in images.items() if found}
-    assert images == {name: {IMAGE} for name in ("production.md", "compose.yaml", "serving.yaml")}
