@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -231,8 +232,14 @@ def test_scale_page_names_every_file_and_runs_what_exists(capsys: pytest.Capture
     capsys.readouterr()
 
 
-def test_the_batch_script_is_one_of_bash() -> None:
-    done = subprocess.run(["bash", "-n", SBATCH], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert SBATCH.read_text().startswith("#!/bin/bash\n")
+@pytest.mark.parametrize(("code", "queued"), [(0, False), (1, False), (2, False), (130, True)])
+def test_the_batch_script_queues_itself_again_where_it_was_stopped(code: int, queued: bool, tmp_path: Path) -> None:
+    activate = tmp_path / ".venv" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text('srun() { return "$CODE"; }\nscontrol() { echo "$@" > scontrol; }\n')
+    environ = {**os.environ, "CODE": str(code), "SLURM_JOB_ID": "7"}
+    assert subprocess.run(["bash", SBATCH], cwd=tmp_path, env=environ, check=False).returncode == code
+    said = tmp_path / "scontrol"
+    assert said.exists() == queued
+    assert not queued or said.read_text() == "requeue 7\n"
     assert "requeue" in options(SBATCH.read_text())
