@@ -37,6 +37,7 @@ STANDARD_LIBRARY_ONLY = {
     "models/norm_names",
     "models/registry",
     "models/card",
+    "export/releases",
     # What starts the processes of a benchmark: beside a peer's, TensorFlow would be in the way.
     *(
         f"benchmarks/{name}"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from resnet_keras.errors import UsageError, unknown
+from resnet_keras.export.releases import RELEASES, release_of
 from resnet_keras.files import json_text
 from resnet_keras.models.registry import check_there
 
@@ -38,15 +39,19 @@ class Export:
     """Classes that the image_bytes signature names."""
     labels: str | None = None
     """A file with the name of a class on each line; the model's own names when left out."""
+    for_serving: str | None = None
+    """2.19, 2.20 or 2.21: refuse what this release of TensorFlow Serving does not know."""
     quiet: bool = False
     """No progress on standard error."""
     json: bool = False
     """One JSON object on standard output."""
 
     def check(self) -> None:
-        """Raise `UsageError` for an unknown format, or a model that is not there, before TensorFlow is imported."""
+        """Raise `UsageError` before TensorFlow is imported: an unknown format or release, a model that is not there."""
         if self.format not in FORMATS:
             raise unknown("format", self.format, FORMATS)
+        if self.for_serving is not None:
+            release_of(self.for_serving)
         check_there(self.model)
 
     def run(self) -> None:
@@ -74,6 +79,7 @@ class Export:
             calibration_data=self.calibration_data,
             data_dir=self.data_dir,
             max_accuracy_loss=self.max_accuracy_loss,
+            for_serving=self.for_serving,
         )
         manifest = manifest_of(path)
         quantised = manifest.get("int8", {})
@@ -82,6 +88,11 @@ class Export:
             print(f"the model ends in logits; {added} put behind them", file=sys.stderr)
         if manifest["normalization"] == "none":
             print("nothing in the model normalises its pixels; they go in as they are, 0 to 255", file=sys.stderr)
+        release = manifest.get("for_serving")
+        if release and not RELEASES[release].decodes_webp:
+            print(
+                f"TensorFlow Serving {release} reads no WebP; image_bytes has no labels for such files", file=sys.stderr
+            )
         if self.json:
             print(json_text({"path": str(path), "version": int(path.name), **quantised}))
             return
@@ -92,8 +103,10 @@ class Export:
     def _to_file(self) -> None:
         from resnet_keras.export.formats import export_file
 
-        if self.output is None or self.version is not None or self.labels is not None:
-            raise UsageError(f"format {self.format} is one file: give --output FILE, and no --version or --labels")
+        if self.output is None or any(x is not None for x in (self.version, self.labels, self.for_serving)):
+            raise UsageError(
+                f"format {self.format} is one file: give --output FILE, and no --version, --labels or --for-serving"
+            )
         path = export_file(
             self.model,
             self.output,

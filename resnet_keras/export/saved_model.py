@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.python.framework.meta_graph import strip_graph_default_valued_attrs
 
 from resnet_keras.errors import UsageError
 
@@ -26,13 +28,21 @@ class Signature:
     outputs: Mapping[str, tf.Tensor]
 
 
-def write_saved_model(graph: tf.Graph, signatures: Mapping[str, Signature], folder: Path) -> None:
-    """Write `folder/saved_model.pb`. Raises `UsageError` for a network that is too large for one file."""
+def write_saved_model(graph: tf.Graph, signatures: Mapping[str, Signature], folder: Path) -> graph_pb2.GraphDef:
+    """Write `folder/saved_model.pb`; returns the graph that is in it.
+
+    Attributes that have their default are left out, as by `strip_default_attrs` of `tf.compat.v1.saved_model.Builder`.
+    An earlier TensorFlow ignores one that it does not know, which is right for a default and for nothing else.
+
+    Raises:
+        UsageError: the network is too large for one file.
+    """
     saved = saved_model_pb2.SavedModel(saved_model_schema_version=1)
     meta = saved.meta_graphs.add()
     meta.graph_def.CopyFrom(graph.as_graph_def())
     meta.meta_info_def.tags.append(tf.saved_model.SERVING)
     meta.meta_info_def.tensorflow_version = tf.__version__
+    strip_graph_default_valued_attrs(meta)
     for name, signature in signatures.items():
         written = meta.signature_def[name]
         written.method_name = PREDICT
@@ -44,6 +54,7 @@ def write_saved_model(graph: tf.Graph, signatures: Mapping[str, Signature], fold
     if size > LARGEST:
         raise UsageError(f"the network takes {size / 2**30:.1f} GiB as a graph, and a SavedModel's can take 2")
     (folder / "saved_model.pb").write_bytes(saved.SerializeToString(deterministic=True))
+    return meta.graph_def
 
 
 def _tensor_info(tensor: tf.Tensor, shape: tf.TensorShape) -> meta_graph_pb2.TensorInfo:

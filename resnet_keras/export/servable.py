@@ -15,10 +15,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.errors import UsageError, reason, require, unknown
 from resnet_keras.export.calibration import Calibrated, calibrate, calibrated_by, check_int8_pays, open_calibration
+from resnet_keras.export.graph_needs import check_release, needs_of
 from resnet_keras.export.integrity import MANIFEST, digests_of, read_manifest
 from resnet_keras.export.lowering import features_of, in_float32, lower
 from resnet_keras.export.networks import BATCH, Ends, FloatNetwork, Network
 from resnet_keras.export.quantized import available
+from resnet_keras.export.releases import release_of
 from resnet_keras.export.saved_model import write_saved_model
 from resnet_keras.export.signatures import servable
 from resnet_keras.export.versions import publish
@@ -56,6 +58,7 @@ def export_servable(
     calibration_data: Any = None,
     data_dir: str | None = None,
     max_accuracy_loss: float = MOST_LOSS,
+    for_serving: str | None = None,
 ) -> Path:
     """Write a SavedModel with preprocessing, class names and its signatures, for TensorFlow Serving.
 
@@ -87,13 +90,15 @@ def export_servable(
         max_accuracy_loss: for int8: percentage points of accuracy (of agreement with float32, where the calibration
             data does not have the model's classes) that may be lost; of a network trained in int8, against what it
             was trained as.
+        for_serving: "2.19", "2.20" or "2.21": the release of TensorFlow Serving that is to load it. What the graph uses
+            that this release does not know is refused; None compares nothing.
 
     Returns:
         The version folder.
 
     Raises:
         UsageError: a model that cannot be exported, a version that exists, a folder that cannot be written, int8 that
-            loses too much or that this TensorFlow does not support.
+            loses too much or that this TensorFlow does not support, a graph that the server would not know.
         RuntimeError: the outputs of the servable differ from those of the model; nothing was written.
 
     Examples:
@@ -105,6 +110,7 @@ def export_servable(
         TensorShape([2, 10])
     """
     _check_arguments(dtype, calibration_data, top_k)
+    release = None if for_serving is None else release_of(for_serving)
     source = load_model(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
     given = classifier(source)
     if not head_of(given).activation:
@@ -136,6 +142,7 @@ def export_servable(
         normalization="by the card" if card_layer(given) else "in the model" if normalises(given) else "none",
         network=network,
         calibrated=calibrated,
+        for_serving=release,
     )
     return publish(base, version, partial(_write, export))
 
@@ -200,13 +207,17 @@ class _Export:
     """Who normalises the pixels."""
     network: Network
     calibrated: Calibrated | None
+    for_serving: str | None
+    """The release of the server that it is for."""
 
 
 def _write(export: _Export, folder: Path) -> None:
     """Write and check everything that is in a version folder."""
     with progress("writing the SavedModel"):
         made = servable(export.network, export.shape, export.labels, export.top_k, export.shape.card.thresholds)
-        write_saved_model(made.graph, made.signatures, folder)
+        graph = write_saved_model(made.graph, made.signatures, folder)
+    if export.for_serving:
+        check_release(graph, export.for_serving)
     with progress("comparing the SavedModel with the model"):
         differences = _check(export, folder)
     for path in (MANIFEST, LABELS):
@@ -219,7 +230,7 @@ def _write(export: _Export, folder: Path) -> None:
     for key in sorted({"image_bytes", "explain"} & set(made.signatures)):
         requests[key] = {"image_bytes": [encoded]}
     write_warmup(folder, export.name, requests)
-    manifest = _manifest(export, differences, folder)
+    manifest = {**_manifest(export, differences, folder), "graph": needs_of(graph)}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 
 
@@ -274,6 +285,7 @@ def _manifest(export: _Export, differences: dict[str, float], folder: Path) -> d
         "card": {**card.to_dict(), "labels": list(export.labels)},
         "check": differences,
         **({"int8": export.calibrated.facts} if export.calibrated else {}),
+        **({"for_serving": export.for_serving} if export.for_serving else {}),
         "versions": {"resnet_keras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
         "sha256": files["saved_model.pb"],
         "files": files,
