@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-guides test-interop test-backends mutations attack coverage check dist bench bench-quick docs docs-figures clean
+.PHONY: demo test test-slow test-guides test-interop test-backends test-serving-versions mutations attack coverage check dist bench bench-quick docs docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -42,6 +42,11 @@ test-interop: .venv/.interop
 
 test-backends: .venv/backends/.installed
 	.venv/backends/bin/python -m pytest -m backends --timeout 7200 $(PYTEST_FLAGS)
+
+# TensorFlow Serving has TensorFlow's numbers; the newest is that of serving/options.py's IMAGE.
+SERVERS := 2.19.1 2.20.0
+test-serving-versions: $(INSTALLED) $(SERVERS:%=.venv/serving-%/.installed)
+	$(BIN)/python -m pytest -m serving_versions --timeout 7200 $(PYTEST_FLAGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -104,6 +109,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 .venv/backends/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv/backends
 	.venv/backends/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]" jax torch
+	touch $@
+
+# TensorFlow alone, which chooses a numpy and a protobuf of its time.
+.venv/serving-%/.installed:
+	$(PYTHON) -m venv .venv/serving-$*
+	.venv/serving-$*/bin/python -m pip install --quiet tensorflow==$*
 	touch $@
 
 .venv/dist/.installed: constraints.txt

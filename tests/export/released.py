@@ -11,17 +11,17 @@ from small import randomise
 import resnet_keras as rk
 
 FAMILIES: dict[str, dict[str, Any]] = {
-    "resnet50_v1": {"size": 33},
+    "resnet50_v1": {"size": 33, "blocks": (1, 2, 1, 1)},
     "resnet50": {"size": 33},
-    "resnet50_v2": {"size": 33},
-    "seresnet50": {"size": 33},
-    "densenet121": {"size": 33},
+    "resnet50_v2": {"size": 33, "blocks": (1, 2, 1, 1)},
+    "seresnet50": {"size": 33, "blocks": (1, 2, 1, 1)},
+    "densenet121": {"size": 33, "layers": (2, 3, 2, 2)},
     "vgg11": {"hidden": 64},
     "cifar_resnet20": {},
-    "convnext_tiny": {"size": 64},
-    "vit_ti16": {"size": 64, "image_size": 64},
+    "convnext_tiny": {"size": 64, "blocks": (1, 1, 1, 1)},
+    "vit_ti16": {"size": 64, "image_size": 64, "blocks": 4},
 }
-"""At their published depths, of images that are small: 33 pixels leave a last map of 2x2."""
+"""One of the ResNets, VGG and CIFAR at their published depths. 33 pixels leave a last map of 2x2."""
 
 
 def network_of(family: str) -> keras.Model:
