@@ -111,7 +111,7 @@ def _int8(side: int, channels: int) -> Callable[[], object]:
         images = tf.constant(rng.integers(0, 256, (BATCH, side, side, channels), "uint8"))
         variable = tf.compat.v1.get_variable("images", initializer=images, use_resource=False)
         session.run(variable.initializer)
-        graph = Int8Graph({layer: top}, tf.identity(variable))
+        graph = Int8Graph({layer: top}, tf.identity(variable), quantized.kernel_levels() or quantized.SIGNED_LEVELS)
         graph.emit([layer])
         target = graph.quantized[layer].tensor.op  # before it becomes float32
     return session.make_callable(target)

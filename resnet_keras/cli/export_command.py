@@ -35,6 +35,8 @@ class Export:
     """Where TensorFlow Datasets keeps its data."""
     max_accuracy_loss: float = 0.5
     """For int8: percentage points that may be lost."""
+    reduce_range: bool = False
+    """For int8: kernels of 7 bits, right on x86 processors without VNNI too."""
     top_k: int = 5
     """Classes that the image_bytes signature names."""
     labels: str | None = None
@@ -79,6 +81,7 @@ class Export:
             calibration_data=self.calibration_data,
             data_dir=self.data_dir,
             max_accuracy_loss=self.max_accuracy_loss,
+            reduce_range=self.reduce_range,
             for_serving=self.for_serving,
         )
         manifest = manifest_of(path)
@@ -103,9 +106,11 @@ class Export:
     def _to_file(self) -> None:
         from resnet_keras.export.formats import export_file
 
-        if self.output is None or any(x is not None for x in (self.version, self.labels, self.for_serving)):
+        others = (self.version, self.labels, self.for_serving)
+        if self.output is None or self.reduce_range or any(x is not None for x in others):
             raise UsageError(
-                f"format {self.format} is one file: give --output FILE, and no --version, --labels or --for-serving"
+                f"format {self.format} is one file: give --output FILE, and no --version, --labels, --reduce-range or "
+                "--for-serving"
             )
         path = export_file(
             self.model,
@@ -125,6 +130,7 @@ class Export:
 def _int8_words(found: dict[str, Any]) -> str:
     """What is in int8, and what that lost, of a manifest."""
     words = f"{found['share_of_macs']:.0%} of the multiply-adds in int8"
+    words += " with kernels of 7 bits" * (found.get("kernel_levels", 127) < 127)
     words += ", in the ranges of its training" * ("ranges" in found)
     if "images" not in found:
         return f"{words}; give --calibration-data to measure it"

@@ -18,7 +18,7 @@ from resnet_keras.export.fake_quantized import FakeInt8Graph
 from resnet_keras.export.floating import emit_float
 from resnet_keras.export.networks import BATCH, Ends, FloatNetwork, Int8Network, batches, run_network
 from resnet_keras.export.operations import Operation, maps_of
-from resnet_keras.export.quantized import Int8Graph
+from resnet_keras.export.quantized import SIGNED_LEVELS, Int8Graph
 from resnet_keras.progress import Progress, progress
 
 LEAST, MOST = 256, 4096
@@ -138,7 +138,7 @@ def check_int8_pays(ends: Ends, shape: ImageFormat, name: str, instead: str = "u
     """
     with tf.Graph().as_default():
         pixels = tf.compat.v1.placeholder(tf.uint8, [None, *shape.size, shape.channels])
-        share = Int8Network(ends, defaultdict(lambda: 1.0), FakeInt8Graph).emit(pixels).int8_share
+        share = Int8Network(ends, defaultdict(lambda: 1.0), arithmetic=FakeInt8Graph).emit(pixels).int8_share
     if share < LEAST_SHARE:
         raise UsageError(
             f"int8 computes convolutions of one group with ReLU, {share * 100:.1f} % of the multiply-adds of {name}, "
@@ -148,7 +148,12 @@ def check_int8_pays(ends: Ends, shape: ImageFormat, name: str, instead: str = "u
 
 
 def calibrate(
-    ends: Ends, data: CalibrationSet, most: float, name: str, thresholds: tuple[float, ...] = ()
+    ends: Ends,
+    data: CalibrationSet,
+    most: float,
+    name: str,
+    thresholds: tuple[float, ...] = (),
+    kernel_levels: int = SIGNED_LEVELS,
 ) -> Calibrated:
     """Choose the ranges that stay closest to float32, and prove them on images that had no part in that.
 
@@ -158,24 +163,31 @@ def calibrate(
         most: percentage points that may be lost, as in `prove`.
         name: of the model.
         thresholds: as in `prove`.
+        kernel_levels: as in `Int8Graph`.
 
     Raises:
         UsageError: where more is lost, or the model itself returns NaN.
     """
     seen, unseen = data.halves
     with progress("calibrating int8", PASSES * len(seen.images) + 2 * len(unseen.images)) as task:
-        ranges, percentile = choose_ranges(ends, seen.images, name, task)
-        network = Int8Network(ends, dict(zip(maps_of(*ends), ranges, strict=True)))
+        ranges, percentile = choose_ranges(ends, seen.images, name, task, kernel_levels)
+        network = Int8Network(ends, dict(zip(maps_of(*ends), ranges, strict=True)), kernel_levels)
         result = run_network(network, unseen.images, task)
         expected = run_network(FloatNetwork(ends, tf.float32), unseen.images, task).probabilities
     facts = prove(expected, result.probabilities, unseen.targets, most, thresholds)
     share = round(result.int8_share, 4)
     facts |= {"calibrated_on": len(seen.images), "share_of_macs": share, "percentile": percentile}
+    facts |= {"kernel_levels": kernel_levels}
     return Calibrated(network, unseen.images, result.probabilities, facts)
 
 
 def choose_ranges(
-    ends: Ends, images: np.ndarray, name: str, task: Progress, arithmetic: type[Int8Graph] = Int8Graph
+    ends: Ends,
+    images: np.ndarray,
+    name: str,
+    task: Progress,
+    kernel_levels: int = SIGNED_LEVELS,
+    arithmetic: type[Int8Graph] = Int8Graph,
 ) -> tuple[tuple[float, ...], float]:
     """The ranges by which int8 stays closest to float32 on images, one for each of `maps_of`, and their percentile.
 
@@ -184,6 +196,7 @@ def choose_ranges(
         images: `uint8[N, H, W, C]`.
         name: of the model.
         task: counts `PASSES` passes.
+        kernel_levels: as in `Int8Graph`.
         arithmetic: what computes in int8.
 
     Raises:
@@ -195,7 +208,9 @@ def choose_ranges(
     candidates = measure_ranges(ends, images, task)
     errors = {
         percentile: float(np.square(run_network(network, images, task).probabilities - wanted).mean())
-        for percentile, network in ((p, Int8Network(ends, found, arithmetic)) for p, found in candidates.items())
+        for percentile, network in (
+            (p, Int8Network(ends, found, kernel_levels, arithmetic)) for p, found in candidates.items()
+        )
     }
     percentile = min(errors, key=lambda p: errors[p])
     return tuple(candidates[percentile][one] for one in maps_of(*ends)), percentile
@@ -208,6 +223,7 @@ def calibrated_by(
     shape: ImageFormat,
     most: float,
     name: str,
+    kernel_levels: int = SIGNED_LEVELS,
 ) -> Calibrated:
     """A network in the ranges that it was trained with, proved on images where there are some.
 
@@ -221,6 +237,7 @@ def calibrated_by(
         shape: the network's images.
         most: percentage points that may be lost, as in `prove`.
         name: of the model.
+        kernel_levels: as in `Int8Graph`; the training had all 127.
 
     Raises:
         UsageError: the ranges are of another network, or more is lost.
@@ -230,7 +247,7 @@ def calibrated_by(
         raise UsageError(f"{name} has {len(maps)} maps, and its card int8 ranges of {len(ranges)}; train it anew")
     of_maps = dict(zip(maps, ranges, strict=True))
     images = random_pixels(shape) if data is None else data.images
-    network, fake = Int8Network(ends, of_maps), Int8Network(ends, of_maps, FakeInt8Graph)
+    network, fake = Int8Network(ends, of_maps, kernel_levels), Int8Network(ends, of_maps, arithmetic=FakeInt8Graph)
     with progress("proving int8", 3 * len(images)) as task:
         result, trained, plain = (
             run_network(one, images, task) for one in (network, fake, FloatNetwork(ends, tf.float32))
@@ -242,7 +259,7 @@ def calibrated_by(
         thresholds = shape.card.thresholds
         prove(trained.probabilities, result.probabilities, data.targets, most, thresholds)
         facts = prove(plain.probabilities, result.probabilities, data.targets, float("inf"), thresholds)
-    facts |= {"ranges": "of the training", "share_of_macs": round(result.int8_share, 4)}
+    facts |= {"ranges": "of the training", "share_of_macs": round(result.int8_share, 4), "kernel_levels": kernel_levels}
     return Calibrated(network, images, result.probabilities, facts)
 
 

@@ -24,6 +24,9 @@ class FakeInt8Graph(Int8Graph):
     In any graph, of constants or of live weights. Pixels are of any type, and are rounded to whole numbers.
     """
 
+    def _guarded(self, pixels: tf.Tensor) -> tf.Tensor:
+        return pixels
+
     def _levels_of_pixels(self) -> tf.Tensor:
         return tf.round(tf.clip_by_value(tf.cast(self.pixels, tf.float32), 0.0, LEVELS))
 
@@ -36,7 +39,7 @@ class FakeInt8Graph(Int8Graph):
     def _convolved(
         self, operation: Convolution, x: Quantized, top: float, summand: Quantized | None, lift: float
     ) -> tf.Tensor:
-        kernel, limits = fake_quantized_kernel(operation.kernel)
+        kernel, limits = fake_quantized_kernel(operation.kernel, self.kernel_levels)
         bias = tf.cast(whole_bias(operation, kernel * (limits / SIGNED_LEVELS)), tf.float32) + lift
         if operation.centre is not None:  # the border of pixels is whole numbers
             operation = dataclasses.replace(operation, centre=np.round(operation.centre).clip(0, LEVELS))
@@ -94,17 +97,18 @@ def rounded(x: tf.Tensor) -> tf.Tensor:
     return x + tf.stop_gradient(tf.round(x) - x)
 
 
-def fake_quantized_kernel(kernel: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """`quantized_kernel` in float32: levels from -127 to 127, and the value of 127 in each output channel.
+def fake_quantized_kernel(kernel: Any, most: int = SIGNED_LEVELS) -> tuple[tf.Tensor, tf.Tensor]:
+    """`quantized_kernel` in float32: levels from -most to most, and the value of 127 in each output channel.
 
     Levels times values have the gradient that the kernel has: ranges are as given in the backward pass.
 
     Args:
         kernel: `[h, w, in, out]`, float64.
+        most: the largest level, as in `Int8Graph`.
     """
     kernel = tf.convert_to_tensor(kernel)
-    limits = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(kernel), (0, 1, 2)), SMALLEST_RANGE))
-    limits = tf.cast(limits, tf.float32)  # before the division, as there
-    levels = rounded(kernel / tf.cast(limits, kernel.dtype) * SIGNED_LEVELS)
-    levels = tf.clip_by_value(levels, -SIGNED_LEVELS, SIGNED_LEVELS)
-    return tf.cast(levels, tf.float32), limits
+    largest = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(kernel), (0, 1, 2)), SMALLEST_RANGE))
+    largest = tf.cast(largest, tf.float32)  # before the division, as there
+    levels = rounded(kernel / tf.cast(largest, kernel.dtype) * most)
+    levels = tf.clip_by_value(levels, -most, most)
+    return tf.cast(levels, tf.float32), largest * np.float32(SIGNED_LEVELS / most)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from resnet_keras.export.floating import emit_float
 from resnet_keras.export.operations import Dense, GlobalPool, Operation
-from resnet_keras.export.quantized import Int8Graph
+from resnet_keras.export.quantized import SIGNED_LEVELS, Int8Graph
 from resnet_keras.progress import Progress
 
 BATCH = 32
@@ -61,12 +61,14 @@ class Int8Network:
 
     ends: Ends
     ranges: Mapping[Operation, float]
+    kernel_levels: int = SIGNED_LEVELS
+    """As in `Int8Graph`."""
     arithmetic: type[Int8Graph] = Int8Graph
     """Or `FakeInt8Graph`, the same in float32."""
 
     def emit(self, pixels: tf.Tensor) -> Outputs:
         """Write the network into the default graph; pixels are raw, `uint8[N, H, W, C]`."""
-        graph = self.arithmetic(self.ranges, pixels)
+        graph = self.arithmetic(self.ranges, pixels, self.kernel_levels)
         probabilities, features = graph.emit(self.ends)
         below = map_below(self.ends)
         maps = None if below is None else graph.as_float(below)

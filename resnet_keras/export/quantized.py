@@ -2,7 +2,7 @@
 
 Numbers of zero and above are quint8 with one range a map; kernels are qint8 with one range an output channel; sums stay
 in 32 bits inside a convolution. `_FusedQuantizedConv2D` is TensorFlow's own and in its stock CPU build, but internal:
-`available` tests whether this TensorFlow has it.
+`kernel_levels` tests whether this TensorFlow has it and this processor computes it rightly.
 """
 
 import math
@@ -29,6 +29,12 @@ from resnet_keras.export.operations import (
 )
 
 LEVELS, SIGNED_LEVELS = 255, 127
+REDUCED_LEVELS = 64
+"""The largest level of a kernel where a processor adds two products in 16 bits, of which 2 x 255 x 64 is short.
+
+Those before AVX-512 VNNI and AVX-VNNI: AMD's to Zen 3, Intel's to Skylake. Beyond it sums stop at 32767, in silence.
+"""
+WRONG_SUMS = "this processor adds int8 products in 16 bits (it has no VNNI); export the model with --reduce-range"
 SMALLEST_RANGE = 1e-6
 
 
@@ -50,10 +56,12 @@ class Int8Graph:
     Args:
         ranges: the largest absolute value that each operation's output is to hold, measured on real images.
         pixels: `uint8[N, H, W, C]`.
+        kernel_levels: the largest level of a kernel: 127, or `REDUCED_LEVELS`.
     """
 
     ranges: Mapping[Operation, float]
     pixels: tf.Tensor
+    kernel_levels: int = SIGNED_LEVELS
     floats: dict[Operation, tf.Tensor] = field(default_factory=dict)
     quantized: dict[Operation, Quantized] = field(default_factory=dict)
     users: dict[Operation, list[Operation]] = field(default_factory=lambda: defaultdict(list))
@@ -63,6 +71,7 @@ class Int8Graph:
 
     def emit(self, ends: Sequence[Operation]) -> list[tf.Tensor]:
         """The ends, as float32 tensors in the default graph."""
+        self.pixels = self._guarded(self.pixels)
         for operation in in_order(*ends):
             for x in operation.inputs:
                 self.users[x].append(operation)
@@ -149,7 +158,7 @@ class Int8Graph:
     def _convolved(
         self, operation: Convolution, x: Quantized, top: float, summand: Quantized | None, lift: float
     ) -> tf.Tensor:
-        kernel, limits = quantized_kernel(operation.kernel)
+        kernel, limits = quantized_kernel(operation.kernel, self.kernel_levels)
         bias = operation.whole_bias(kernel * (limits / SIGNED_LEVELS)) + lift
         pixels = operation.centre is not None
         tensor, padding = padded(operation, tf.bitcast(x.tensor, tf.uint8) if pixels else x.tensor)
@@ -181,6 +190,21 @@ class Int8Graph:
         sides = [(n - operation.size) // operation.strides + 1 for n in sides_of(tensor)]
         y.set_shape([None, *sides, operation.channels])
         return y
+
+    def _guarded(self, pixels: tf.Tensor) -> tf.Tensor:
+        """The pixels, or an error on a processor that would add the products of full kernels wrongly.
+
+        Servables go to other machines than the one that proved them. It is computed once, when the graph is made ready.
+        """
+        if self.kernel_levels <= REDUCED_LEVELS:
+            return pixels
+        full = tf.constant(LEVELS, tf.uint8, [1, 3, 3, 16])
+        kernel = np.full((3, 3, 16, 16), SIGNED_LEVELS, "int8")
+        one, zeros, top = np.ones(16, "float32"), np.zeros(16, "float32"), float(3 * 3 * 16)
+        y = _fused_convolution(tf.bitcast(full, tf.quint8), 1.0, kernel, one, zeros, top, None, 1, 1, "VALID")
+        right = tf.reduce_all(tf.cast(tf.bitcast(y, tf.uint8), tf.int32) > LEVELS - 5)
+        with tf.control_dependencies([tf.Assert(right, [WRONG_SUMS])]):
+            return tf.identity(pixels)
 
     def _levels_of_pixels(self) -> tf.Tensor:
         return tf.bitcast(self.pixels, tf.quint8)
@@ -229,10 +253,11 @@ def output_shape(operation: Convolution, x: tf.Tensor) -> list[int | None]:
     return [None, *sides, operation.channels]
 
 
-def quantized_kernel(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A kernel `[h, w, in, out]` as int8 from -127 to 127, and the value of 127 in each output channel, float32."""
-    limits = np.maximum(np.abs(kernel).max((0, 1, 2)), SMALLEST_RANGE).astype("float32")
-    return np.clip(np.round(kernel / limits * SIGNED_LEVELS), -SIGNED_LEVELS, SIGNED_LEVELS).astype("int8"), limits
+def quantized_kernel(kernel: np.ndarray, levels: int = SIGNED_LEVELS) -> tuple[np.ndarray, np.ndarray]:
+    """A kernel `[h, w, in, out]` as int8 from -levels to levels; of each output channel the value of 127, float32."""
+    largest = np.maximum(np.abs(kernel).max((0, 1, 2)), SMALLEST_RANGE).astype("float32")
+    rounded = np.clip(np.round(kernel / largest * levels), -levels, levels).astype("int8")
+    return rounded, largest * np.float32(SIGNED_LEVELS / levels)
 
 
 def _fused_convolution(
@@ -305,23 +330,34 @@ def _list(single: bool = False, **values: Any) -> attr_value_pb2.AttrValue:
 
 
 @cache
-def available() -> bool:
-    """Whether this TensorFlow has the operation and computes rightly with it: not on ARM, nor without oneDNN.
+def kernel_levels() -> int | None:
+    """The largest level of a kernel with which this TensorFlow computes rightly on this processor.
 
-    It runs a small block whose shortcut has both signs.
+    127; `REDUCED_LEVELS` where the processor adds in 16 bits; None where the operation is missing, as on ARM or
+    without oneDNN.
     """
+    return next((levels for levels in (SIGNED_LEVELS, REDUCED_LEVELS) if _computes_rightly(levels)), None)
+
+
+def available() -> bool:
+    """Whether int8 can be computed here."""
+    return kernel_levels() is not None
+
+
+def _computes_rightly(levels: int) -> bool:
+    """By a small block whose shortcut has both signs, of the largest pixels and kernels that there are."""
     rng = np.random.default_rng(0)
-    images, top = rng.integers(0, 256, (1, 6, 6, 16)).astype("uint8"), 5000.0
+    images, top = rng.choice([0, 255], (1, 6, 6, 16)).astype("uint8"), 5000.0
     pixels = Pixels(channels=16)
     common: dict[str, Any] = {"channels": 16, "bias": np.zeros(16), "padding": ((1, 1), (1, 1))}
-    shortcut, branch = rng.normal(0, 0.5, (2, 3, 3, 16, 16))
+    shortcut, branch = rng.choice([-0.5, 0.5], (2, 3, 3, 16, 16))
     side = Convolution(inputs=(pixels,), kernel=shortcut, **common)
     block = Convolution(inputs=(pixels, side), kernel=branch, activation="relu", **common)
     try:
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
             placeholder = tf.compat.v1.placeholder(tf.uint8, (None, *images.shape[1:]))
             wanted = emit_float([block], placeholder, tf.float32)[block]
-            (got,) = Int8Graph({side: top, block: top}, placeholder).emit([block])
+            (got,) = Int8Graph({side: top, block: top}, placeholder, levels).emit([block])
             expected, answer = session.run([wanted, got], {placeholder: images})
     except (tf.errors.OpError, ValueError):  # no such operation, or no kernel of it
         return False

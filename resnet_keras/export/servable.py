@@ -19,7 +19,7 @@ from resnet_keras.export.graph_needs import check_release, needs_of
 from resnet_keras.export.integrity import MANIFEST, digests_of, read_manifest
 from resnet_keras.export.lowering import features_of, in_float32, lower
 from resnet_keras.export.networks import BATCH, Ends, FloatNetwork, Network
-from resnet_keras.export.quantized import available
+from resnet_keras.export.quantized import REDUCED_LEVELS, kernel_levels
 from resnet_keras.export.releases import release_of
 from resnet_keras.export.saved_model import write_saved_model
 from resnet_keras.export.signatures import servable
@@ -58,6 +58,7 @@ def export_servable(
     calibration_data: Any = None,
     data_dir: str | None = None,
     max_accuracy_loss: float = MOST_LOSS,
+    reduce_range: bool = False,
     for_serving: str | None = None,
 ) -> Path:
     """Write a SavedModel with preprocessing, class names and its signatures, for TensorFlow Serving.
@@ -90,6 +91,8 @@ def export_servable(
         max_accuracy_loss: for int8: percentage points of accuracy (of agreement with float32, where the calibration
             data does not have the model's classes) that may be lost; of a network trained in int8, against what it
             was trained as.
+        reduce_range: for int8: kernels of 7 bits, so that every x86 processor adds their products rightly. Those
+            without VNNI add two in 16 bits; on one of them it is done in any case.
         for_serving: "2.19", "2.20" or "2.21": the release of TensorFlow Serving that is to load it. What the graph uses
             that this release does not know is refused; None compares nothing.
 
@@ -110,6 +113,7 @@ def export_servable(
         TensorShape([2, 10])
     """
     _check_arguments(dtype, calibration_data, top_k)
+    levels = _kernel_levels(dtype, reduce_range)
     release = None if for_serving is None else release_of(for_serving)
     source = load_model(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
     given = classifier(source)
@@ -127,7 +131,7 @@ def export_servable(
     calibrated = None
     if dtype == "int8":
         check_int8_pays(ends, shape, given.name)
-        calibrated = _in_int8(ends, shape, given.name, names, calibration_data, data_dir, max_accuracy_loss)
+        calibrated = _in_int8(ends, shape, given.name, names, calibration_data, data_dir, max_accuracy_loss, levels)
     network = calibrated.network if calibrated else FloatNetwork(ends, tf.as_dtype(dtype))
     base, several = Path(base_path).expanduser(), shape.card.several
     export = _Export(
@@ -155,6 +159,7 @@ def _in_int8(
     calibration_data: Any,
     data_dir: str | None,
     most: float,
+    levels: int,
 ) -> Calibrated:
     """A lowered model by the ranges that it was trained with, or by those that its calibration data have."""
     ranges = shape.card.int8_ranges
@@ -165,9 +170,9 @@ def _in_int8(
         )
     data = None if calibration_data is None else open_calibration(calibration_data, shape, labels, data_dir)
     if ranges:
-        return calibrated_by(ends, ranges, data, shape, most, name)
+        return calibrated_by(ends, ranges, data, shape, most, name, levels)
     assert data is not None
-    return calibrate(ends, data, most, name, shape.card.thresholds)
+    return calibrate(ends, data, most, name, shape.card.thresholds, levels)
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
@@ -184,9 +189,19 @@ def _check_arguments(dtype: str, calibration_data: Any, top_k: int) -> None:
         raise unknown("dtype", dtype, DTYPES)
     if dtype != "int8" and calibration_data is not None:
         raise UsageError(f"calibration_data is for int8; leave it out with dtype {dtype}")
-    if dtype == "int8" and not available():
-        raise UsageError("this TensorFlow has no quantised convolution (it needs oneDNN, on x86); use dtype bfloat16")
     require(top_k >= 1, "top_k", "at least 1", top_k)
+
+
+def _kernel_levels(dtype: str, reduce_range: bool) -> int:
+    """The largest level of int8 kernels, which other dtypes have none of."""
+    if dtype != "int8":
+        if reduce_range:
+            raise UsageError(f"reduce_range is for int8; leave it out with dtype {dtype}")
+        return 0
+    levels = kernel_levels()
+    if levels is None:
+        raise UsageError("this TensorFlow has no quantised convolution (it needs oneDNN, on x86); use dtype bfloat16")
+    return REDUCED_LEVELS if reduce_range else levels
 
 
 @dataclass(frozen=True)

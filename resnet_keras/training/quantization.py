@@ -122,7 +122,7 @@ def quantization_of(
         raise UsageError(f"quantize needs a dense layer behind the maps of {network.name}; train without it")
     images = some_images(source.train, shape, IMAGES).images
     with progress("measuring int8 ranges", PASSES * len(images)) as task:
-        ranges, percentile = choose_ranges(ends, images, network.name, task, FakeInt8Graph)
+        ranges, percentile = choose_ranges(ends, images, network.name, task, arithmetic=FakeInt8Graph)
     facts = {
         "dtype": config.quantize,
         "share_of_macs": round(share, 4),

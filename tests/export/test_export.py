@@ -31,6 +31,7 @@ RNG = np.random.default_rng(0)
 needs_int8 = pytest.mark.skipif(
     not quantized.available(), reason="this TensorFlow has no quantised convolution (oneDNN on x86 has)"
 )
+LEVELS = quantized.kernel_levels() or quantized.SIGNED_LEVELS
 FAMILIES: dict[str, dict[str, Any]] = {
     "resnet18": {},
     "resnet50": {"size": 65},
@@ -174,7 +175,7 @@ def test_every_family_in_every_dtype(family: str) -> None:
     graphs = []
 
     def in_int8(pixels: tf.Tensor) -> tf.Tensor:
-        graphs.append(Int8Graph(maps_of(ends, images), pixels))
+        graphs.append(Int8Graph(maps_of(ends, images), pixels, LEVELS))
         return graphs[0].emit(ends)[1]
 
     assert cosine(run(in_int8, images).astype("float64"), expected) > 0.99
@@ -196,7 +197,7 @@ def test_a_signed_shortcut_in_the_quantised_sum(largest: float) -> None:
     images = RNG.integers(0, 256, (2, 9, 9, 16), "uint8")
     ranges = maps_of((block,), images)
     wanted = run(lambda pixels: emit_float([block], pixels, tf.float32)[block], images)
-    got = run(lambda pixels: Int8Graph(ranges, pixels).emit([block])[0], images)
+    got = run(lambda pixels: Int8Graph(ranges, pixels, LEVELS).emit([block])[0], images)
     side = run(lambda pixels: emit_float([shortcut], pixels, tf.float32)[shortcut], images)
     assert side.max() > ranges[shortcut] / 2
     assert side.min() < 0
@@ -231,14 +232,14 @@ def test_a_net_trained_in_mixed_precision_is_exported_in_float32(tmp_path: Path)
     assert manifest_of(folder)["check"]["largest_difference"] < 1e-5
 
 
-def test_kernels_are_quantised_by_output_channel() -> None:
+@pytest.mark.parametrize("levels", [127, 64])
+def test_kernels_are_quantised_by_output_channel(levels: int) -> None:
     kernel = RNG.normal(size=(3, 3, 4, 5)) * [1e-3, 1, 10, 0, 100]
-    values, limits = quantized_kernel(kernel)
+    values, limits = quantized_kernel(kernel, levels)
     assert values.dtype == np.int8
-    assert values.min() >= -127
-    np.testing.assert_allclose(values * (limits / 127), kernel, atol=0.51 * limits.max() / 127)
+    assert values.min() >= -levels
     for channel in (0, 1, 2, 4):
-        assert np.abs(values[..., channel]).max() == 127
+        assert np.abs(values[..., channel]).max() == levels
         error = np.abs(values[..., channel] * limits[channel] / 127 - kernel[..., channel]).max()
         assert error <= 0.501 * limits[channel] / 127
     assert not values[..., 3].any()
@@ -311,7 +312,7 @@ def test_int8_that_loses_too_much_is_refused(trained: Path, data_dir: str, tmp_p
 def test_where_the_operation_is_missing_bfloat16_is_named(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resnet_keras.export.servable.available", lambda: False)
+    monkeypatch.setattr("resnet_keras.export.servable.kernel_levels", lambda: None)
     with pytest.raises(UsageError, match="no quantised convolution .* use dtype bfloat16"):
         rk.export_servable(trained, tmp_path / "net", dtype="int8", calibration_data="digits")
 

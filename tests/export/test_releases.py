@@ -131,4 +131,4 @@ def test_other_formats_are_for_no_server(tmp_path: Path, capsys: pytest.CaptureF
     classifier_with(POOL()).save(tmp_path / "net.keras")
     words = ["export", str(tmp_path / "net.keras"), "--output", str(tmp_path / "net.tflite"), "--format", "litert"]
     assert main([*words, "--for-serving", "2.20"]) == 2
-    assert "no --version, --labels or --for-serving" in capsys.readouterr().err
+    assert "no --version, --labels, --reduce-range or --for-serving" in capsys.readouterr().err

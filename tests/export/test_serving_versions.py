@@ -19,10 +19,10 @@ import pytest
 import tensorflow as tf
 from released import FAMILIES, LongShape, WebP, classifier_with, network_of, webp
 from tensorflow.core.framework import kernel_def_pb2, op_def_pb2
-from tensorflow.python.framework.kernels import get_registered_kernels_for_op
 
 import resnet_keras as rk
 from resnet_keras.export.graph_needs import type_name
+from resnet_keras.export.quantized import available
 from resnet_keras.export.releases import RELEASES, release_of
 from resnet_keras.export.servable import manifest_of
 
@@ -36,12 +36,11 @@ DTYPES = ("float32", "bfloat16", "int8")
 NOT_IN_INT8 = ("convnext_tiny", "vit_ti16", "recurrent")
 """An export in int8 is refused."""
 ANY = (*FAMILIES, "recurrent")
-INT8_KERNEL = bool(get_registered_kernels_for_op("_FusedQuantizedConv2D").kernel)
 CASES = [
     f"{family}-{dtype}"
     for family in ANY
     for dtype in DTYPES
-    if dtype != "int8" or (INT8_KERNEL and family not in NOT_IN_INT8)
+    if dtype != "int8" or (available() and family not in NOT_IN_INT8)
 ]
 SAME_ONEDNN = ("2.20",)
 """As TensorFlow 2.21: 3.7.3. TensorFlow 2.19 has 3.5.0."""
@@ -76,10 +75,7 @@ def write_request(model: keras.Model, folder: Path) -> None:
 def servables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A servable of each case, and two that servers do not know; each with what it is asked."""
     base = tmp_path_factory.mktemp("servables")
-    with pytest.MonkeyPatch.context() as patch:
-        # Processors that add in 16 bits are refused by an export; whether servers answer alike they can tell too.
-        patch.setattr("resnet_keras.export.servable.available", lambda: INT8_KERNEL)
-        write_servables(base)
+    write_servables(base)
     return base
 
 

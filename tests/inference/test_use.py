@@ -358,6 +358,7 @@ def test_an_int8_servable_that_answers_other_than_it_was_proved_is_not_exported(
         ({"dtype": "int8", "calibration_data": np.zeros((256, 9, 9, 1), "uint8")}, r"must be uint8 \[N, 8, 8, 1\]"),
         ({"dtype": "int8", "calibration_data": np.zeros((9, 8, 8, 1), "uint8")}, "9 images are too few"),
         ({"dtype": "int8", "calibration_data": 5}, "not int"),
+        ({"reduce_range": True}, "reduce_range is for int8; leave it out with dtype float32"),
         ({"top_k": 0}, "top_k must be"),
         ({"version": 0}, "version must be"),
         ({"labels": ["a"]}, "1 labels for the 10 classes"),
@@ -367,7 +368,7 @@ def test_an_int8_servable_that_answers_other_than_it_was_proved_is_not_exported(
 def test_export_refusals(
     small: keras.Model, tmp_path: Path, arguments: dict, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servable, "available", lambda: True)  # a refusal of the data needs no int8 kernel here
+    monkeypatch.setattr(servable, "kernel_levels", lambda: 127)  # a refusal of the data needs no int8 kernel here
     with pytest.raises(UsageError, match=message):
         rk.export_servable(small, tmp_path / "net", **arguments)
     assert not (tmp_path / "net").exists()

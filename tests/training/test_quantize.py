@@ -26,7 +26,7 @@ from resnet_keras.export.calibration import PASSES, calibrated_by, choose_ranges
 from resnet_keras.export.fake_quantized import FakeInt8Graph, fake_quantized_kernel, levels_of
 from resnet_keras.export.lowering import lower
 from resnet_keras.export.operations import Convolution, in_order, maps_of
-from resnet_keras.export.quantized import Int8Graph, available, quantized_kernel
+from resnet_keras.export.quantized import SIGNED_LEVELS, Int8Graph, available, kernel_levels, quantized_kernel
 from resnet_keras.export.servable import manifest_of, run_servable
 from resnet_keras.progress import progress
 from resnet_keras.training.checkpoints import checkpoints, read_checkpoint
@@ -41,6 +41,10 @@ RNG = np.random.default_rng(0)
 needs_int8 = pytest.mark.skipif(
     not available(), reason="this TensorFlow has no quantised convolution (oneDNN on x86 has it)"
 )
+LEVELS = kernel_levels() or SIGNED_LEVELS
+needs_full_kernels = pytest.mark.skipif(
+    kernel_levels() != SIGNED_LEVELS, reason="what is served here has kernels of 7 bits, and the training 8"
+)
 ADAM = Optimizer(learning_rate=1e-3, algorithm="adam", weight_decay=0.0)
 
 
@@ -54,7 +58,7 @@ def net(size: int = 8, channels: int = 1, **options: Any) -> keras.Model:
 
 def ranges_of(model: keras.Model, images: np.ndarray) -> tuple[float, ...]:
     with progress("", PASSES * len(images)) as task:
-        return choose_ranges(lower(model), images, model.name, task, FakeInt8Graph)[0]
+        return choose_ranges(lower(model), images, model.name, task, arithmetic=FakeInt8Graph)[0]
 
 
 def test_levels_are_those_of_the_export_to_the_bit() -> None:
@@ -67,10 +71,11 @@ def test_levels_are_those_of_the_export_to_the_bit() -> None:
     np.testing.assert_array_equal(levels_of(tf.constant(values), top), tf.bitcast(wanted, tf.uint8))
 
 
-def test_kernels_are_those_of_the_export_to_the_bit() -> None:
+@pytest.mark.parametrize("most", [127, 64])
+def test_kernels_are_those_of_the_export_to_the_bit(most: int) -> None:
     kernel = RNG.normal(size=(3, 3, 4, 5)) * [1e-3, 1, 10, 0, 100]
-    values, limits = quantized_kernel(kernel)
-    levels, of_channels = fake_quantized_kernel(kernel)
+    values, limits = quantized_kernel(kernel, most)
+    levels, of_channels = fake_quantized_kernel(kernel, most)
     np.testing.assert_array_equal(levels, values)
     np.testing.assert_array_equal(of_channels, limits)
 
@@ -137,7 +142,7 @@ def test_each_convolution_gives_the_levels_of_the_export(kind: str) -> None:
     ranges = dict(zip(maps_of(*ends), ranges_of(model, images), strict=True))
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         pixels = tf.compat.v1.placeholder(tf.uint8, (None, 8, 8, 1))
-        real, fake = Int8Graph(ranges, pixels), FakeInt8Graph(ranges, pixels)
+        real, fake = Int8Graph(ranges, pixels, LEVELS), FakeInt8Graph(ranges, pixels, LEVELS)
         real.emit(ends)
         fake.emit(ends)
         levels = {x: tf.cast(tf.bitcast(y.tensor, tf.uint8), tf.float32) for x, y in real.quantized.items()}
@@ -203,7 +208,7 @@ def log_probabilities(folder: Path, images: np.ndarray) -> np.ndarray:
     return np.log(answer.astype("float64"))
 
 
-@needs_int8
+@needs_full_kernels
 def test_what_is_trained_is_what_is_served(tuned: TrainConfig, start: str, tmp_path: Path, data_dir: str) -> None:
     result = rk.train(tuned, quiet=True)
     plain = make_setup(dataclasses.replace(tuned, quantize=None), make_strategy("none"))
@@ -224,7 +229,7 @@ def test_what_is_trained_is_what_is_served(tuned: TrainConfig, start: str, tmp_p
 
     folder = rk.export_servable(result.run_dir, tmp_path / "net", dtype="int8")  # which needs no images
     found = manifest_of(folder)["int8"]
-    assert found == {"ranges": "of the training", "share_of_macs": facts["share_of_macs"]}
+    assert found == {"ranges": "of the training", "share_of_macs": facts["share_of_macs"], "kernel_levels": 127}
     assert tuple(manifest_of(folder)["card"]["int8_ranges"]) == ranges
     split = digits_test(data_dir)
     served = log_probabilities(folder, split.images)
@@ -245,7 +250,7 @@ def test_what_is_trained_is_what_is_served(tuned: TrainConfig, start: str, tmp_p
 
 
 @pytest.mark.slow
-@needs_int8
+@needs_full_kernels
 def test_validation_temperature_teacher_and_metrics_are_of_int8(
     tuned: TrainConfig, start: str, tmp_path: Path, data_dir: str
 ) -> None:
