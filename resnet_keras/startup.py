@@ -6,18 +6,28 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from resnet_keras.errors import UsageError
+
 
 def import_tensorflow() -> None:
     """Import TensorFlow and look at the devices, keeping to itself what they print meanwhile.
 
     Some of those lines come before TensorFlow reads TF_CPP_MIN_LOG_LEVEL, so standard error itself is held back. Does
-    nothing where TensorFlow is imported already. Raises ImportError for another backend of Keras than tensorflow.
+    nothing where TensorFlow is imported already. Raises ImportError for another backend of Keras than tensorflow, and
+    `UsageError` where no temporary file can be written.
     """
     if "tensorflow" in sys.modules:
         return
     if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
         raise ImportError("resnet_keras runs on Keras's tensorflow backend; unset KERAS_BACKEND")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise UsageError(
+            "TensorFlow needs temporary files, and /tmp is full or cannot be written to: free space there, "
+            "or set TMPDIR to another folder"
+        ) from error
     with standard_error_held():
         import tensorflow
 

@@ -19,6 +19,7 @@ from keras_tuner.errors import FailedTrialError
 from keras_tuner.src import config as keras_tuner_config
 from keras_tuner.src import protos
 from keras_tuner.src.distribute import oracle_chief
+from keras_tuner.src.engine import conditions
 
 from resnet_keras.config.run_folder import LOCK
 from resnet_keras.config.train import TrainConfig
@@ -291,4 +292,7 @@ def set_role(role: str, name: str, address: str) -> None:
     if not ip or not port.isdecimal():
         raise UsageError(f"address must be HOST:PORT of the chief, not {address!r}")
     os.environ["KERASTUNER_ORACLE_IP"], os.environ["KERASTUNER_ORACLE_PORT"] = ip, port
+    # Each trial is a fork of its worker, without gRPC: its threads would start anew there, on closed files, and abort.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    vars(conditions)["print"] = lambda *_: None  # which KerasTuner left in, on standard output, for each trial it sends
     os.environ["KERASTUNER_TUNER_ID"] = "chief" if role == "chief" else f"worker-{name}"

@@ -6,7 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from resnet_keras.config.run_folder import run_folder
+from resnet_keras.errors import HostLost
 
 from .costs import Bounds
 from .results import Results
@@ -51,6 +54,7 @@ def run_search(
 
     Raises:
         UsageError: no such space, or a folder that holds something else.
+        HostLost: from a worker whose chief does not answer.
         KeyboardInterrupt: also for SIGTERM; the report of what there is has been written.
     """
     started = time.monotonic()
@@ -64,7 +68,12 @@ def run_search(
     search = Search(function, settings, path, trials=trials, deadline=deadline, role=role, log=log)
     with terminated_as_interrupted():
         if role == "worker":
-            search.search()
+            try:
+                search.search()
+            except grpc.RpcError as error:
+                raise HostLost(
+                    f"the chief at {address} does not answer; start it again if it has gone, then this worker"
+                ) from error
             return None
         with run_folder(path, "searches"):
             claim_folder(path, settings)

@@ -1,17 +1,20 @@
 """Which devices a run uses, on one machine or several, and whether XLA compiles its step."""
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager import context  # pyright: ignore[reportMissingImports]
 
 from resnet_keras.config.train import OPERATIONAL, TrainConfig, flat
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.progress import say as print_line
 from resnet_keras.training.cluster import HOW, find_cluster, workers_in
+from resnet_keras.training.lost import REFUSED
 from resnet_keras.training.rendezvous import meet
 from resnet_keras.version import __version__
 
@@ -104,6 +107,25 @@ def host_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     resolver = strategy.cluster_resolver
     workers = workers_in(resolver.cluster_spec().as_dict())
     return workers.index((resolver.task_type, resolver.task_id)), len(workers)
+
+
+def tasks_of(strategy: tf.distribute.MultiWorkerMirroredStrategy) -> tuple[list[tuple[str, int]], list[str]]:
+    """The hosts of a strategy as TensorFlow names them, (type, index), host 0 first, and their addresses."""
+    spec = strategy.cluster_resolver.cluster_spec().as_dict()
+    workers = workers_in(spec)
+    return workers, [spec[kind][i] for kind, i in workers]
+
+
+@contextlib.contextmanager
+def refusals_told(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Within it a `UsageError` of this host ends the others by it, too: else they see only that this one has gone."""
+    try:
+        yield
+    except UsageError as error:
+        if host_of(strategy)[1] > 1 and not isinstance(error.__cause__, tf.errors.OpError):  # which came from another
+            with contextlib.suppress(tf.errors.OpError):
+                context.context().report_error_to_cluster(tf.errors.ABORTED, f"{REFUSED}{error}")
+        raise
 
 
 def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy) -> bool:

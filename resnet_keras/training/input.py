@@ -1,18 +1,23 @@
 """The batches of a run, for each device: every host makes its own part, nothing is sent between hosts."""
 
+import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import cancellation  # pyright: ignore[reportMissingImports]
 
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.format import ImageFormat
 from resnet_keras.data.pipeline import training_batches
 from resnet_keras.data.splits import ArraySplit, FileSplit, Source, inverse_frequency
-from resnet_keras.errors import UsageError, unknown
+from resnet_keras.errors import HostLost, UsageError, unknown
 from resnet_keras.training.devices import describe
 
+BATCH_PATIENCE = 120.0
+"""Seconds that a step waits for the data service."""
 GROWING = tf.data.experimental.service.ShardingPolicy.DYNAMIC
 
 
@@ -49,7 +54,9 @@ def steps_of(
         if config.data_service:
             dataset = dataset.apply(
                 tf.data.experimental.service.distribute(processing_mode=GROWING, service=config.data_service)
-            ).prefetch(tf.data.AUTOTUNE)
+            )
+            # Batches that were on a worker that died never come: others stand in for them.
+            dataset = dataset.repeat().prefetch(tf.data.AUTOTUNE)
         return dataset
 
     def replica_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -68,6 +75,37 @@ def steps_of(
     if strategy.num_replicas_in_sync == 1:
         return iter(host_batches((0, 1)))
     return iter(strategy.distribute_datasets_from_function(replica_batches))
+
+
+@contextlib.contextmanager
+def no_wait_for_ever(config: TrainConfig, steps: int) -> Iterator[None]:
+    """Within it `steps` steps run: where the data service sends no batch for them, they are given up.
+
+    Its client waits without end for what a worker has that has gone.
+
+    Raises:
+        HostLost: they took longer than `BATCH_PATIENCE` each.
+    """
+    if not config.data_service:
+        yield
+        return
+    manager = cancellation.CancellationManager()
+    seconds = BATCH_PATIENCE * steps
+    timer = threading.Timer(seconds, manager.start_cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        with cancellation.CancellationManagerContext(manager):
+            yield
+    except tf.errors.OpError as error:
+        if not manager.is_cancelled:
+            raise
+        raise HostLost(
+            f"no batch has come from the data service {config.data_service} for {seconds:.0f} s: start those of its "
+            "workers again that have gone, then the same command: the run resumes from its last checkpoint"
+        ) from error
+    finally:
+        timer.cancel()
 
 
 def class_weights_of(config: TrainConfig, source: Source) -> list[float] | None:

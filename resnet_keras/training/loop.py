@@ -17,6 +17,7 @@ from resnet_keras.models.saved import save_model
 from resnet_keras.training.callbacks import RunCallback, plain_attributes, restore_states, states_of, watches_batches
 from resnet_keras.training.checkpoints import newest_checkpoint, save_checkpoint
 from resnet_keras.training.devices import host_of
+from resnet_keras.training.input import no_wait_for_ever
 from resnet_keras.training.phases import Phase, phases_of, set_trainable, view_of_size
 from resnet_keras.training.profiler import Profiler
 from resnet_keras.training.record import EpochRow, Record, best_epoch
@@ -183,7 +184,8 @@ class Loop:
             self.callbacks.on_train_batch_begin(batch)
             self._profiler.before_step(self.done)
             count = min(self.config.steps_per_execution, self._until_a_stop(last))
-            run(batches, tf.constant(count))
+            with no_wait_for_ever(self.config, count):
+                run(batches, tf.constant(count))
             self.record.step += count
             self._read()
             stop = self.state.all_agree_to_stop(self._signals.requested)

@@ -42,7 +42,7 @@ def meet(
         facts: of this host, by name; they must be the same on all, such as versions and the config. JSON.
         say: gets a line that names the hosts that are missing.
         patience: seconds to wait.
-        named_after: seconds after which they are named.
+        named_after: seconds after which they are named; so long host 0 also refuses those that come late.
 
     Raises:
         UsageError: on every host, for one that does not come, that cannot be reached, or that has other facts.
@@ -52,7 +52,8 @@ def meet(
     now = time.monotonic()
     with _listener(cluster) as listener:
         # As JSON has them, so that a tuple is equal to the list that arrives.
-        waiting = _Waiting(cluster, json.loads(json.dumps(facts)), say, listener, now + named_after, now + patience)
+        plain = json.loads(json.dumps(facts))
+        waiting = _Waiting(cluster, plain, say, listener, named_after, now + named_after, now + patience)
         return waiting.gather() if cluster.index == 0 else waiting.come()
 
 
@@ -73,6 +74,7 @@ class _Waiting:
     facts: Mapping[str, Any]
     say: Callable[[str], None]
     listener: socket.socket
+    named_after: float
     named_at: float
     ends_at: float
 
@@ -91,9 +93,20 @@ class _Waiting:
                 _reach(index, hosts[-1])
         except UsageError as error:
             _tell_all(came, {"refused": str(error)})
+            self._refuse_late(set(came), str(error))
             raise
         _tell_all(came, {"hosts": hosts})
         return tuple(hosts)
+
+    def _refuse_late(self, told: set[int], why: str) -> None:
+        """Tell those that come after a refusal, too: they would wait for a host 0 that has ended."""
+        until = min(time.monotonic() + self.named_after, self.ends_at)
+        while len(told) < self.cluster.size - 1 and time.monotonic() < until:
+            if (arrived := _arrival(self.listener)) is not None:
+                connection, hello = arrived
+                with contextlib.suppress(OSError), connection:
+                    _send(connection, {"refused": why})
+                told.add(hello["index"])
 
     def _are_there(self, came: dict[int, _Came]) -> bool:
         """Whether all others are. One that ended while it waited is not; another in its place may come."""

@@ -23,7 +23,7 @@ from resnet_keras.config.run_folder import (
 )
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data.pipeline import evaluation_batches
-from resnet_keras.errors import HostLost, UsageError, reason
+from resnet_keras.errors import UsageError
 from resnet_keras.files import json_text, read_json, write_text, writing_to
 from resnet_keras.inference.evaluate import Evaluator
 from resnet_keras.models.complexity import complexity, learned_parameters
@@ -34,10 +34,11 @@ from resnet_keras.training.batch_stats import recompute_batch_stats
 from resnet_keras.training.calibrate import calibrate, calibration_of, calibration_words
 from resnet_keras.training.callbacks import MakeCallback
 from resnet_keras.training.described import environment, opening
-from resnet_keras.training.devices import describe, host_of, make_strategy
+from resnet_keras.training.devices import describe, host_of, make_strategy, refusals_told, tasks_of
 from resnet_keras.training.estimate import estimate, within_budget
 from resnet_keras.training.given import Given
 from resnet_keras.training.loop import Interrupted, Loop
+from resnet_keras.training.lost import host_lost
 from resnet_keras.training.plan import as_begun
 from resnet_keras.training.record import Record, best_epoch
 from resnet_keras.training.reporters import all_reporters
@@ -184,7 +185,7 @@ def run(
     for reason_of_choice in (*setup.reasons, *reasons):
         say(reason_of_choice)
     record = Record(folder)
-    with run_folder(folder) if host == 0 else contextlib.nullcontext(), writing_to(folder):
+    with refusals_told(strategy), run_folder(folder) if host == 0 else contextlib.nullcontext(), writing_to(folder):
         if host == 0 and not resumes:
             write_text(folder / CONFIG, setup.config.to_json() + "\n")
         try:
@@ -193,10 +194,7 @@ def run(
         except LOST as error:
             if hosts == 1:
                 raise
-            raise HostLost(
-                f"another host of the run has gone ({reason(error)}); start the same command on all of them, and the "
-                f"run resumes from the last checkpoint in {folder}"
-            ) from error
+            raise host_lost(error, *tasks_of(strategy), folder) from error
 
 
 def dry_run(config: TrainConfig) -> dict[str, Any]:

@@ -235,6 +235,16 @@ def test_one_that_differs_is_named_on_all(theirs: dict[str, Any], message: str) 
     assert others.result() == [refused] * 2
 
 
+def test_one_that_comes_after_the_refusal_is_told_too() -> None:
+    hosts = Hosts(3)
+    with ThreadPoolExecutor(1) as pool:
+        others = pool.submit(outcomes, lambda: hosts.meet(0), lambda: hosts.meet(2, facts={"epochs": (2, 4)}))
+        time.sleep(1)
+        late = outcomes(lambda: hosts.meet(1))
+    assert "host 2 (127.0.0.1) has epochs [2, 4]" in late[0]
+    assert others.result() == late * 2
+
+
 def test_one_that_dies_while_it_waits_may_come_again() -> None:
     hosts = Hosts(3)
     port = int(hosts.hosts[0].rpartition(":")[2])
@@ -276,7 +286,7 @@ def test_two_machines_that_say_they_are_the_same_are_refused() -> None:
     port = int(hosts.hosts[0].rpartition(":")[2])
     hello = json.dumps({"index": 1, "port": 1, "facts": {"epochs": [2, 3]}}).encode() + b"\n"
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(outcomes, lambda: hosts.meet(0))
+        first = pool.submit(outcomes, lambda: hosts.meet(0, named_after=1))
         time.sleep(0.5)
         with contextlib.ExitStack() as stack:
             for machine in ("127.0.0.1", "127.0.0.2"):

@@ -7,17 +7,20 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from forked import Command, Server
 from small import TINY, free_ports
 
 import resnet_keras as rk
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
+from resnet_keras.training import devices
 from resnet_keras.training.checkpoints import checkpoints
-from resnet_keras.training.devices import make_strategy
+from resnet_keras.training.devices import make_strategy, refusals_told
 from resnet_keras.training.trainer import run
 
 FLAGS = ["--epochs", "2", "--batch-size", "128", "--checkpoint-steps", "4", "--mixup", "0.2", "--ema", "0.9"]
@@ -86,6 +89,18 @@ def test_one_worker_asked_to_stop_stops_both_after_the_same_step(
         after_a_checkpoint(folder, pair[1], signal.SIGTERM)
         assert [command.finish(SECONDS)[0] for command in pair] == [130, 130]
     assert not (folder / "metrics.json").exists()
+
+
+def test_what_one_host_refuses_is_told_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, str]] = []
+    tells = SimpleNamespace(report_error_to_cluster=lambda *words: told.append(words))
+    monkeypatch.setattr(devices, "context", SimpleNamespace(context=lambda: tells))
+    monkeypatch.setattr(devices, "host_of", lambda _: (1, 2))
+    with pytest.raises(UsageError), refusals_told(tf.distribute.get_strategy()):
+        raise UsageError("cannot write to /shared")
+    with pytest.raises(UsageError), refusals_told(tf.distribute.get_strategy()):  # which came from another
+        raise UsageError("host 0: cannot write to /other") from tf.errors.AbortedError(None, None, "refused")
+    assert told == [(tf.errors.ABORTED, "refused: cannot write to /shared")]
 
 
 @pytest.mark.parametrize(

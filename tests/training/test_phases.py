@@ -1,6 +1,7 @@
 """What changes along a run or is done around it: sizes, freezing, recomputation, batch_stats, weights of classes."""
 
 import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import tensorflow as tf
 import resnet_keras as rk
 from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import Augmentation, Optimizer, TrainConfig
+from resnet_keras.errors import HostLost
 from resnet_keras.models.layers import Recomputable, leaves
+from resnet_keras.training import input as training_input
 from resnet_keras.training.batch_stats import recompute_batch_stats
 from resnet_keras.training.devices import make_strategy
 from resnet_keras.training.phases import Phase, phases_of, set_trainable, view_of_size
@@ -205,11 +208,23 @@ def test_batches_from_a_data_service_are_those_of_the_run(tiny: TrainConfig, tmp
     setup = make_setup(config, make_strategy(NONE))
     plain = make_setup(tiny, make_strategy(NONE))
     phase = phases_of(config)[0]
-    ours, theirs = ([images.numpy().tobytes() for images, _ in p.batches(phase, 0, 11)] for p in (plain, setup))
+    several = [itertools.islice(p.batches(phase, 0, 11), 11) for p in (plain, setup)]
+    ours, theirs = ([images.numpy().tobytes() for images, _ in batches] for batches in several)
     assert len(ours) == 11
     assert sorted(ours) == sorted(theirs)
     assert run(config).metrics["epochs"] == 2
     del worker
+
+
+def test_a_run_does_not_wait_for_ever_for_a_data_service(
+    tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dispatcher is there, and no worker."""
+    dispatcher = tf.data.experimental.service.DispatchServer()
+    config = dataclasses.replace(tiny, run_dir=str(tmp_path / "run"), data_service=dispatcher.target)
+    monkeypatch.setattr(training_input, "BATCH_PATIENCE", 2.0)
+    with pytest.raises(HostLost, match=f"no batch has come from the data service {dispatcher.target}"):
+        run(config)
 
 
 @pytest.mark.slow

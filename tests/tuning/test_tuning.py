@@ -485,6 +485,21 @@ def test_a_chief_and_two_workers_one_of_which_dies(tmp_path: Path, space_file: P
     assert workers[1].returncode == 0, error
 
 
+def test_hyperparameters_are_sent_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """KerasTuner prints the values of each condition, on the standard output that --json has for its own."""
+    for name in ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID", "GRPC_ENABLE_FORK_SUPPORT"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+    tuning_module("search").set_role("chief", "0", "127.0.0.1:8299")
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("norm", ["batch", "group"])
+    with hp.conditional_scope("norm", ["batch"]):
+        hp.Float("momentum", 0.9, 0.99)
+    assert len(hp.to_proto().space.float_space) == 1
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.guides  # 11 s
 def test_hyper_model_in_a_script_of_ones_own(
     tmp_path: Path, space_file: Path, data_dir: str, monkeypatch: pytest.MonkeyPatch
