@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-guides test-interop test-backends test-serving-versions mutations attack coverage check dist bench bench-quick docs docs-figures clean
+.PHONY: demo test test-slow test-guides test-interop test-backends test-serving-versions test-cluster mutations attack coverage check dist bench bench-quick docs docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -22,6 +22,11 @@ test-slow: $(INSTALLED)
 
 test-guides: $(INSTALLED) .venv/docs/.installed
 	$(BIN)/python -m pytest -m guides -n 2 --dist worksteal $(PYTEST_FLAGS)
+
+# As root, with iproute2: hosts in namespaces of this machine. Up to 20 minutes on two cores; build/cluster/results.md has
+# the table.
+test-cluster: $(INSTALLED)
+	$(BIN)/python -m pytest -m cluster tests/cluster $(PYTEST_FLAGS)
 
 # Faults put into the code one by one, each of which a test must find.
 mutations: $(INSTALLED)
