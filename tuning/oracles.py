@@ -1,5 +1,6 @@
 """KerasTuner's oracles, made to survive: a kill at any moment, a worker that dies, two searches of one folder."""
 
+import contextlib
 import json
 import threading
 import time
@@ -7,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import keras_tuner
 from keras_tuner.engine import trial as trials
 from keras_tuner.oracles import BayesianOptimizationOracle, GridSearchOracle, HyperbandOracle, RandomSearchOracle
@@ -118,7 +120,8 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
-            self._oracle.create_trial(self._tuner_id)
+            with contextlib.suppress(grpc.RpcError):  # a chief that has gone may come again
+                self._oracle.create_trial(self._tuner_id)
 
     def __enter__(self) -> None:
         self._thread.start()

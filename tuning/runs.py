@@ -1,6 +1,5 @@
 """Training a config in a process of its own: a crash, or too much memory, ends that process alone."""
 
-import ctypes
 import math
 import os
 import signal
@@ -18,8 +17,18 @@ from resnet_keras.progress import progress
 
 CONFIG = "config.json"
 LOG = "log.txt"
-DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
+# A search that is killed must not leave a training behind, whose folder the next one would share. 1 is PR_SET_PDEATHSIG
+# of prctl(2). Not a preexec_fn of Popen: Python would fork for it, and gRPC's handlers in a fork abort now and then.
+PROGRAM = """
+import ctypes, os, signal, sys
+parent = int(sys.argv.pop(1))
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+from resnet_keras.cli.main import main
+sys.exit(main())
+"""
 
 
 class OutOfTime(BaseException):
@@ -57,22 +66,15 @@ def run(config: TrainConfig, folder: Path, deadline: float | None = None) -> Out
     run_dir, started = folder / "run", time.monotonic()
     words = ["train", str(folder / CONFIG), "--run-dir", str(run_dir)]
     with open(folder / LOG, "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "resnet_keras", *words], stdout=log, stderr=log, preexec_fn=_die_with_parent
-        )
+        command = [sys.executable, "-c", PROGRAM, str(os.getpid()), *words]
+        # A group of its own: Ctrl-C is for the search, which passes it on.
+        process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
         with progress(folder.name.replace("_", " "), config.epochs) as task:
             code = _wait(process, deadline, lambda: task.to(_epochs_in(run_dir / HISTORY)))
     if code:
         raise RunError(_why(code, folder / LOG))
     metrics = read_json(run_dir / METRICS, "remove its folder, and the trial runs again")
     return Outcome(metrics["accuracy"], metrics["loss"], time.monotonic() - started)
-
-
-def _die_with_parent() -> None:
-    """A search that is killed must not leave a training behind, whose folder the next one would share."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
-    os.setpgrp()  # Ctrl-C is for the search, which passes it on
 
 
 def _wait(process: "subprocess.Popen[bytes]", deadline: float | None, look: Callable[[], None]) -> int:

@@ -292,7 +292,5 @@ def set_role(role: str, name: str, address: str) -> None:
     if not ip or not port.isdecimal():
         raise UsageError(f"address must be HOST:PORT of the chief, not {address!r}")
     os.environ["KERASTUNER_ORACLE_IP"], os.environ["KERASTUNER_ORACLE_PORT"] = ip, port
-    # Each trial is a fork of its worker, without gRPC: its threads would start anew there, on closed files, and abort.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     vars(conditions)["print"] = lambda *_: None  # which KerasTuner left in, on standard output, for each trial it sends
     os.environ["KERASTUNER_TUNER_ID"] = "chief" if role == "chief" else f"worker-{name}"

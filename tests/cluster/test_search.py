@@ -11,7 +11,7 @@ from job import LONG, PROGRAM, ROOT, Table
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-TRIALS = 6
+TRIALS = 4
 
 
 def words_of(role: str) -> list[str]:

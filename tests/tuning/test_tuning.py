@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import keras_tuner
 import numpy as np
 import pytest
@@ -327,14 +328,14 @@ def start(words: list[str], code: str = "") -> "subprocess.Popen[str]":
 
 def train_words(command: list[str]) -> list[str]:
     """The words of a training that a search starts."""
-    assert command[1:4] == ["-m", "resnet_keras", "train"]
-    return command[3:]
+    assert (command[1], command[3], command[4]) == ("-c", str(os.getpid()), "train")
+    return command[4:]
 
 
 class InProcess:
     """Takes the place of `subprocess.Popen` for the trainings of a search: the same program, here and at once."""
 
-    def __init__(self, command: list[str], stdout: Any, stderr: Any, preexec_fn: Any) -> None:
+    def __init__(self, command: list[str], stdout: Any, stderr: Any, process_group: int) -> None:
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(os.fdopen(os.dup(stdout.fileno()), "a"))
             stack.enter_context(contextlib.redirect_stdout(log))
@@ -485,11 +486,28 @@ def test_a_chief_and_two_workers_one_of_which_dies(tmp_path: Path, space_file: P
     assert workers[1].returncode == 0, error
 
 
+def test_a_worker_goes_on_showing_that_it_lives_when_its_chief_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    oracles, beats = tuning_module("oracles"), []
+
+    class Away:
+        def create_trial(self, worker: str) -> None:
+            beats.append(worker)
+            if len(beats) == 1:
+                raise grpc.RpcError("Connection reset by peer")
+
+    monkeypatch.setattr(oracles, "BEAT_SECONDS", 0.01)
+    with oracles.Heartbeat(Away(), "worker-0"):
+        end = time.monotonic() + 10
+        while len(beats) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert len(beats) >= 3
+
+
 def test_hyperparameters_are_sent_without_a_word(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """KerasTuner prints the values of each condition, on the standard output that --json has for its own."""
-    for name in ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID", "GRPC_ENABLE_FORK_SUPPORT"):
+    for name in ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"):
         monkeypatch.setenv(name, "")  # so that it is put back
     tuning_module("search").set_role("chief", "0", "127.0.0.1:8299")
     hp = keras_tuner.HyperParameters()
