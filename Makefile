@@ -23,8 +23,8 @@ test-slow: $(INSTALLED)
 test-guides: $(INSTALLED) .venv/docs/.installed
 	$(BIN)/python -m pytest -m guides -n 2 --dist worksteal $(PYTEST_FLAGS)
 
-# As root, with iproute2: hosts in namespaces of this machine. Up to 20 minutes on two cores; build/cluster/results.md has
-# the table.
+# As root, with iproute2: hosts in namespaces of this machine; build/cluster/results.md has the table. 26 minutes on two
+# cores with other work.
 test-cluster: $(INSTALLED)
 	$(BIN)/python -m pytest -m cluster tests/cluster $(PYTEST_FLAGS)
 

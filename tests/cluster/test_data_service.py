@@ -38,7 +38,7 @@ def test_a_run_outlives_a_worker_of_its_data_service_that_comes_again(make_hosts
         worker.wait_for("serving", LONG)
     run_dir = hosts.shared / "run"
     words = ["train", "digits", "--data-dir", f"{SHARED}/tfds", "--run-dir", f"{SHARED}/run", *SMALL]
-    command = hosts.start(0, [*PROGRAM, *words, "--epochs", "40", "--data-service", "grpc://train-1:5000"])
+    command = hosts.start(0, [*PROGRAM, *words, "--epochs", "12", "--data-service", "grpc://train-1:5000"])
     while not list(run_dir.glob("checkpoints/step-*.npz")):
         assert command.process.poll() is None, command.said
         time.sleep(0.02)
