@@ -256,6 +256,8 @@ class TrainConfig:
     """Compile the step with XLA. auto: on for GPUs and TPUs, off on CPU, where it halves the speed."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Keras dtype policy of the network."""
+    gradients: Literal["float32", "bfloat16"] = "float32"
+    """What gradients are summed in between devices. bfloat16: half the bytes on the network, rounded to 8 bits."""
     steps_per_execution: int = 1
     """Steps per call from Python: fewer pauses on fast devices."""
 

@@ -225,9 +225,7 @@ class Step:
         variables = [tf.convert_to_tensor(local_copy(variable)) for variable in state.variables]
         of_teacher = self.teacher.values() if self.teacher else []
         own = backward(variables, images, labels, seed, scale, of_teacher)
-        *gradients, loss, stop = replica.all_reduce(
-            MEAN, [*own.gradients, own.loss, local_copy(state.stop_requested).read_value()]
-        )
+        *gradients, loss, stop = self._means(own.gradients, own.loss, local_copy(state.stop_requested).read_value())
         gradients = [gradient / scale for gradient in gradients] if mixed else gradients
         norm = tf.linalg.global_norm(gradients)
         finite = tf.math.is_finite(loss + norm) & (local_copy(state.bad_step) < 0)
@@ -270,6 +268,14 @@ class Step:
         tf.cond(finite, take_step, skip_step)
         local_copy(state.stop_agreed).assign(stop)
         local_copy(state.step).assign(step + 1)
+
+    def _means(self, gradients: list[Any], *numbers: tf.Tensor) -> list[Any]:
+        """Of all replicas."""
+        replica = tf.distribute.get_replica_context()
+        if self.config.gradients == "float32" or replica.num_replicas_in_sync == 1:
+            return replica.all_reduce(MEAN, [*gradients, *numbers])
+        halves = replica.all_reduce(MEAN, [tf.cast(gradient, tf.bfloat16) for gradient in gradients])
+        return [*(tf.cast(half, tf.float32) for half in halves), *replica.all_reduce(MEAN, list(numbers))]
 
     def _average(self, step: tf.Tensor) -> None:
         count = tf.cast(step, tf.float32)

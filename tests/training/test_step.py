@@ -153,6 +153,28 @@ def test_devices_xla_and_parts_give_the_one_device_run(
     assert_same(group, train(strategy, xla, config=dataclasses.replace(BASE, **changes), norm="group"))
 
 
+def test_gradients_that_travel_in_bfloat16_are_rounded_and_nothing_else(group: Trained) -> None:
+    """By 2**-8 each, and the weights by no more; what does not travel is not rounded."""
+    halves = dataclasses.replace(BASE, gradients="bfloat16")
+    rounded, start = train("mirrored", config=halves, norm="group"), train(steps=0, norm="group")
+    weights = [path for path in start.arrays if path.startswith("variable:")]
+    apart, moved = (
+        np.sqrt(sum(np.square(one.arrays[path] - other.arrays[path]).sum() for path in weights))
+        for one, other in ((rounded, group), (group, start))
+    )
+    assert 0 < apart < 2**-8 * moved
+    for weight in rounded.network.trainable_weights:
+        one, other = (copy.numpy() for copy in rounded.state.strategy.experimental_local_results(weight.value))
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_gradients_of_one_device_stay_as_they_are(group: Trained) -> None:
+    alone = train(config=dataclasses.replace(BASE, gradients="bfloat16"), norm="group")
+    for path, value in group.arrays.items():
+        np.testing.assert_array_equal(alone.arrays[path], value)
+
+
 @pytest.mark.slow
 def test_replicas_with_batch_norm_and_xla_follow_replicas_without() -> None:
     """Each replica's batch_stats are of its own images: they are compared replica by replica."""
