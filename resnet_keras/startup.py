@@ -1,6 +1,10 @@
-"""TensorFlow without its start-up messages. Standard library only, so that it can run before everything else."""
+"""TensorFlow without its start-up messages, and without the memory that it is done with.
+
+Standard library only, so that it can run before everything else.
+"""
 
 import contextlib
+import ctypes
 import os
 import sys
 import tempfile
@@ -32,6 +36,12 @@ def import_tensorflow() -> None:
         import tensorflow
 
         tensorflow.config.list_physical_devices()
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system. glibc keeps it, and TensorFlow's rewriting of a graph leaves gigabytes."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @contextlib.contextmanager

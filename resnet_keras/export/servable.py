@@ -30,6 +30,7 @@ from resnet_keras.models.graph import head_of, output_of, run
 from resnet_keras.models.preprocessing import card_layer, missing_normalisation, normalises
 from resnet_keras.models.saved import classifier, load_model
 from resnet_keras.progress import progress
+from resnet_keras.startup import return_memory
 from resnet_keras.version import __version__
 
 LABELS = Path("assets", "labels.txt")
@@ -233,6 +234,9 @@ def _write(export: _Export, folder: Path) -> None:
         graph = write_saved_model(made.graph, made.signatures, folder)
     if export.for_serving:
         check_release(graph, export.for_serving)
+    needs, signatures = needs_of(graph), set(made.signatures)
+    del made, graph  # each has the weights
+    return_memory()
     with progress("comparing the SavedModel with the model"):
         differences = _check(export, folder)
     for path in (MANIFEST, LABELS):
@@ -242,10 +246,10 @@ def _write(export: _Export, folder: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape.size, shape.channels)).astype("uint8")
     requests: dict[str, dict[str, Any]] = {key: {"image": image[None]} for key in ("serving_default", "features")}
     encoded = tf.io.encode_png(image).numpy()
-    for key in sorted({"image_bytes", "explain"} & set(made.signatures)):
+    for key in sorted({"image_bytes", "explain"} & signatures):
         requests[key] = {"image_bytes": [encoded]}
     write_warmup(folder, export.name, requests)
-    manifest = {**_manifest(export, differences, folder), "graph": needs_of(graph)}
+    manifest = {**_manifest(export, differences, folder), "graph": needs}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 
 
@@ -340,9 +344,12 @@ def run_servable(folder: Path, requests: dict[str, dict[str, Any]]) -> dict[str,
     (meta,) = saved.meta_graphs
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.import_graph_def(meta.graph_def, name="")
+        meta.ClearField("graph_def")  # which has the weights
         answers = {}
         for name, inputs in requests.items():
             signature = meta.signature_def[name]
             feed = {signature.inputs[key].name: value for key, value in inputs.items()}
             answers[name] = session.run({key: info.name for key, info in signature.outputs.items()}, feed)
+            return_memory()
+    return_memory()
     return answers

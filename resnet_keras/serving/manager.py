@@ -33,6 +33,7 @@ from resnet_keras.serving.versions import (
     VersionState,
     identity_of,
 )
+from resnet_keras.startup import return_memory
 
 log = logging.getLogger(__name__)
 PLATFORM = "tensorflow"
@@ -238,6 +239,7 @@ class Manager:
             return
         model.failures.pop(folder, None)
         freeze_gc()
+        return_memory()
         with self._lock:
             before = state.loaded if state.state == AVAILABLE else None
             model.versions[number] = VersionState(AVAILABLE, None, loaded)

@@ -81,6 +81,7 @@ def use(name: str, folder: Path, compiled: bool = True, **fields: Any) -> None:
     after = [weight.numpy() for weight in model.trainable_weights]
     assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(np.isfinite(weight).all() for weight in after)
+    del before, after  # of the largest networks a gigabyte each
 
     model.save(folder / "model.keras")
     again = rk.load_model(folder / "model.keras")
