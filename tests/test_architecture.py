@@ -17,6 +17,7 @@ PACKAGE = ROOT / "resnet_keras"
 # A file may import what is in its own row or a row above.
 ROWS = [
     {"version", "startup", "errors", "files", "progress"},
+    {"remote"},
     {"config"},
     {"models"},
     {"data"},
@@ -31,6 +32,7 @@ STANDARD_LIBRARY_ONLY = {
     "errors",
     "files",
     "progress",
+    "remote",  # TensorFlow and fsspec by name, for the scheme that needs them
     "config",
     "models/spec",
     "models/layer_norm_specs",

@@ -14,6 +14,7 @@ from resnet_keras.config.train import AUTO, GIVEN, TrainConfig
 from resnet_keras.errors import UsageError, needs_extra, require, unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.models.registry import check_there
+from resnet_keras.remote.stores import is_remote
 from resnet_keras.serving.options import ServerOptions
 from resnet_keras.training.cluster import Cluster, given_cluster
 
@@ -93,14 +94,15 @@ class Train:
 
         reporters = [*all_reporters(self.quiet), *tracker(self.track)]
         result = run(self.config, quiet=self.quiet, reporters=reporters)
+        folder = self.config.run_dir if is_remote(self.config.run_dir) else str(result.run_dir)
         if self.json:
-            _print_json({"run_dir": str(result.run_dir), **result.metrics})
+            _print_json({"run_dir": folder, **result.metrics})
             return
         found = result.metrics
         average = f"mean average precision {found['mean_average_precision']:.4f}, " if _has_several(found) else ""
         print(
             f"{found['split']} {average}accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}; "
-            f"model and report in {result.run_dir}"
+            f"model and report in {folder}"
         )
 
     def _estimate(self) -> None:

@@ -24,6 +24,7 @@ EXTRAS = {
     "serve": "the server and gRPC's health and reflection",
     "hub": "published weights from the Hugging Face Hub, and publish",
     "onnx": "export --format onnx",
+    "remote": "folders in s3:// buckets",
     "mlflow": "train --track mlflow",
 }
 """Extras of the package that users choose, and what each is for."""

@@ -1,6 +1,7 @@
 """`resnet-keras export`: a servable, or one file of another runtime."""
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,8 @@ from resnet_keras.errors import UsageError, unknown
 from resnet_keras.export.releases import RELEASES, release_of
 from resnet_keras.files import json_text
 from resnet_keras.models.registry import check_there
+from resnet_keras.remote.stores import is_remote
+from resnet_keras.remote.versions import new_version
 
 FORMATS = ("saved_model", "onnx", "litert")
 
@@ -22,7 +25,8 @@ class Export:
     model: Annotated[str, Positional, arg(metavar="MODEL")]
     """A run folder, a .keras file or cifar10-jpeg, which comes with the package."""
     output: str | None = None
-    """saved_models/NAME; NAME is the run's or the file's when left out. For another format: the file."""
+    """saved_models/NAME; NAME is the run's or the file's when left out. s3://BUCKET/NAME and gs://BUCKET/NAME are
+    remote folders. For another format: the file."""
     format: str = "saved_model"
     """saved_model, onnx or litert."""
     version: int | None = None
@@ -71,20 +75,22 @@ class Export:
         path = Path(self.model).resolve()
         path = path.parent if path.name == "model.keras" else path
         output = self.output or str(Path("saved_models", path.name.removesuffix(".keras")))
-        path = export_servable(
-            self.model,
-            output,
-            version=self.version,
-            dtype=self.dtype,
-            labels=None if self.labels is None else read_labels(self.labels),
-            top_k=self.top_k,
-            calibration_data=self.calibration_data,
-            data_dir=self.data_dir,
-            max_accuracy_loss=self.max_accuracy_loss,
-            reduce_range=self.reduce_range,
-            for_serving=self.for_serving,
-        )
-        manifest = manifest_of(path)
+        with self._version_of(output) as (base, version):
+            path = export_servable(
+                self.model,
+                base,
+                version=version,
+                dtype=self.dtype,
+                labels=None if self.labels is None else read_labels(self.labels),
+                top_k=self.top_k,
+                calibration_data=self.calibration_data,
+                data_dir=self.data_dir,
+                max_accuracy_loss=self.max_accuracy_loss,
+                reduce_range=self.reduce_range,
+                for_serving=self.for_serving,
+            )
+            manifest = manifest_of(path)
+        place = f"{output.rstrip('/')}/{path.name}" if is_remote(output) else str(path)
         quantised = manifest.get("int8", {})
         if manifest["head"] in (SOFTMAX_ADDED, SIGMOIDS_ADDED):
             added = "a softmax was" if manifest["head"] == SOFTMAX_ADDED else "sigmoids were"
@@ -97,15 +103,23 @@ class Export:
                 f"TensorFlow Serving {release} reads no WebP; image_bytes has no labels for such files", file=sys.stderr
             )
         if self.json:
-            print(json_text({"path": str(path), "version": int(path.name), **quantised}))
+            print(json_text({"path": place, "version": int(path.name), **quantised}))
             return
-        print(f"exported to {path}")
+        print(f"exported to {place}")
         if quantised:
             print(_int8_words(quantised))
+
+    def _version_of(self, output: str) -> AbstractContextManager[tuple[str | Path, int | None]]:
+        """The folder to export to, and the number: of a remote one, a folder whose version is then written there."""
+        if is_remote(output):
+            return new_version(output, self.version)
+        return nullcontext((output, self.version))
 
     def _to_file(self) -> None:
         from resnet_keras.export.formats import export_file
 
+        if is_remote(self.output):
+            raise UsageError(f"format {self.format} is one file; give --output a file of this machine")
         others = (self.version, self.labels, self.for_serving)
         if self.output is None or self.reduce_range or any(x is not None for x in others):
             raise UsageError(

@@ -38,6 +38,7 @@ from resnet_keras.cli.flags import fill
 from resnet_keras.cli.help import width
 from resnet_keras.cli.predict_command import Predict
 from resnet_keras.cli.publish_command import Publish
+from resnet_keras.cli.remote_folders import with_copies
 from resnet_keras.cli.tune import Tune, with_run_dir
 from resnet_keras.config.recipes import RECIPES, recipe, recipe_summary
 from resnet_keras.config.stored import config_from_json
@@ -46,6 +47,8 @@ from resnet_keras.errors import HostLost, UsageError, reason, unknown
 from resnet_keras.experiments.experiment_config import ExperimentConfig
 from resnet_keras.experiments.table import EXPERIMENTS, named_experiment
 from resnet_keras.progress import progress
+from resnet_keras.remote.stores import is_remote
+from resnet_keras.remote.working_copy import run_copy
 from resnet_keras.serving.options import in_tyro_form
 from resnet_keras.startup import import_tensorflow
 from resnet_keras.version import __version__
@@ -107,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = _parse(words)
         if command is not None:
+            command = with_copies(command)
             if isinstance(command, CHECKED):
                 command.check()
             with bars(_is_quiet(command)):
@@ -223,12 +227,12 @@ def _parse_benchmark(words: list[str]) -> Benchmark | None:
 def _parse_train(words: list[str]) -> Train | None:
     if words and not words[0].startswith("-"):
         source, rest = words[0], words[1:]
-        path = Path(source).expanduser()
+        path = run_copy(source) if is_remote(source) else Path(source).expanduser()
         if source.endswith(".json"):
             # Another run, so not into the folder of the one it was read from.
             config = dataclasses.replace(_read_config(path), run_dir=None)
         elif source not in RECIPES and (path / "config.json").is_file():
-            config = dataclasses.replace(_read_config(path / "config.json"), run_dir=str(path))
+            config = dataclasses.replace(_read_config(path / "config.json"), run_dir=source)
         else:
             config = recipe(source)
         rest = [re.sub(r"^--optimizer(?==|$)", "--algorithm", word) for word in rest]

@@ -241,7 +241,8 @@ class TrainConfig:
     seed: int = 0
     """Random seed of weights, order and augmentation: the same seed gives the same run."""
     run_dir: str | None = None
-    """Run folder: a new one, or that of a stopped run, which resumes; a new runs/NAME-DATE-TIME when left out."""
+    """Run folder: a new one, or that of a stopped run, which resumes; a new runs/NAME-DATE-TIME when left out.
+    s3://BUCKET/RUN and gs://BUCKET/RUN are remote folders."""
     checkpoint_steps: int = 1000
     """Steps between checkpoints; each epoch ends with one too."""
     keep_checkpoints: int = 2

@@ -8,14 +8,17 @@ from resnet_keras.data.splits import Source
 from resnet_keras.data.table import SUFFIXES, list_table
 from resnet_keras.data.tfds_source import is_known, near_names, open_tfds
 from resnet_keras.errors import UsageError
+from resnet_keras.remote.copies import local
 
 
 def open_source(data: str, data_dir: str | None = None, *, skip_damaged: bool = False) -> Source:
     """Open `data`: "digits", the name of a TensorFlow data set, a folder of images, or a table that names them.
 
     Args:
-        data: a bare name is looked up in TensorFlow Datasets first, a path with a separator among the folders.
-        data_dir: where TensorFlow Datasets keeps prepared data; its own default when None.
+        data: a bare name is looked up in TensorFlow Datasets first, a path with a separator among the folders. A URL
+            such as `s3://bucket/images` is copied to this machine first; of a table, all of the folder it is in.
+        data_dir: where TensorFlow Datasets keeps prepared data; its own default when None. Of a URL what is prepared
+            there is copied.
         skip_damaged: leave damaged files of a folder or a table out; the source's `skipped` names them.
 
     Raises:
@@ -37,6 +40,7 @@ def open_source(data: str, data_dir: str | None = None, *, skip_damaged: bool = 
 
 def listing_of(data: str) -> Listing | None:
     """The image files of `data` where it is a folder or a table of them; else None."""
+    data = local(data, beside=Path(data).suffix.lower() in SUFFIXES)
     path = Path(data).expanduser()
     if path.suffix.lower() in SUFFIXES and not path.is_dir():
         if not path.is_file():

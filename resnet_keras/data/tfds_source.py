@@ -21,6 +21,8 @@ from resnet_keras.data.digits import Digits
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, RecordSplit, Source, Split
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.progress import progress
+from resnet_keras.remote.copies import folder_copy
+from resnet_keras.remote.stores import is_remote
 
 # ImageNet's own test split has no labels.
 TEST_SPLIT = {"imagenet2012": "validation"}
@@ -46,6 +48,9 @@ def _bare(name: str) -> str:
 def open_tfds(name: str, data_dir: str | None) -> Source:
     """Open a data set by name. Raises `UsageError` for one that is not available or has no images with labels."""
     tfds.disable_progress_bar()
+    given = data_dir
+    if data_dir and is_remote(data_dir):
+        data_dir = str(folder_copy(data_dir, _bare(name)))
     data_dir = str(Path(data_dir).expanduser()) if data_dir else None
     absl.logging.set_verbosity(absl.logging.ERROR)  # it warns of a folder that it is about to create
     try:
@@ -54,6 +59,8 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
         raise UsageError(f"--data {name} cannot be opened: {reason(error)}") from error
     image_key, label_key = _keys(builder)
     if not builder.is_prepared():
+        if given and is_remote(given):
+            raise UsageError(f"{given} has no prepared {name}; prepare it in a folder, and copy that there")
         _download_and_prepare(builder)
     splits = builder.info.splits
     test = TEST_SPLIT.get(_bare(name), "test" if "test" in splits else "validation")

@@ -30,6 +30,7 @@ from resnet_keras.models.graph import head_of, output_of, run
 from resnet_keras.models.preprocessing import card_layer, missing_normalisation, normalises
 from resnet_keras.models.saved import classifier, load_model
 from resnet_keras.progress import progress
+from resnet_keras.remote.stores import is_remote
 from resnet_keras.startup import return_memory
 from resnet_keras.version import __version__
 
@@ -115,6 +116,8 @@ def export_servable(
     """
     _check_arguments(dtype, calibration_data, top_k)
     levels = _kernel_levels(dtype, reduce_range)
+    if is_remote(base_path):
+        raise UsageError(f"base_path {base_path} is remote; give a folder, or export --output {base_path}")
     release = None if for_serving is None else release_of(for_serving)
     source = load_model(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
     given = classifier(source)

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
 from resnet_keras.errors import UsageError, reason
+from resnet_keras.remote.stores import is_remote, open_store
 
 Field = descriptor_pb2.FieldDescriptorProto
 INT64 = ".google.protobuf.Int64Value"
@@ -160,6 +161,10 @@ def read_models(path: Path) -> model_server_config_pb2.ModelServerConfig:
 def one_model(name: str, base_path: str) -> model_server_config_pb2.ModelServerConfig:
     """The configuration that --model_name and --model_base_path make."""
     config = model_server_config_pb2.ModelServerConfig()
+    if is_remote(base_path):
+        open_store(base_path)  # what it refuses, it refuses here
+        config.model_config_list.config.add(name=name, base_path=base_path, model_platform="tensorflow")
+        return config
     folder = Path(base_path).expanduser()
     if not folder.is_dir():
         raise UsageError(

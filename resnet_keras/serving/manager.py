@@ -18,6 +18,8 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from resnet_keras.errors import UsageError
 from resnet_keras.export.integrity import check_files
+from resnet_keras.remote.stores import is_remote
+from resnet_keras.remote.versions import fetch_version, forget_version
 from resnet_keras.serving.loaded import LoadedVersion
 from resnet_keras.serving.metrics import Metrics
 from resnet_keras.serving.options import ServerOptions
@@ -219,8 +221,7 @@ class Manager:
                 state = model.versions[number] = VersionState(LOADING)
         name, started = model.config.name, time.monotonic()
         try:
-            if self._options.verify_files:
-                check_files(folder)
+            self._fetch(model.config.base_path, number, folder)
             loaded = LoadedVersion(name, number, folder, self._session_config)
             try:
                 self._warm_up(loaded)
@@ -246,6 +247,18 @@ class Manager:
         log.info("%s version %d is served (loaded in %.1f s)", name, number, time.monotonic() - started)
         if before is not None:  # the same number of another folder
             self._begin(self._free, model, number, before, VersionState())
+
+    def _fetch(self, base: str, number: int, folder: Path) -> None:
+        """Have a version on this machine, as it was exported."""
+        if is_remote(base):
+            fetch_version(base, number)
+        if self._options.verify_files:
+            try:
+                check_files(folder)
+            except UsageError:
+                if is_remote(base):  # the copy may be what is damaged
+                    forget_version(folder)
+                raise
 
     def _warm_up(self, loaded: LoadedVersion) -> None:
         if not self._options.enable_model_warmup:

@@ -26,7 +26,7 @@ class ServerOptions:
     model_name: str = "default"
     """The name of the model at --model_base_path."""
     model_base_path: str | None = None
-    """The folder of its version folders."""
+    """The folder of its version folders; s3://BUCKET/NAME and gs://BUCKET/NAME are remote ones."""
     model_config_file: str | None = None
     """A text ModelServerConfig; saved_models/models.config where neither a file nor a base path is given."""
     model_config_file_poll_wait_seconds: int = 0

@@ -8,6 +8,9 @@ from pathlib import Path
 from tensorflow_serving.config import model_server_config_pb2
 
 from resnet_keras.errors import reason
+from resnet_keras.remote.cache import cache_folder
+from resnet_keras.remote.stores import RemoteError, is_remote, open_store
+from resnet_keras.remote.versions import complete_versions
 from resnet_keras.serving.loaded import LoadedVersion
 from resnet_keras.serving.status import Code, ServingError
 
@@ -71,10 +74,10 @@ class Model:
         Raises:
             ServingError: NOT_FOUND where there is none.
         """
-        name, base = self.config.name, Path(self.config.base_path)
+        name, base = self.config.name, self.config.base_path
         try:
-            found = {int(c.name): c for c in base.iterdir() if _is_number(c.name) and c.is_dir()}
-        except OSError as error:
+            found = _folders_of(base)
+        except (OSError, RemoteError) as error:
             words = f"Could not find base path {base} for servable {name}: {reason(error)}"
             raise ServingError(Code.NOT_FOUND, words) from error
         policy = self.config.model_version_policy
@@ -100,6 +103,14 @@ class Model:
         failure = self.failures.get(folder)
         code, words = (failure.error.code, failure.error.message) if failure else (Code.UNAVAILABLE, "not loaded")
         return ServingError(code, f"{self.config.name} version {number}: {words}")
+
+
+def _folders_of(base: str) -> dict[int, Path]:
+    """The version folders of a base path; of a remote one, where the copies of its complete versions are to be."""
+    if is_remote(base):
+        copies = cache_folder(base)
+        return {number: copies / str(number) for number in complete_versions(open_store(base)) if number < 2**63}
+    return {int(c.name): c for c in Path(base).iterdir() if _is_number(c.name) and c.is_dir()}
 
 
 def _is_number(name: str) -> bool:

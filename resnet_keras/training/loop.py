@@ -46,6 +46,7 @@ class Loop:
         measure: measures the network after an epoch.
         callbacks: called as the run goes, as Keras calls them.
         say: prints a line.
+        saved: called when a checkpoint is written.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Loop:
         measure: Callable[[], Evaluation],
         callbacks: Sequence[keras.callbacks.Callback],
         say: Callable[[str], None],
+        saved: Callable[[], None],
     ) -> None:
-        self.setup, self.record, self.measure, self.say = setup, record, measure, say
+        self.setup, self.record, self.measure, self.say, self._saved = setup, record, measure, say, saved
         self.config, self.state, self.steps_per_epoch = setup.config, setup.state, setup.steps_per_epoch
         self.folder = record.folder
         host, self.hosts = host_of(setup.strategy)
@@ -166,6 +168,7 @@ class Loop:
             }
             arrays = self.state.arrays() | kept_arrays
             save_checkpoint(self.folder, int(arrays["step"]), arrays, notes, self.config.keep_checkpoints)
+            self._saved()
         self.state.wait_for_all()  # until it is written
 
     def _start(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from resnet_keras.models.complexity import complexity, learned_parameters
 from resnet_keras.models.preprocessing import card_layer, model_card
 from resnet_keras.models.saved import load_model, save_model, with_optimizer
 from resnet_keras.progress import say as print_line
+from resnet_keras.remote.stores import is_remote
+from resnet_keras.remote.working_copy import WorkingCopy, push_or_warn, working_copy
 from resnet_keras.training.batch_stats import recompute_batch_stats
 from resnet_keras.training.calibrate import calibrate, calibration_of, calibration_words
 from resnet_keras.training.callbacks import MakeCallback
@@ -73,7 +76,7 @@ class TrainResult:
     On several hosts there is no `ece`. Of several labels an image there is `mean_average_precision` in place of
     `top5_accuracy` and `ece`."""
     run_dir: Path
-    """The run folder."""
+    """The run folder; of a remote one, its copy on this machine."""
 
 
 def train(
@@ -92,7 +95,9 @@ def train(
     The folder has `config.json`, `metrics.csv` (a row an epoch), `metrics.json`, `model.keras`, `checkpoints/`,
     `tensorboard/` and `report.html`. Model and table are written after each epoch. A run that was stopped, by whatever,
     resumes from its last checkpoint when it is started with the same config and `run_dir`, and ends as if it had never
-    been stopped; a finished run is only read. Ctrl-C and SIGTERM write a checkpoint and raise `KeyboardInterrupt`.
+    been stopped; a finished run is only read. A `run_dir` such as `s3://bucket/run` is written by way of a copy on this
+    machine, whose state goes to the store with each checkpoint. Ctrl-C and SIGTERM write a checkpoint and raise
+    `KeyboardInterrupt`.
 
     Args:
         config: a recipe, `rk.RECIPES[name]()`, changed with `dataclasses.replace`; or a `TrainConfig` of your own.
@@ -169,19 +174,44 @@ def run(
     host, hosts = host_of(strategy)
     if hosts > 1 and not config.run_dir:
         raise UsageError("with several hosts, give --run-dir a folder that all of them see")
-    folder = Path(config.run_dir).expanduser() if config.run_dir else new_folder_name(config.name)
     say = say if host == 0 else _say_nothing
+    if config.run_dir is None or not is_remote(config.run_dir):
+        folder = Path(config.run_dir).expanduser() if config.run_dir else new_folder_name(config.name)
+        return _run_in(
+            folder, dataclasses.replace(config, run_dir=str(folder)), strategy, given, reporters, callbacks, say
+        )
+    if hosts > 1:
+        raise UsageError(
+            f"--run-dir {config.run_dir} is for one host; with several, give a folder that all of them see"
+        )
+    with working_copy(config.run_dir, print_line) as copy:
+        return _run_in(copy.folder, config, strategy, given, reporters, callbacks, say, copy)
+
+
+def _run_in(
+    folder: Path,
+    config: TrainConfig,
+    strategy: Any,
+    given: Given,
+    reporters: Sequence[MakeCallback],
+    callbacks: Sequence[keras.callbacks.Callback],
+    say: Callable[[str], None],
+    copy: WorkingCopy | None = None,
+) -> TrainResult:
+    """The run, in a folder of this machine; of a `copy` the store has the state of each checkpoint."""
+    host, hosts = host_of(strategy)
+    where = config.run_dir
     if begun := run_config(folder):
         config = as_begun(config, begun)
     resumes = check_run_folder(folder, config)
     if resumes and (done := _finished(folder, say)):
-        say(f"{folder} is finished; remove it, or give another --run-dir, to train anew")
+        say(f"{where} is finished; remove it, or give another --run-dir, to train anew")
         return done
     source, reasons = None, ()
     if config.budget:
         source = source_of(config, given.data)
         config, *reasons = within_budget(config, strategy, source)
-    setup = make_setup(dataclasses.replace(config, run_dir=str(folder)), strategy, given, source)
+    setup = make_setup(dataclasses.replace(config, run_dir=where), strategy, given, source)
     for reason_of_choice in (*setup.reasons, *reasons):
         say(reason_of_choice)
     record = Record(folder)
@@ -190,7 +220,8 @@ def run(
             write_text(folder / CONFIG, setup.config.to_json() + "\n")
         try:
             ours = [make(setup, record) for make in reporters] if host == 0 else []
-            return _run(setup, record, say, [*ours, *callbacks], resumes=resumes)
+            saved = (lambda: None) if copy is None else functools.partial(push_or_warn, copy, print_line)
+            return _run(setup, record, say, [*ours, *callbacks], saved, resumes=resumes)
         except LOST as error:
             if hosts == 1:
                 raise
@@ -238,6 +269,7 @@ def _run(
     record: Record,
     say: Callable[[str], None],
     callbacks: Sequence[keras.callbacks.Callback],
+    saved: Callable[[], None],
     *,
     resumes: bool,
 ) -> TrainResult:
@@ -255,7 +287,7 @@ def _run(
         judge=setup.judge,
         thresholds=model_card(network).thresholds,
     )
-    loop = Loop(setup, record, lambda: evaluator(measured_batches, measured_images), callbacks, say)
+    loop = Loop(setup, record, lambda: evaluator(measured_batches, measured_images), callbacks, say, saved)
     say(opening(setup))
     if resumes and loop.restore():
         say(f"resuming after step {int(state.value_of(state.step)):,} of {setup.total_steps:,}")
@@ -276,7 +308,7 @@ def _run(
             for callback in loop.own:
                 callback.on_interrupted()
             if hosts > 1 or not stop.by_hand:
-                raise KeyboardInterrupt(_how_to_resume(folder)) from None
+                raise KeyboardInterrupt(_how_to_resume(config.run_dir)) from None
             say(f"\ninterrupted: saving {folder}")
             state.finish()
             _take_best(setup, record)
@@ -316,7 +348,7 @@ def _run(
         for callback in loop.own:
             callback.on_results()
     if interrupted:
-        raise KeyboardInterrupt(_how_to_resume(folder))
+        raise KeyboardInterrupt(_how_to_resume(config.run_dir))
     return TrainResult(network, record.metrics, folder)
 
 
@@ -346,7 +378,7 @@ def _say_nothing(line: str) -> None:
     pass
 
 
-def _how_to_resume(folder: Path) -> str:
+def _how_to_resume(folder: str | None) -> str:
     return f"the run is saved in {folder}; resnet-keras train {folder} resumes it"
 
 

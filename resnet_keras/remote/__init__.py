@@ -1,0 +1,1 @@
+"""Folders of object stores, by way of a copy on this machine."""
