@@ -81,17 +81,21 @@ def use(name: str, folder: Path, compiled: bool = True, **fields: Any) -> None:
     after = [weight.numpy() for weight in model.trainable_weights]
     assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(np.isfinite(weight).all() for weight in after)
-    del before, after  # of the largest networks a gigabyte each
+    del before, after  # of the largest networks a gigabyte each, as what is deleted below
 
     model.save(folder / "model.keras")
     again = rk.load_model(folder / "model.keras")
     np.testing.assert_array_equal(again(images), model(images))
 
-    served = tf.saved_model.load(str(rk.export_servable(again, folder / "servable")))
+    expected, channels = np.asarray(model(images)), model.get_layer("logits").kernel.shape[0]
+    del model
+    exported = str(rk.export_servable(again, folder / "servable"))
+    del again
+    served = tf.saved_model.load(exported)
     answer = served.signatures["serving_default"](image=tf.constant(images, tf.uint8))
-    np.testing.assert_allclose(answer["probabilities"], model(images), atol=1e-4)
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-4)
     features = served.signatures["features"](image=tf.constant(images, tf.uint8))["features"]
-    assert features.shape[1] == model.get_layer("logits").kernel.shape[0]
+    assert features.shape[1] == channels
 
 
 def test_short_networks_stand_for_every_family() -> None:
