@@ -102,7 +102,8 @@ def make_oracle(tuner: str, objective: keras_tuner.Objective, *, max_trials: int
         seed: of the proposals.
     """
     # A space may hold trials that fail one after the other; KerasTuner would end the search at the third.
-    common: dict[str, Any] = {"objective": objective, "seed": seed, "max_consecutive_failed_trials": 10**9}
+    # KerasTuner draws a seed of its own in place of 0.
+    common: dict[str, Any] = {"objective": objective, "seed": seed + 1, "max_consecutive_failed_trials": 10**9}
     if tuner == "hyperband":
         oracle = TUNERS[tuner](max_epochs=epochs, hyperband_iterations=None, **common)
         oracle.max_trials = max_trials

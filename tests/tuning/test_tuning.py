@@ -428,6 +428,20 @@ def test_a_search_is_killed_and_resumed(
     assert (final["examples"], final["accuracy"]) == (360, pytest.approx(found["test_accuracy"], abs=1e-4))
 
 
+def test_a_seed_proposes_the_same_trials_again() -> None:
+    def proposed(seed: int) -> list[float]:
+        objective = keras_tuner.Objective("val_accuracy", "max")
+        oracle, space = (
+            make_oracle("random", objective, max_trials=3, epochs=2, seed=seed),
+            keras_tuner.HyperParameters(),
+        )
+        space.Float("rate", 0.0, 1.0)
+        oracle.update_space(space)
+        return [oracle.populate_space(str(i))["values"]["rate"] for i in range(3)]
+
+    assert proposed(0) == proposed(0) != proposed(1)
+
+
 def test_failing_trials_do_not_end_a_search(
     tmp_path: Path, space_file: Path, data_dir: str, in_process: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
