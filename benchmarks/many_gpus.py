@@ -18,7 +18,7 @@ from resnet_keras.reports.plots import COLOURS
 mpl.use("Agg")
 IMAGES = 1_281_167
 """Of ImageNet's training split."""
-NETWORK = json.loads(COMPLEXITY.read_text("utf-8"))["resnet50"]
+RESNET50 = json.loads(COMPLEXITY.read_text("utf-8"))["resnet50"]
 PEAK = 989e12
 """Floating-point operations a second of an H100 SXM in bfloat16, dense (NVIDIA's data sheet)."""
 NVLINK = 450e9
@@ -57,7 +57,7 @@ SUBMISSIONS = (
 
 
 @dataclass(frozen=True)
-class Network:
+class Link:
     """What joins the hosts."""
 
     name: str
@@ -65,10 +65,10 @@ class Network:
     """Of a host, in one direction."""
 
 
-NETWORKS = (
-    Network("400 Gb/s a GPU", 8 * 50e9),
-    Network("100 Gb/s a host", 12.5e9),
-    Network("25 Gb/s a host", 3.125e9),
+LINKS = (
+    Link("400 Gb/s a GPU", 8 * 50e9),
+    Link("100 Gb/s a host", 12.5e9),
+    Link("25 Gb/s a host", 3.125e9),
 )
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -88,19 +88,19 @@ class Step:
 
 def rate_of_one(share: float) -> float:
     """Images a second of one GPU: three passes of two operations for each multiply-add, at a share of its peak."""
-    return share * PEAK / (6 * NETWORK["macs"])
+    return share * PEAK / (6 * RESNET50["macs"])
 
 
-def step(gpus: int, batch: int, network: Network, bytes_of_a_gradient: int = 4) -> Step:
+def step(gpus: int, batch: int, link: Link, bytes_of_a_gradient: int = 4) -> Step:
     """A step of `batch` images on each GPU.
 
     The gradient is summed by a ring in each host, then a ring of hosts for each of its GPUs' parts, then spread again:
     each link carries 2 (n - 1) / n of what it sums.
     """
     hosts, inside = -(-gpus // GPUS_OF_A_HOST), min(gpus, GPUS_OF_A_HOST)
-    size = bytes_of_a_gradient * NETWORK["trainable_parameters"]
+    size = bytes_of_a_gradient * RESNET50["trainable_parameters"]
     seconds = 2 * (inside - 1) / inside * size / NVLINK + 2 * (inside - 1) * HOP
-    seconds += 2 * (hosts - 1) / hosts * size / network.bytes_per_second + 2 * (hosts - 1) * HOP
+    seconds += 2 * (hosts - 1) / hosts * size / link.bytes_per_second + 2 * (hosts - 1) * HOP
     return Step(gpus * batch, batch / rate_of_one(SHARE), seconds)
 
 
@@ -116,7 +116,7 @@ def table() -> str:
     ]
     for run in SUBMISSIONS:
         batch = run.batch // run.gpus
-        expected = step(run.gpus, batch, NETWORKS[0], bytes_of_a_gradient=2).rate(OVERLAP)
+        expected = step(run.gpus, batch, LINKS[0], bytes_of_a_gradient=2).rate(OVERLAP)
         cells = (f"{run.gpus}", f"{batch}", f"{run.rate:,.0f}", f"{expected:,.0f}", f"{run.rate / expected:.2f}")
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -126,22 +126,22 @@ def efficiencies() -> str:
     """The share of linear growth at 256 images a GPU, nothing hidden, for gradients in float32 and bfloat16."""
     counts = (8, 16, 64, 512)
     rows = [f"| hosts joined by | gradients | {' | '.join(f'{n} GPUs' for n in counts)} |", "|---|---|" + "---:|" * 4]
-    for network in NETWORKS:
+    for link in LINKS:
         for name, size in (("float32", 4), ("bfloat16", 2)):
-            shares = (step(n, 256, network, size).rate() / (n * rate_of_one(SHARE)) for n in counts)
-            rows.append(f"| {network.name} | {name} | {' | '.join(f'{share:.0%}' for share in shares)} |")
+            shares = (step(n, 256, link, size).rate() / (n * rate_of_one(SHARE)) for n in counts)
+            rows.append(f"| {link.name} | {name} | {' | '.join(f'{share:.0%}' for share in shares)} |")
     return "\n".join(rows)
 
 
 def draw(output: Path) -> None:
-    """Images a second by GPUs: from nothing hidden to all that can be, for each network, and MLPerf's runs."""
+    """Images a second by GPUs: from nothing hidden to all that can be, for each link, and MLPerf's runs."""
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.plot(COUNTS, [n * rate_of_one(SHARE) for n in COUNTS], color="0.5", linewidth=1, label="linear")
-    for colour, network in zip(COLOURS, NETWORKS, strict=False):
-        steps = [step(n, 256, network) for n in COUNTS]
+    for colour, link in zip(COLOURS, LINKS, strict=False):
+        steps = [step(n, 256, link) for n in COUNTS]
         least, most = ([one.rate(overlap) for one in steps] for overlap in (0.0, OVERLAP))
-        axes.plot(COUNTS, least, color=colour, label=network.name)
+        axes.plot(COUNTS, least, color=colour, label=link.name)
         axes.fill_between(COUNTS, least, most, color=colour, alpha=0.2, linewidth=0)
     points = [(run.gpus, run.rate) for run in SUBMISSIONS]
     axes.plot(*zip(*points, strict=True), "k^", label="MLPerf Training 3.0")

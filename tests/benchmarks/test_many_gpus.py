@@ -6,11 +6,11 @@ import pytest
 
 from benchmarks.many_gpus import (
     COUNTS,
-    NETWORKS,
+    LINKS,
     SHARE,
     SUBMISSIONS,
     Arguments,
-    Network,
+    Link,
     efficiencies,
     main,
     rate_of_one,
@@ -28,20 +28,20 @@ def test_it_is_fitted_to_eight_gpus() -> None:
     assert eight.rate == pytest.approx(35.2 * 1_281_167 / (13.466 * 60))
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
-def test_more_gpus_do_more_and_never_more_than_linear(network: Network) -> None:
-    rates = [step(n, 256, network).rate() for n in COUNTS]
+@pytest.mark.parametrize("link", LINKS, ids=lambda link: link.name)
+def test_more_gpus_do_more_and_never_more_than_linear(link: Link) -> None:
+    rates = [step(n, 256, link).rate() for n in COUNTS]
     assert rates == sorted(rates)
     assert rates[0] == pytest.approx(rate_of_one(SHARE))  # nothing to sum
     for n, rate in zip(COUNTS, rates, strict=True):
-        hidden = step(n, 256, network).rate(overlap=2 / 3)
+        hidden = step(n, 256, link).rate(overlap=2 / 3)
         assert rate <= hidden <= n * rate_of_one(SHARE) * (1 + 1e-9)
-        assert step(n, 256, network, bytes_of_a_gradient=2).rate() >= rate
+        assert step(n, 256, link, bytes_of_a_gradient=2).rate() >= rate
 
 
 def test_a_slow_network_carries_two_gradients_a_step() -> None:
     """By hand, for many hosts: 2 x 25.6 million x 4 bytes at 3.1 GB/s, and 126 messages."""
-    one = step(512, 256, NETWORKS[-1])
+    one = step(512, 256, LINKS[-1])
     assert one.communication == pytest.approx(2 * 25_557_032 * 4 / 3.125e9 + 126 * 10e-6, rel=0.02)
     assert one.images == 131_072
 
