@@ -189,7 +189,7 @@ class Hosts(contextlib.AbstractContextManager["Hosts"]):
         return self.commands[-1]
 
     def cut(self, index: int) -> None:
-        """Pull the plug: packets to and from the host are lost, and nobody is told."""
+        """Pull the plug: packets to and from the host are lost, and no side notices."""
         _ip(f"link set {self._port(index)} down")
 
     def mend(self, index: int) -> None:

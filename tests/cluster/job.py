@@ -1,10 +1,11 @@
 """The job of `deploy/` on hosts of this machine, small, and the table of what was seen."""
 
+import contextlib
 import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,17 @@ class Table:
             for i, c in enumerate(commands)
         ]
         self.add(fault, "<br>".join(seen), seconds, equal)
+
+
+@contextlib.contextmanager
+def ends_equal(
+    fault: str, hosts: Hosts, commands: list[Command], seconds: float, undisturbed: dict[str, Any], table: Table
+) -> Iterator[None]:
+    """Behind it the run's state is that of the undisturbed run; the table has a row of it, also where that fails."""
+    equal = "not run"
+    try:
+        yield
+        equal = "equal" if is_equal(state_of(run_of(hosts)), undisturbed) else "not equal"
+    finally:
+        table.add_ends(fault, commands, seconds, equal)
+    assert equal == "equal"

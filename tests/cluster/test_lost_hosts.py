@@ -14,6 +14,7 @@ from job import (
     MakeHosts,
     Table,
     after_a_checkpoint,
+    ends_equal,
     is_equal,
     job_words,
     run_of,
@@ -130,16 +131,11 @@ def test_a_host_that_is_lost_ends_the_run_everywhere_and_it_resumes(
     strikes(hosts, commands)
     seconds = ends(commands, time.monotonic())
     hosts.mend(1)
-    equal = "not run"
-    try:
+    with ends_equal(fault, hosts, commands, seconds, undisturbed, table):
         for command in commands:
             if not command.killed:
                 one_line(command, 1, "another host of the run has gone")
         restarted(hosts)
-        equal = "equal" if is_equal(state_of(run_of(hosts)), undisturbed) else "not equal"
-    finally:
-        table.add_ends(fault, commands, seconds, equal)
-    assert equal == "equal"
 
 
 def pause(hosts: Hosts, commands: list[Command]) -> None:
@@ -170,16 +166,11 @@ def test_a_host_that_comes_back_goes_on_or_all_end_and_resume(
     since = time.monotonic()
     strikes(hosts, commands)
     seconds = ends(commands, since)
-    equal = "not run"
-    try:
+    with ends_equal(fault, hosts, commands, seconds, undisturbed, table):
         if [command.process.returncode for command in commands] != [0, 0]:
             for command in commands:
                 one_line(command, 1, "another host of the run has gone")
             restarted(hosts)
-        equal = "equal" if is_equal(state_of(run_of(hosts)), undisturbed) else "not equal"
-    finally:
-        table.add_ends(fault, commands, seconds, equal)
-    assert equal == "equal"
 
 
 def test_packets_that_are_lost_and_late_change_nothing(

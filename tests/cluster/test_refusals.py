@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hosts import SHARED, Hosts
-from job import LONG, ROOT, MakeHosts, Table, after_a_checkpoint, is_equal, run_of, start_job, state_of
+from job import LONG, ROOT, MakeHosts, Table, after_a_checkpoint, ends_equal, is_equal, run_of, start_job, state_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -70,8 +70,7 @@ def test_a_disk_of_the_run_that_is_full_is_said_on_all_and_the_run_resumes(
         fill(runs / "others")
         codes = [command.finish(LONG) for command in commands]
         seconds = time.monotonic() - since
-        equal = "not run"
-        try:
+        with ends_equal("the disk of the run full", hosts, commands, seconds, undisturbed, table):
             assert not list(runs.rglob(".part-*"))
             assert codes == [2, 2], [command.said for command in commands]
             for command in commands:
@@ -80,10 +79,6 @@ def test_a_disk_of_the_run_that_is_full_is_said_on_all_and_the_run_resumes(
             (runs / "others").unlink()
             for command in start_job(hosts):
                 assert command.finish(LONG) == 0, command.said
-            equal = "equal" if is_equal(state_of(run_of(hosts)), undisturbed) else "not equal"
-        finally:
-            table.add_ends("the disk of the run full", commands, seconds, equal)
-        assert equal == "equal"
     finally:
         hosts.kill_all()
         subprocess.run(["umount", "--lazy", str(runs)], check=True)
