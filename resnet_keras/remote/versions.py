@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from resnet_keras.errors import UsageError
@@ -18,7 +18,7 @@ GRAPH = "saved_model.pb"
 
 def complete_versions(store: Store) -> list[int]:
     """The version numbers whose manifest is there, rising."""
-    return sorted(number for number, names in _by_number(store).items() if MANIFEST in names)
+    return sorted(number for number, names in _by_number(store.files()).items() if MANIFEST in names)
 
 
 @contextlib.contextmanager
@@ -61,7 +61,8 @@ def new_version(url: str, version: int | None) -> Iterator[tuple[Path, int]]:
 
 def _claim(store: Store, version: int | None) -> int:
     """The requested number, or the next one that nobody has and nobody writes."""
-    taken = {*_by_number(store), *(_claimed(name) for name in store.files() if name.startswith(CLAIM))}
+    names = store.files()
+    taken = {*_by_number(names), *(_claimed(name) for name in names if name.startswith(CLAIM))}
     number = max(taken, default=0) + 1 if version is None else version
     if number in taken:
         raise UsageError(f"version {number} exists in {store.url}; leave --version out for {max(taken) + 1}")
@@ -108,10 +109,10 @@ def forget_version(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _by_number(store: Store) -> dict[int, set[str]]:
-    """The files of each version folder."""
+def _by_number(names: Iterable[str]) -> dict[int, set[str]]:
+    """The files of each version folder, of the objects of a store."""
     found: dict[int, set[str]] = {}
-    for name in store.files():
+    for name in names:
         first, _, rest = name.partition("/")
         if rest and first.isascii() and first.isdecimal() and first == str(int(first)):
             found.setdefault(int(first), set()).add(rest)
