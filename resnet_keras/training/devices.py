@@ -104,8 +104,8 @@ def host_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     """The index of this host and the number of hosts. Host 0 writes the files."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 0, 1
+    workers, _ = tasks_of(strategy)
     resolver = strategy.cluster_resolver
-    workers = workers_in(resolver.cluster_spec().as_dict())
     return workers.index((resolver.task_type, resolver.task_id)), len(workers)
 
 
