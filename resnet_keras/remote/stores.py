@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeGuard
 from resnet_keras.errors import UsageError, reason
 from resnet_keras.startup import import_tensorflow
 
-OTHERS = ("hf", "http", "https")
+OTHERS = ("grpc", "hf", "http", "https")
 """Schemes that have a meaning of their own elsewhere."""
 WITH_FOLDERS = {"file", "local", "sftp", "ssh", "smb", "hdfs", "webhdfs", "ftp"}
 """File systems of fsspec's whose folders must be made, and where a file can be seen half written."""

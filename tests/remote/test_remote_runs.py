@@ -18,6 +18,8 @@ from s3_server import client_of
 from small import free_ports
 
 from resnet_keras.cli.main import main
+from resnet_keras.cli.remote_folders import with_copies
+from resnet_keras.config.train import TrainConfig
 from resnet_keras.models.saved import load_model
 from resnet_keras.remote.stores import open_store
 from resnet_keras.remote.working_copy import STATE, run_copy
@@ -215,6 +217,11 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert main([*words.split(), *(["--quiet"] if words.startswith("train") else [])]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_addresses_of_other_services_are_no_folders() -> None:
+    config = TrainConfig(data_service="grpc://host:5000", weights="hf://owner/name")
+    assert with_copies(config) is config
 
 
 def test_a_bucket_that_refuses_during_a_run_loses_nothing(
