@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,15 +22,23 @@ from wire import Wire
 SHARED = "/mnt/shared"
 """Where each host sees the folder that all share."""
 DOMAIN = "default.svc.cluster.local"
-# /mnt first, as what is bound there may lie in /tmp.
+CHECKOUT = shlex.quote(str(Path(__file__).parents[2]))
+# /mnt first, as what is bound there may lie in /tmp, and so may the checkout.
 SETUP = f"""
 set -e
 mount -t tmpfs tmpfs /mnt
 mkdir {SHARED}
 mount --rbind "$1" {SHARED}
+mkdir /mnt/checkout
+mount --rbind {CHECKOUT} /mnt/checkout
 mount --bind "$2" /etc/hosts
 echo "$3" > /proc/sys/kernel/hostname
 mount -t tmpfs -o size="$4" tmpfs /tmp
+case {CHECKOUT} in /tmp/*)
+    mkdir -p {CHECKOUT}
+    mount --rbind /mnt/checkout {CHECKOUT}
+    mount -o remount,bind,ro {CHECKOUT} ;;
+esac
 mount -o remount,bind,ro /
 shift 4
 cd /tmp
