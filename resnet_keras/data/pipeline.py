@@ -6,9 +6,6 @@ the order of an epoch is a permutation that is computed, not stored.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -31,21 +28,19 @@ from resnet_keras.data.augmentation import (
     window_draws,
 )
 from resnet_keras.data.format import ImageFormat
+from resnet_keras.data.order import Order, as_it_is, key_of
 from resnet_keras.data.policies import randaugment, three_augment, trivialaugment
 from resnet_keras.data.splits import FITS_IN_MEMORY, ArraySplit, DatasetSplit, FileSplit, RecordSplit, Source, Split
+from resnet_keras.data.streams import Change, records
 from resnet_keras.data.targets import as_vectors
 from resnet_keras.errors import UsageError
 from resnet_keras.progress import progress
 
-as_it_is = tf.autograph.experimental.do_not_convert
-"""For what `map` takes: no Python here depends on a tensor, and AutoGraph's rewriting costs a run's first seconds."""
 PARTS = {"resized": resized_part, "distorted": distorted_part}
 """How random parts of images are drawn, by the name of the crop."""
 RANDAUGMENTS = {"randaugment": "rand", "randaugment-increasing": "increasing", "randaugment-rs": "rs"}
 """The columns of `policies.OPERATIONS`, by the name of the policy."""
 GREY = np.uint8(128)
-SHUFFLE_WINDOW = 16_384
-"""Encoded images of a streamed split that are shuffled at a time."""
 
 
 def in_memory(split: Split, shape: ImageFormat) -> ArraySplit | None:
@@ -93,35 +88,6 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
             f"batch_size {batch_size} is larger than the {len(split)} training images; give {len(split)} or less"
         )
     return len(split) // batch_size
-
-
-@dataclass(frozen=True)
-class Order:
-    """Which image stands where in the batches of a run; steps and places are int64."""
-
-    count: int
-    """Images in the split."""
-    steps: int
-    """In an epoch."""
-    batch_size: int
-    repeats: int
-    seed: int
-
-    @property
-    def distinct(self) -> int:
-        """Different images in a batch: place p holds the one of place p mod so many."""
-        return -(-self.batch_size // self.repeats)
-
-    def positions(self, step: tf.Tensor, places: np.ndarray) -> tf.Tensor:
-        """Places of a step's batch as places in the whole run: what the randomness of an image follows."""
-        return step * self.batch_size + places
-
-    def indices(self, step: tf.Tensor, places: np.ndarray) -> tf.Tensor:
-        """Places of a step's batch as indices into the split. An epoch is a permutation, computed by the place."""
-        epoch, within = step // self.steps, tf.math.floormod(step, self.steps)
-        key = tf.cast(tf.stack([tf.constant(self.seed, tf.int64), epoch]), tf.uint32)
-        last = tf.constant(self.count - 1, tf.int64)
-        return tf.random.experimental.index_shuffle(within * self.distinct + places % self.distinct, key, last)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def training_batches(
@@ -177,7 +143,7 @@ def training_batches(
         images, labels = smooth(images, as_vectors(targets, classes))
         if not augmentation.mixes:
             return images, labels
-        return mix(images, labels, _key(seed, "mix", positions[0] // batch_size), augmentation)
+        return mix(images, labels, key_of(seed, "mix", positions[0] // batch_size), augmentation)
 
     if ready is not None and _windows_only(augmentation):
         fill = _fill(shape) if augmentation.pad_fill == "mean" else None
@@ -185,7 +151,7 @@ def training_batches(
     else:
         change = _changes(shape, augmentation, seed, ready is not None)
         if isinstance(split, RecordSplit):
-            examples = _records(split, order, places, change, steps)
+            examples = records(split, order, places, change, steps)
         else:
             examples = _indexed(split, order, places, change, steps)
         batches = examples.batch(share, drop_remainder=True)
@@ -232,16 +198,12 @@ def _whole_batches(
         images = tf.gather(every, chosen)
         if pad or augmentation.flip:
             # Drawn for the batch of all shards, of which this one takes its own.
-            draws = window_draws(_key(order.seed, "crop", step), order.batch_size, pad, augmentation.flip)
+            draws = window_draws(key_of(order.seed, "crop", step), order.batch_size, pad, augmentation.flip)
             images = pad_crop_flip(images, draws[places[0] : places[-1] + 1], pad, fill)
         images = tf.ensure_shape(images, [len(places), *split.images.shape[1:]])
         return order.positions(step, places), images, tf.gather(targets, chosen)
 
     return tf.data.Dataset.range(steps.start, steps.stop).map(as_it_is(batch), tf.data.AUTOTUNE)
-
-
-Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""An image (pixels or a file's bytes) and its position in the run to the image that is trained on."""
 
 
 def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: bool) -> Change:
@@ -280,7 +242,7 @@ def _changes(shape: ImageFormat, augmentation: Augmentation, seed: int, ready: b
 
     def change(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         # A key for each thing, whether it is done or not: one more does not change what the others draw.
-        keys = tf.unstack(tf.random.split(_key(seed, "image", position), 6))
+        keys = tf.unstack(tf.random.split(key_of(seed, "image", position), 6))
         image = tf.ensure_shape(cropped(image, keys[0]), [*shape.size, shape.channels])
         if a.flip:
             image = random_flip(image, keys[1])
@@ -312,41 +274,6 @@ def _indexed(
     return wanted.unbatch().map(as_it_is(example), tf.data.AUTOTUNE)
 
 
-def _records(split: RecordSplit, order: Order, places: np.ndarray, change: Change, steps: range) -> tf.data.Dataset:
-    """`_indexed` for a stream: every record of the epochs concerned is read, but only the wanted ones are decoded."""
-
-    def steps_of_an_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        files = _stateless_shuffle(tf.constant(split.files), _key(order.seed, "files", epoch))
-        records = tf.data.Dataset.from_tensor_slices(files).interleave(
-            tf.data.TFRecordDataset, 16, 16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
-        past = tf.maximum(steps.start - epoch * order.steps, 0)
-        skipped = past * order.distinct
-        # tf.data's own shuffle would mix the process's seed in. Windows that are past are read, not shuffled.
-        windows = records.batch(SHUFFLE_WINDOW).enumerate(epoch * order.count).skip(skipped // SHUFFLE_WINDOW)
-        windows = windows.map(
-            as_it_is(lambda number, window: _stateless_shuffle(window, _key(order.seed, "window", number)))
-        )
-        rest = windows.unbatch().skip(tf.math.floormod(skipped, SHUFFLE_WINDOW))
-        first, last = epoch * order.steps + past, tf.minimum((epoch + 1) * order.steps, steps.stop)
-        return rest.batch(order.distinct, drop_remainder=True).take(last - first).enumerate(first)
-
-    def own(step: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return order.positions(step, places), tf.gather(records, places % order.distinct)
-
-    def example(position: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        image, target = split.parse(record)
-        return position, change(image, position), target
-
-    epochs = tf.data.Dataset.range(steps.start // order.steps, -(-steps.stop // order.steps))
-    return (
-        epochs.flat_map(as_it_is(steps_of_an_epoch))
-        .map(as_it_is(own))
-        .unbatch()
-        .map(as_it_is(example), tf.data.AUTOTUNE)
-    )
-
-
 def evaluation_batches(
     source: Source, shape: ImageFormat, batch_size: int, chosen: Split | None = None
 ) -> tf.data.Dataset:
@@ -375,16 +302,6 @@ def evaluation_batches(
 def _fill(shape: ImageFormat) -> tf.Tensor:
     """The card's mean colour, for what a change lays bare; uint8, one a channel or one for all."""
     return tf.constant(np.round(np.array(shape.card.mean) * 255), tf.uint8)
-
-
-def _stateless_shuffle(values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    return tf.random.experimental.stateless_shuffle(values, key)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _key(seed: int, purpose: Literal["files", "window", "crop", "image", "mix"], number: tf.Tensor) -> tf.Tensor:
-    """A seed for stateless operations, `int64[2]`: no two purposes share one, since a run's seed is below 2**31."""
-    purposes = ("files", "window", "crop", "image", "mix")
-    return tf.stack([tf.constant(seed + (purposes.index(purpose) << 32), tf.int64), tf.cast(number, tf.int64)])
 
 
 def _options() -> tf.data.Options:

@@ -16,9 +16,10 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from resnet_keras.config.train import Augmentation
 from resnet_keras.data import augmentation as changes
-from resnet_keras.data import pipeline
+from resnet_keras.data import pipeline, streams
 from resnet_keras.data.format import ImageFormat
-from resnet_keras.data.pipeline import Order, training_batches
+from resnet_keras.data.order import Order
+from resnet_keras.data.pipeline import training_batches
 from resnet_keras.data.policies import BINS, OPERATIONS, operations_of, randaugment, three_augment, trivialaugment
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit, RecordSplit, Source
@@ -603,7 +604,7 @@ def test_shards_threads_and_beginnings_make_no_difference(
         source, whole = whole_run(name)
     else:
         monkeypatch.setattr(pipeline, "FITS_IN_MEMORY", 0)
-        monkeypatch.setattr(pipeline, "SHUFFLE_WINDOW", 7)  # several windows in an epoch
+        monkeypatch.setattr(streams, "SHUFFLE_WINDOW", 7)  # several windows in an epoch
         source = record_source(tmp_path)
         if kind == "files":
             source = dataclasses.replace(open_source(str(image_folder)), image_size=(8, 8))
