@@ -23,8 +23,8 @@ test-slow: $(INSTALLED)
 test-guides: $(INSTALLED) .venv/docs/.installed
 	$(BIN)/python -m pytest -m guides -n 2 --dist worksteal $(PYTEST_FLAGS)
 
-# As root, with iproute2: hosts in namespaces of this machine; build/cluster/results.md has the table. 26 minutes on two
-# cores with other work.
+# As root, with iproute2: hosts in namespaces of this machine; build/cluster has the tables. A quarter of an hour on two
+# cores.
 test-cluster: $(INSTALLED)
 	$(BIN)/python -m pytest -m cluster tests/cluster $(PYTEST_FLAGS)
 

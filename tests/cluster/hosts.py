@@ -204,6 +204,10 @@ class Hosts(contextlib.AbstractContextManager["Hosts"]):
     def mend(self, index: int) -> None:
         _ip(f"link set {self._port(index)} up")
 
+    def sent(self, index: int) -> int:
+        """Bytes that the host has sent, with all headers."""
+        return int(Path(f"/sys/class/net/{self._port(index)}/statistics/rx_bytes").read_text())
+
     def kill_all(self) -> None:
         for command in self.commands:
             if command.process.poll() is None:

@@ -30,14 +30,14 @@ LONG = 240.0
 """Seconds within which a command of a few seconds' work must end, on a machine with other work."""
 
 
-def job_words() -> list[str]:
-    """The arguments of the manifest's container, for a network and data that take seconds."""
+def job_words(size: Sequence[str] = SMALL) -> list[str]:
+    """The arguments of the manifest's container, for the digits and a network of a size that takes seconds."""
     job = list(yaml.safe_load_all(JOB.read_text()))[1]
     words = [
         word.replace("/shared/", f"{SHARED}/") for word in job["spec"]["template"]["spec"]["containers"][0]["args"]
     ]
     assert "imagenet-resnet50" in words
-    return ["digits" if word == "imagenet-resnet50" else word for word in words] + SMALL
+    return ["digits" if word == "imagenet-resnet50" else word for word in words] + list(size)
 
 
 def start_job(
@@ -47,6 +47,7 @@ def start_job(
     program: Sequence[str] = PROGRAM,
     of_host: Mapping[int, Mapping[str, Any]] | None = None,
     only: int | None = None,
+    size: Sequence[str] = SMALL,
 ) -> list[Command]:
     """Start the job's command on all hosts, with the variables that Kubernetes gives an Indexed Job's pods.
 
@@ -57,6 +58,7 @@ def start_job(
         of_host: by the index of a host, `more` and `environment` of its own, `tmp`, the size of its /tmp, and `before`,
             what is run with the command behind it.
         only: the one host on which it is started.
+        size: flags of the network and its training.
     """
     started = []
     for index in range(len(hosts.names)) if only is None else [only]:
@@ -68,7 +70,7 @@ def start_job(
             "TF_NUM_INTRAOP_THREADS": "1",
             **own.get("environment", {}),
         }
-        words = [*own.get("before", []), *program, *job_words(), *more, *own.get("more", [])]
+        words = [*own.get("before", []), *program, *job_words(size), *more, *own.get("more", [])]
         started.append(hosts.start(index, words, environment, own.get("tmp", "64m")))
     return started
 
