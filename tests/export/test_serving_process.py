@@ -20,7 +20,7 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorflow.core.protobuf import saved_model_pb2
-from test_export import FAMILIES, cosine, features_of, network_of
+from test_export_families import FAMILIES, cosine, features_of, network_of
 
 import resnet_keras as rk
 from resnet_keras.export import quantized

@@ -389,7 +389,7 @@ def test_export_needs_a_classifier(tmp_path: Path) -> None:
 
 NARROW = {"widths": (8, 16, 32, 64), "stem_width": 8}
 LARGE = ["resnet18", "resnet50_v2", "resnet50d", "resnext50_32x4d", "seresnet50"]
-"""Of full size, 10 s each; test_export.py has small ones of every family."""
+"""Of full size, 10 s each; test_export_families.py has small ones of every family."""
 
 
 @pytest.mark.parametrize(

@@ -143,21 +143,21 @@ MUTATIONS = (
         f"{PACKAGE}/export/*.py",
         r"- mean \* scale",
         "+ mean * scale",
-        ("tests/export/test_export.py::test_every_family_in_every_dtype[cifar_resnet20]",),
+        ("tests/export/test_export_families.py::test_every_family_in_every_dtype[cifar_resnet20]",),
     ),
     Mutation(
         "export-folded-mean",
         f"{PACKAGE}/export/*.py",
         r"self\.bias - np\.einsum",
         "self.bias + np.einsum",
-        ("tests/export/test_export.py::test_every_family_in_every_dtype[cifar_resnet20]",),
+        ("tests/export/test_export_families.py::test_every_family_in_every_dtype[cifar_resnet20]",),
     ),
     Mutation(
         "export-int8-rounding",
         f"{PACKAGE}/export/*.py",
         r"np\.round\(kernel",
         "np.floor(kernel",
-        ("tests/export/test_export.py::test_kernels_are_quantised_by_output_channel",),
+        ("tests/export/test_export_families.py::test_kernels_are_quantised_by_output_channel",),
     ),
     Mutation(
         "export-next-version",
@@ -179,7 +179,7 @@ MUTATIONS = (
         f"{PACKAGE}/training/*.py",
         r"self\.iterations\) \+ 1",
         "self.iterations) + 2",
-        ("tests/training/test_step.py::test_two_steps_by_hand",),
+        ("tests/training/test_optimizer_steps.py::test_two_steps_by_hand",),
     ),
     Mutation(
         "training-decayed-vectors",
@@ -223,7 +223,7 @@ MUTATIONS = (
         f"{PACKAGE}/experiments/*.py",
         r"max\((\w+)\[0\], (\w+)\) / max\(\1\[-1\], \2\)",
         r"max(\1[-1], \2) / max(\1[0], \2)",
-        ("tests/experiments/test_experiments.py::test_the_verdict_on_gradients",),
+        ("tests/experiments/test_verdicts.py::test_the_verdict_on_gradients",),
     ),
     # benchmarks
     Mutation(
