@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 CODE = """
-import json, os, signal, sys, traceback
+import gc, json, os, signal, sys, traceback
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore Ctrl-C otherwise
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -19,10 +19,14 @@ sys.argv = ["resnet-keras"]
 from resnet_keras.cli.main import main
 from resnet_keras.training import reporters, trainer
 
+gc.freeze()  # the imports, which each fork would search and so copy
+gc.set_threshold(20_000, 20, 20)
+
 def run(words, environment, output, reports, folder):
     os.chdir(folder)
     if not reports:
-        trainer.all_reporters = lambda quiet: [reporters.ModelFiles]
+        # The command imports it when it runs, rk.train has it.
+        reporters.all_reporters = trainer.all_reporters = lambda quiet: [reporters.ModelFiles]
     os.environ.update(environment)
     file = os.open(output, os.O_WRONLY)
     os.dup2(file, 1), os.dup2(file, 2)

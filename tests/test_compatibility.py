@@ -56,8 +56,8 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path, data_dir: str) -> None:
     """From step 15 of 33, within an epoch: the end is that of the run which was not killed, to the last bit."""
     run, made = copy_of("run", tmp_path, data_dir), json.loads((FILES / "run_end.json").read_text())
     code = "import sys; sys.argv[0] = 'resnet-keras'; from resnet_keras.cli.main import main\n"
-    code += "from resnet_keras.training import reporters, trainer\n"
-    code += "trainer.all_reporters = lambda quiet: [reporters.ModelFiles]; sys.exit(main())"
+    code += "from resnet_keras.training import reporters\n"
+    code += "reporters.all_reporters = lambda quiet: [reporters.ModelFiles]; sys.exit(main())"
     words = ["train", str(run), "--quiet", "--json", "--data-dir", data_dir]
     env = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}  # as where it was begun
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, env=env)

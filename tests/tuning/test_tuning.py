@@ -32,7 +32,7 @@ from resnet_keras.data.splits import ArraySplit, Source, hold_out
 from resnet_keras.errors import UsageError
 from resnet_keras.models.complexity import complexity
 from resnet_keras.serving.process import free_ports
-from resnet_keras.training import reporters, trainer
+from resnet_keras.training import reporters
 from resnet_keras.training.setup import image_format_for, network_of
 from tuning import oracles
 from tuning.costs import Bounds, Cost, count, latency_of, refusal
@@ -373,7 +373,7 @@ def replace_popen(monkeypatch: pytest.MonkeyPatch, popen: Any) -> None:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of the searches of this process are no processes; `test_a_search_is_killed...` has real ones."""
     replace_popen(monkeypatch, InProcess)
-    monkeypatch.setattr(trainer, "all_reporters", lambda quiet: [reporters.ModelFiles])
+    monkeypatch.setattr(reporters, "all_reporters", lambda quiet: [reporters.ModelFiles])
 
 
 @pytest.fixture
