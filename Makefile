@@ -11,8 +11,9 @@ demo: $(INSTALLED)
 # glibc would return memory and take it again, page by page: after a training in the process, half the time.
 MEMORY := MALLOC_TOP_PAD_=67108864
 # A file of tests to one process, so that what a file shares is made once, and a thread to a process: more would wait for
-# one another on two cores. The third process computes while the others wait for a server or a stopwatch.
-PYTEST := $(MEMORY) TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_FLAGS)
+# one another on two cores. The third process computes while the others wait for a server or a stopwatch. The files begin
+# in the order of tests/shared.py, which has the longest first, and not by their numbers of tests.
+PYTEST := $(MEMORY) TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 test: $(INSTALLED)
 	$(PYTEST)
@@ -38,7 +39,7 @@ attack: $(INSTALLED)
 
 coverage: $(INSTALLED)
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n 3 --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

@@ -36,6 +36,26 @@ tf.config.set_logical_device_configuration(
 )
 
 
+LONG = (
+    *("remote/test_remote_runs.py", "training/test_training.py", "export/test_export.py", "training/test_resume.py"),
+    *(
+        "training/test_step.py",
+        "models/test_family.py",
+        "training/test_several_labels.py",
+        "publishing/test_publish.py",
+    ),
+    *("experiments/test_experiments.py", "tuning/test_tuning.py", "training/test_multiworker.py"),
+    *("training/test_quantize.py", "serving/test_serving_load.py", "training/test_given.py", "training/test_phases.py"),
+    *("training/test_calibrate.py", "inference/test_use.py", "models/test_fit.py", "models/test_resnet.py"),
+)
+"""Files that take longest: they begin first, so that none is left for the end, when the other processes are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(LONG)))
+
+
 class Shared:
     """Folders that the processes of the tests have in common."""
 
@@ -88,7 +108,7 @@ def graphs_as_they_are(request: pytest.FixtureRequest) -> Iterator[None]:
 
     The commands that tests start, and the tests of the other rooms, have it.
     """
-    off = request.path.parent.name in ("data", "experiments", "training", "tuning")
+    off = request.path.parent.name in ("data", "experiments", "remote", "training", "tuning")
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": off})
     yield
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
