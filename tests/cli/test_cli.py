@@ -26,6 +26,7 @@ from resnet_keras.cli.main import COMMANDS, _parse, main
 from resnet_keras.config.recipes import RECIPES
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.models.around import classifier_around
+from resnet_keras.training import reporters
 from resnet_keras.version import __version__
 
 Capture = pytest.CaptureFixture[str]
@@ -213,6 +214,13 @@ def test_the_optimizer_is_a_word(words: list[str]) -> None:
     assert (command.config.optimizer.algorithm, command.config.optimizer.weight_decay) == ("adamw", 0.05)
 
 
+@pytest.fixture
+def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs have the reporter that writes models, and no other."""
+    monkeypatch.setattr(reporters, "all_reporters", lambda quiet: [reporters.ModelFiles])
+
+
+@pytest.mark.usefixtures("only_models")
 def test_train_from_the_config_of_a_run(trained: Printed, tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "again"
     words = ["train", str(trained.folder / "config.json"), "--run-dir", str(run), "--epochs", "1", "--quiet"]
@@ -222,6 +230,7 @@ def test_train_from_the_config_of_a_run(trained: Printed, tmp_path: Path, capsys
     assert now == {**then, "epochs": 1, "run_dir": str(run)}
 
 
+@pytest.mark.usefixtures("only_models")
 def test_nested_flags_reach_the_config(quick: TrainConfig, tmp_path: Path) -> None:
     words = ["--learning-rate", "0.03", "--milestones", "0.2", "0.4", "--decay", "step", "--flip", "--no-nesterov"]
     words = [*flags(dataclasses.replace(quick, epochs=1)), "shortcut", "B", "se_ratio", "0.25", *words]

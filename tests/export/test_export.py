@@ -26,8 +26,15 @@ from resnet_keras.export.servable import manifest_of, run_servable
 RNG = np.random.default_rng(0)
 
 
+def small_net(**options: Any) -> keras.Model:
+    """Two blocks, the second with a projection."""
+    return rk.build_cifar_resnet(
+        8, blocks=(1, 1), widths=(8, 16), stem_width=8, shortcut="B", input_shape=(16, 16, 3), **options
+    )
+
+
 def test_pixels_left_to_the_caller_are_normalised(tmp_path: Path) -> None:
-    model = rk.build_cifar_resnet(8, input_shape=(16, 16, 3))
+    model = small_net()
     randomise(model)
     images = RNG.integers(0, 256, (256, 16, 16, 3), "uint8")
     for dtype in ("float32", "bfloat16", *(["int8"] if quantized.available() else [])):
@@ -131,7 +138,7 @@ def test_int8_versions_that_come_and_go_keep_their_own_answers(tmp_path: Path) -
     images = RNG.integers(0, 256, (256, 16, 16, 3), "uint8")
     folders, expected = [], []
     for seed in range(3):
-        model = rk.build_cifar_resnet(8, input_shape=(16, 16, 3), include_preprocessing=True)
+        model = small_net(include_preprocessing=True)
         randomise(model, seed)
         options: dict[str, Any] = {"dtype": "int8", "calibration_data": images, "max_accuracy_loss": 100.0}
         folders.append(rk.export_servable(model, tmp_path / "net", **options))

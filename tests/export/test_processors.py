@@ -27,7 +27,9 @@ needs_int8 = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
-    model = rk.build_cifar_resnet(8, input_shape=(16, 16, 3), include_preprocessing=True)
+    model = rk.build_cifar_resnet(
+        8, blocks=(1, 1), widths=(8, 16), stem_width=8, input_shape=(16, 16, 3), include_preprocessing=True
+    )
     randomise(model)
     return model
 

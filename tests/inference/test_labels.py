@@ -46,7 +46,7 @@ def test_average_precision_follows_the_order_alone(pairs: list[tuple[float, bool
     assert found is None or 0 < found <= 1
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(SCORES)
 def test_no_threshold_has_a_greater_f1(pairs: list[tuple[float, bool]]) -> None:
     scores, targets = arrays(pairs)

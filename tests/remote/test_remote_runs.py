@@ -23,6 +23,7 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.models.saved import load_model
 from resnet_keras.remote.stores import open_store
 from resnet_keras.remote.working_copy import STATE, run_copy
+from resnet_keras.training import reporters
 
 FLAGS = [
     *("--epochs", "3", "--batch-size", "128", "--checkpoint-steps", "3", "--mixup", "0.2", "--ema", "0.99", "--quiet"),
@@ -32,6 +33,12 @@ FLAGS = [
 
 def words_of(run_dir: str | Path, data_dir: str, *more: str) -> list[str]:
     return ["train", "digits", *FLAGS, "--run-dir", str(run_dir), "--data-dir", data_dir, *more]
+
+
+@pytest.fixture
+def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process have the reporter that writes models, and no other."""
+    monkeypatch.setattr(reporters, "all_reporters", lambda quiet: [reporters.ModelFiles])
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +132,9 @@ def test_an_export_to_the_bucket_is_served_from_it(
 ) -> None:
     url, (rest, grpc) = "s3://bucket/models/digits", free_ports(2)
     serve = ["serve", f"--model_base_path={url}", f"--rest_api_port={rest}", f"--port={grpc}"]
-    code, said = commands.start([*serve, "--quiet"], False, None, **in_s3, RESNET_KERAS_CACHE=str(own_cache)).finish()
-    assert (code, "No versions of servable default found under base path s3://bucket/models/digits" in said) == (
-        2,
-        True,
-    )
+    assert main([*serve, "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert "No versions of servable default found under base path s3://bucket/models/digits" in said
     assert export(run_url, url, capsys) == {"path": f"{url}/1", "version": 1}
     # What a killed export leaves: a graph without a manifest.
     store = open_store(url)
@@ -224,6 +229,7 @@ def test_addresses_of_other_services_are_no_folders() -> None:
     assert with_copies(config) is config
 
 
+@pytest.mark.slow  # 10 s: test_working_copy has stores that refuse
 def test_a_bucket_that_refuses_during_a_run_loses_nothing(
     commands: Server, data_dir: str, s3: dict[str, str], own_cache: Path, in_s3: dict[str, str], undisturbed: Path
 ) -> None:
@@ -255,9 +261,11 @@ def empty(client: Any, bucket: str) -> None:
         client.delete_object(Bucket=bucket, Key=found["Key"])
 
 
+@pytest.mark.usefixtures("in_s3", "only_models")
 def test_images_and_prepared_data_of_the_bucket(
-    in_s3: dict[str, str], data_dir: str, own_cache: Path, tmp_path: Path, commands: Server
+    data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     store = open_store("s3://bucket/data")
     for path in Path(data_dir, "digits").rglob("*"):
         if path.is_file():
@@ -267,12 +275,11 @@ def test_images_and_prepared_data_of_the_bucket(
         store.upload(path, f"images/{path.relative_to(folder).as_posix()}")
     losses = []
     for data, prepared in ((folder, data_dir), ("s3://bucket/data/images", "s3://bucket/data/tfds")):
-        for given in (["--data", str(data)], ["--data-dir", prepared]):
-            words = ["train", "digits", *FLAGS[4:], "--epochs", "1", "--batch-size", "16"]
+        for given in (["--data", str(data), "--batch-size", "16"], ["--data-dir", prepared, "--batch-size", "128"]):
+            words = ["train", "digits", *FLAGS[4:], "--epochs", "1", "--checkpoint-steps", "1000"]
             words += ["--image-size", "8", *given, "--json"]
-            code, said = commands.start(words, False, tmp_path, **in_s3, RESNET_KERAS_CACHE=str(own_cache)).finish()
-            assert code == 0, said
-            losses.append(json.loads(said.splitlines()[-1])["loss"])
+            assert main([*words, "--quiet"]) == 0
+            losses.append(json.loads(capsys.readouterr().out)["loss"])
     assert losses[:2] == losses[2:]
 
 

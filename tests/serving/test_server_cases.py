@@ -5,8 +5,6 @@ Left out is what is no server's answer: C++ hooks, other platforms than TensorFl
 profiler.
 """
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +24,9 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from resnet_keras.cli.main import main
 from resnet_keras.errors import UsageError
+from resnet_keras.serving.process import free_ports
 
 MODEL = "/v1/models/saved_model_half_plus_two_2_versions"
 NAME = "saved_model_half_plus_two_2_versions"
@@ -341,21 +341,24 @@ def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
         pass
 
 
-def test_a_base_path_that_is_missing_ends_the_start(tmp_path: Path) -> None:
+def test_a_base_path_that_is_missing_ends_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It listened, and answered 404 for ever."""
     path = tmp_path / "models.config"
     path.write_text(f'model_config_list {{ config {{ name: "m" base_path: "{tmp_path}/missing" }} }}')
-    command = [sys.executable, "-m", "resnet_keras", "serve", "--model_config_file", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 2
-    assert f"cannot serve: Could not find base path {tmp_path}/missing for servable m" in done.stderr
+    assert main(["serve", "--model_config_file", str(path), *free()]) == 2
+    assert f"cannot serve: Could not find base path {tmp_path}/missing for servable m" in capsys.readouterr().err
 
 
-def test_a_damaged_configuration_ends_the_start(tmp_path: Path) -> None:
+def free() -> list[str]:
+    """Flags of ports that nobody uses."""
+    rest, rpc = free_ports()
+    return ["--rest_api_port", str(rest), "--port", str(rpc)]
+
+
+def test_a_damaged_configuration_ends_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.config").write_text("improperly formatted file")
-    command = [sys.executable, "-m", "resnet_keras", "serve", "--model_config_file", str(tmp_path / "bad.config")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode, "cannot read the model configuration" in done.stderr) == (2, True)
+    assert main(["serve", "--model_config_file", str(tmp_path / "bad.config"), *free()]) == 2
+    assert "cannot read the model configuration" in capsys.readouterr().err
 
 
 def test_signatures_that_are_not_quite_right(tmp_path: Path) -> None:

@@ -85,12 +85,12 @@ class Served:
 
 def rest(server: Served | Address, model: str, body: Any = ONE) -> Callable[[], Any]:
     """A function that asks over a connection of its thread's own: status code, version, first prediction."""
-    mine = threading.local()
+    mine, data = threading.local(), json.dumps(body).encode()  # once: the load is to be the server's
 
     def ask() -> Any:
         if not hasattr(mine, "session"):
             mine.session = requests.Session()
-        response = mine.session.post(f"http://{server.rest}/v1/models/{model}:predict", json=body, timeout=60)
+        response = mine.session.post(f"http://{server.rest}/v1/models/{model}:predict", data, timeout=60)
         if response.status_code != 200:
             return response.status_code
         return 200, int(response.headers["model-version"]), response.json()["predictions"][0]
@@ -327,7 +327,7 @@ def send(server: Served, method: str, path: str, body: bytes, headers: dict[str,
         connection.close()
 
 
-@pytest.mark.parametrize("count", [2000, pytest.param(10_000, marks=pytest.mark.slow)])  # 10,000 take 25 s
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])  # 10,000 take 25 s
 def test_malformed_requests_break_nothing(fuzzed: Served, digit_png: Path, count: int) -> None:
     requests_ = wrong_requests(SEED)
     for _ in range(300):  # what TensorFlow and Python set up once
