@@ -110,6 +110,7 @@ def test_application_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         keras_peers.application_step("Nothing", 8, 2, "float32", macs=7)
 
 
+@pytest.mark.slow  # 3 s: a peer of the benchmarks
 def test_application_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.applications, "Tiny", lambda weights, input_shape: tiny(True), raising=False)
     ways = [keras_peers.application_predictions("Tiny", 8, way) for way in ("export", "float32")]
@@ -122,6 +123,7 @@ def tiny(preprocessing: bool = False) -> keras.Model:
     return rk.create_model("cifar_resnet20", input_shape=(8, 8, 3), include_preprocessing=preprocessing, **TINY)
 
 
+@pytest.mark.slow  # 2 s, likewise
 def test_a_session_called_directly(tmp_path: Path) -> None:
     network = tiny(True)
     randomise(network)

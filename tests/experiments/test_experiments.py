@@ -138,17 +138,17 @@ def test_the_gradient_goes_through_an_identity_to_the_bit() -> None:
     assert two != three  # a projection stands between
 
 
-def test_at_initialisation_the_plain_gradient_changes_far_more(settings: ExperimentConfig) -> None:
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])  # 4 s each
+def test_at_initialisation_the_plain_gradient_changes_far_more(seed: int, settings: ExperimentConfig) -> None:
     """At 44 layers by 500 to 950 and 15 to 20 when it was measured; asserted: 20 times apart, for each seed."""
     source = source_of(settings.protocol())
-    for seed in range(2):
-        one, other, still = (ratio(at_start(make(44), settings, source, seed)) for make in KINDS)
-        assert one > 20 * other > 20  # both grow towards the stem
-        assert 0.1 < still < 10  # the +1 alone
+    one, other, still = (ratio(at_start(make(44), settings, source, seed)) for make in KINDS)
+    assert one > 20 * other > 20  # both grow towards the stem
+    assert 0.1 < still < 10  # the +1 alone
 
 
-def test_responses_are_of_each_convolution(trained: dict[str, Trained]) -> None:
-    model = trained["residual"].model()
+def test_responses_are_of_each_convolution() -> None:
+    model = small_net()
     found = responses(model, IMAGES)
     assert len(found) == 2 * len(blocks_of(model))
     # The last response of a block is its branch, which the sizes compare with the shortcut.
@@ -172,6 +172,7 @@ def test_a_chain_without_blocks() -> None:
     assert error_of(layers, [(IMAGES, tf.one_hot((right + 1) % 10, 10))]) == 1.0
 
 
+@pytest.mark.slow  # 14 s with its nets, as the next: chains and conclusions are tested without
 def test_a_residual_net_lives_without_a_block_and_a_plain_one_does_not(
     trained: dict[str, Trained], settings: ExperimentConfig
 ) -> None:
@@ -191,6 +192,7 @@ def test_a_residual_net_lives_without_a_block_and_a_plain_one_does_not(
     assert median["residual"] < 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "name"), [(lesions, "lesions"), (responses_module, "responses")])
 def test_what_an_experiment_makes_of_nets_that_are_trained(
     module: Any,

@@ -251,6 +251,7 @@ def test_a_small_run_of_it(settings: ExperimentConfig, tmp_path: Path, capsys: p
     assert "network 'vit', now 'convnext'" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # 10 s: what it concludes is above, and test_experiments has the command of another
 def test_what_it_makes_of_nets_that_are_trained(
     settings: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,7 @@ def files(folder: Path) -> list[Path]:
         pytest.param("residual", "bfloat16", marks=pytest.mark.slow),  # 3 s each, as the next
         pytest.param("logits", "float32", marks=pytest.mark.slow),
         pytest.param("preactivation", "float32", marks=pytest.mark.slow),
-        ("densenet", "float32"),
+        pytest.param("densenet", "float32", marks=pytest.mark.slow),
     ],
 )
 def test_the_heat_is_that_of_explain(kind: str, dtype: str, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_heat_is_that_of_explain(kind: str, dtype: str, tmp_path: Path) -> N
     assert drawn
 
 
-@pytest.mark.parametrize("kind", ["vgg", "one pixel"])
+@pytest.mark.parametrize("kind", ["vgg", pytest.param("one pixel", marks=pytest.mark.slow)])
 def test_a_network_that_has_no_such_map_has_no_such_signature(kind: str, tmp_path: Path) -> None:
     folder = rk.export_servable(net(kind), tmp_path / "net")
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())

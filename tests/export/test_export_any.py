@@ -93,7 +93,7 @@ def small(make: Any, classes: int = 4) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=slow)])
 def test_a_custom_layer_is_served_with_the_others(dtype: str, tmp_path: Path) -> None:
     model, images = small(unknown), IMAGES[:, :16, :16]
     folder = rk.export_servable(model, tmp_path / "net", dtype=dtype)
@@ -107,7 +107,10 @@ def padded_pool(x: Any) -> Any:
     return residual(L.MaxPooling2D(3, 2)(L.ZeroPadding2D(1)(x)))
 
 
-@pytest.mark.parametrize(("make", "share"), [(padded_pool, 0.99), (dense_block, 0.95)])
+@pytest.mark.parametrize(
+    ("make", "share"),
+    [pytest.param(padded_pool, 0.99, marks=slow), (dense_block, 0.95)],  # 2 s
+)
 def test_int8_where_its_rules_hold(make: Any, share: float, tmp_path: Path) -> None:
     if not available():
         pytest.skip("this TensorFlow has no quantised convolution: it needs oneDNN, on x86")

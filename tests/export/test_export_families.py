@@ -34,6 +34,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "wide_resnet50_2": {},
     "plain18": {},
     "cifar_resnet20": {},
+    "cifar_resnet20 gates": {"se_ratio": 0.25},
     "cifar_resnet8_4": {},
     "cifar_preact_resnet110": {"depth": 20},
     "cifar_wrn28_10": {"depth": 8, "widths": (16, 32, 64)},
@@ -56,8 +57,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit_ti16 post": {"blocks": 1, "width": 32, "heads": 1, "norm_placement": "post"},
 }
 QUICK = (
-    "seresnet50",
     "cifar_resnet20",
+    "cifar_resnet20 gates",
     "cifar_preact_resnet110",
     "cifar_densenet_bc_100_12",
     "resnet18 silu",

@@ -70,7 +70,15 @@ MOBILENET = pytest.param(mobilenet, id="mobilenet", marks=pytest.mark.slow)  # 6
 
 
 @pytest.mark.parametrize(
-    "build", [MOBILENET, own_backbone, sequential, several_branches, convolution_for_a_head], ids=lambda f: f.__name__
+    "build",
+    [
+        MOBILENET,
+        # 2 s each: a new head on a backbone is below, and convolutions are in the others.
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (own_backbone, convolution_for_a_head)),
+        sequential,
+        several_branches,
+    ],
+    ids=lambda f: f.__name__,
 )
 def test_a_classifier_of_keras_is_served_as_it_predicts(build: Callable[[], keras.Model], tmp_path: Path) -> None:
     model = build()
@@ -113,6 +121,7 @@ def test_bfloat16_and_a_file_for_phones(tmp_path: Path) -> None:
     np.testing.assert_allclose(_run_litert(file.read_bytes(), IMAGES), expected, atol=1e-5)
 
 
+@pytest.mark.slow  # 2 s: test_export_any has int8
 def test_int8_of_a_model_of_keras(tmp_path: Path) -> None:
     if not available():
         pytest.skip("this TensorFlow has no quantised convolution: it needs oneDNN, on x86")

@@ -203,6 +203,7 @@ def test_a_wrongly_shaped_image_is_refused_by_the_graph(servable: Path, shape: t
             session.run(fetch, {feed: np.zeros(shape, "uint8")})
 
 
+@pytest.mark.slow  # 5 s: test_serving_process asks servables without Python's TensorFlow
 def test_the_servable_answers_in_a_process_without_the_package(
     servable: Path, digits_run: Path, digit_png: Path
 ) -> None:
@@ -395,8 +396,8 @@ LARGE = ["resnet18", "resnet50_v2", "resnet50d", "resnext50_32x4d", "seresnet50"
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("resnet18", NARROW),
-        pytest.param("cifar_plain20", {}, marks=pytest.mark.slow),  # 2 s
+        # 2 s each: test_family exports every kind.
+        *(pytest.param(*net, marks=pytest.mark.slow) for net in (("resnet18", NARROW), ("cifar_plain20", {}))),
         *(pytest.param(name, {}, marks=pytest.mark.slow) for name in LARGE),
     ],
 )
@@ -414,7 +415,8 @@ def test_every_kind_of_net_exports(name: str, options: dict[str, Any], tmp_path:
     np.testing.assert_allclose(out, model(normal), atol=1e-4)
 
 
-@pytest.mark.parametrize("end", [pytest.param("softmax", marks=pytest.mark.slow), None])
+@pytest.mark.slow  # 2 s each: test_export_models has more of them
+@pytest.mark.parametrize("end", ["softmax", None])
 def test_a_classifier_of_anyones_exports(end: str | None, tmp_path: Path) -> None:
     """As a run saves it, with what was put around it."""
     layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation=end)]

@@ -70,7 +70,13 @@ KINDS = (
 """A network of each stem, block and shortcut, the smallest that has a name. A VGG takes seconds."""
 
 
-@pytest.mark.parametrize("name", KINDS)
+TOGETHER = ("cifar_seresnet110", "cifar_preact_resnet110", "seresnext50_32x4d", "cifar_densenet_bc_100_12")
+"""Those each part of which another has too: 1 to 2 s each."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in TOGETHER else []) for name in KINDS]
+)
 def test_networks_measure_what_the_table_says(name: str) -> None:
     """All of them, which take minutes, are behind the marker slow, below."""
     model = create_model(name)

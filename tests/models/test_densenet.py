@@ -50,7 +50,11 @@ def test_densenet_grows_and_is_compressed() -> None:
     ("build", "shape"),
     [
         (lambda: rk.build_densenet(121, include_top=False, pooling="avg"), (None, 1024)),
-        (lambda: rk.build_densenet(169, include_top=False, input_shape=(64, 70, 3)), (None, 2, 2, 1664)),
+        pytest.param(
+            lambda: rk.build_densenet(169, include_top=False, input_shape=(64, 70, 3)),
+            (None, 2, 2, 1664),
+            marks=pytest.mark.slow,  # 2 s
+        ),
         (lambda: rk.create_model("cifar_densenet_bc_100_12"), (None, 10)),
     ],
 )

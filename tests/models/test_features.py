@@ -37,8 +37,9 @@ def pyramid_of(name: str) -> keras.Model:
         ("resnet18", [2, 4, 8, 16, 32], [64, 64, 128, 256, 512]),
         ("resnet50", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 2048]),
         ("resnet50_v2", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 2048]),
-        ("resnet50_v2_slim", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 2048]),
-        ("resnetrs50", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 2048]),
+        # 1 to 2 s each, with the stages of the two before.
+        pytest.param("resnet50_v2_slim", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 2048], marks=pytest.mark.slow),
+        pytest.param("resnetrs50", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 2048], marks=pytest.mark.slow),
         ("cifar_resnet20", [1, 1, 2, 4], [16, 16, 32, 64]),
         ("densenet121", [2, 4, 8, 16, 32], [64, 256, 512, 1024, 1024]),
         ("vgg11", [1, 2, 4, 8, 16], [64, 128, 256, 512, 512]),
@@ -132,8 +133,25 @@ def test_unfreezing_leaves_the_norms() -> None:
     assert [path for path, distance in step(model).items() if distance == 0] == []
 
 
-@pytest.mark.parametrize("part", ["norms", "stage2", "stage2_block1", None])
-@pytest.mark.parametrize("way", ["file", "config"])
+@pytest.mark.parametrize(
+    ("way", "part"),
+    [
+        ("file", "norms"),
+        ("file", "stage2"),
+        ("config", None),
+        # 1 s each: a file has the config, and a block is frozen as a stage is.
+        *(
+            pytest.param(way, part, marks=pytest.mark.slow)
+            for way, part in (
+                ("file", None),
+                ("file", "stage2_block1"),
+                ("config", "norms"),
+                ("config", "stage2"),
+                ("config", "stage2_block1"),
+            )
+        ),
+    ],
+)
 def test_what_is_frozen_is_frozen_when_it_comes_back(part: str | None, way: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)  # another seed may give a gate that is dead for all eight images
     model = rk.build_cifar_resnet(8, classes=3, input_shape=(16, 16, 3), shortcut="B", se_ratio=0.25)

@@ -87,10 +87,11 @@ def assert_same(one: Any, other: Any, **tolerance: Any) -> None:
     assert one[1]["loss"][-1] < one[1]["loss"][0]
 
 
-def test_two_replicas_with_xla_are_keras_own_fit() -> None:
+@pytest.mark.parametrize("xla", [False, pytest.param(True, marks=pytest.mark.slow)])  # 12 s
+def test_two_replicas_are_keras_own_fit(xla: bool) -> None:
     """Clipped by the norm of all gradients, averaged, with decoupled decay; the last batch leaves a replica empty."""
     theirs = fitted(optimizer="adamw", plain=True, count=65)
-    assert_same(fitted("mirrored", "adamw", xla=True, count=65), theirs)
+    assert_same(fitted("mirrored", "adamw", xla=xla, count=65), theirs)
 
 
 @pytest.mark.slow

@@ -65,9 +65,9 @@ def backbone() -> keras.Model:
         pytest.param(behind, 3, marks=pytest.mark.slow),
         pytest.param(around, 10, marks=pytest.mark.slow),
         (around, 3),
-        (sequential, 10),
+        pytest.param(sequential, 10, marks=pytest.mark.slow),
         (whole_net_cut, 10),
-        (whole_net_read, 10),
+        pytest.param(whole_net_read, 10, marks=pytest.mark.slow),  # 3 s, as a model that holds the backbone
     ],
 )
 def test_a_new_head_says_nothing_of_the_old_ones_classes(

@@ -53,6 +53,7 @@ def test_every_kind_of_network_of_any_size(name: str, channels: int) -> None:
     answers_alike(name, channels, include_top=False, pooling="max")
 
 
+@pytest.mark.slow  # 5 s of XLA
 def test_a_network_of_any_size_learns_from_two_sizes() -> None:
     """VGG, whose dense layers read a grid of cells that depends on the size."""
     model = rk.create_model("vgg11", input_shape=(None, 48, 3), classes=3, **short("vgg11"), dropout=0.0)

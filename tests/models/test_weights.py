@@ -133,25 +133,30 @@ def test_weights_that_would_fit_and_answer_wrongly_are_refused(theirs: str, ours
         rk.load_weights(rk.create_model(ours, classes=10, **SHORT[theirs]), source)
 
 
-def test_keras_applications_cards() -> None:
+@pytest.mark.parametrize(
+    ("module", "theirs", "name"),
+    [
+        (keras.applications.resnet, "ResNet50", "resnet50_v1"),
+        # 2 s each: their weights are loaded above.
+        pytest.param(keras.applications.resnet_v2, "ResNet50V2", "resnet50_v2_slim", marks=pytest.mark.slow),
+        pytest.param(keras.applications.densenet, "DenseNet121", "densenet121", marks=pytest.mark.slow),
+    ],
+    ids=["resnet", "resnet_v2", "densenet"],
+)
+def test_keras_applications_cards(module: Any, theirs: str, name: str) -> None:
     """What their `preprocess_input` does, as a card."""
     pixels = RNG.integers(0, 256, (1, 64, 64, 3)).astype("float32")
-    for module, theirs, name in (
-        (keras.applications.resnet, "ResNet50", "resnet50_v1"),
-        (keras.applications.resnet_v2, "ResNet50V2", "resnet50_v2_slim"),
-        (keras.applications.densenet, "DenseNet121", "densenet121"),
-    ):
-        source = peer(theirs, 64, short=True, include_top=False)
-        ours = rk.create_model(name, include_top=False, **SHORT[theirs])
-        rk.load_weights(ours, source)
-        expected = module.preprocess_input(pixels.copy())
-        np.testing.assert_allclose(rk.preprocess_input(pixels, ours), expected, rtol=1e-4, atol=1e-3)
-        own: dict[str, Any] = {**SHORT[theirs], "input_shape": (64, 64, 3)}
-        raw = rk.create_model(name, include_top=False, include_preprocessing=True, **own)
-        before = raw.predict(pixels, verbose=0)  # compiled with the old card
-        rk.load_weights(raw, source)
-        np.testing.assert_allclose(raw.predict(pixels, verbose=0), ours(expected), rtol=1e-3, atol=1e-3)
-        assert not np.allclose(before, raw.predict(pixels, verbose=0))
+    source = peer(theirs, 64, short=True, include_top=False)
+    ours = rk.create_model(name, include_top=False, **SHORT[theirs])
+    rk.load_weights(ours, source)
+    expected = module.preprocess_input(pixels.copy())
+    np.testing.assert_allclose(rk.preprocess_input(pixels, ours), expected, rtol=1e-4, atol=1e-3)
+    own: dict[str, Any] = {**SHORT[theirs], "input_shape": (64, 64, 3)}
+    raw = rk.create_model(name, include_top=False, include_preprocessing=True, **own)
+    before = raw.predict(pixels, verbose=0)  # compiled with the old card
+    rk.load_weights(raw, source)
+    np.testing.assert_allclose(raw.predict(pixels, verbose=0), ours(expected), rtol=1e-3, atol=1e-3)
+    assert not np.allclose(before, raw.predict(pixels, verbose=0))
 
 
 def small(name: str = "cifar_resnet20", **arguments: Any) -> keras.Model:
@@ -179,7 +184,17 @@ def test_files_go_round(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["cifar_resnet20", "cifar_preact_resnet110", "resnet18_cifar", "resnet50d", "seresnet50", "densenet121"]
+    "name",
+    [
+        "cifar_resnet20",
+        "seresnet50",
+        "densenet121",
+        # 1 to 2 s each: the names of all their parts are in the three before.
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("cifar_preact_resnet110", "resnet18_cifar", "resnet50d")
+        ),
+    ],
 )
 def test_state_dict_goes_round(name: str) -> None:
     arguments: dict[str, Any] = {"input_shape": (32, 32, 3), "classes": 3}
@@ -263,7 +278,7 @@ def as_keras_2(model: keras.Model, path: Path, weights_only: bool) -> None:
                 group[name] = weight.numpy()
 
 
-@pytest.mark.parametrize("weights_only", [True, False])
+@pytest.mark.parametrize("weights_only", [True, pytest.param(False, marks=pytest.mark.slow)])  # 2 s
 def test_keras_applications_files(weights_only: bool, tmp_path: Path) -> None:
     theirs = peer("ResNet50", 64, short=True)
     own_arguments: dict[str, Any] = {"classes": 10, "input_shape": (64, 64, 3), **SHORT["ResNet50"]}

@@ -198,7 +198,7 @@ def test_states_and_series_do_not_grow_with_versions(tmp_path: Path, monkeypatch
         manager.close()
 
 
-@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("verify", [True, pytest.param(False, marks=pytest.mark.slow)])  # 2 s: a flag that turns it off
 def test_a_damaged_version_is_not_served(
     managed: Callable[..., Manager], servable: Path, tmp_path: Path, verify: bool
 ) -> None:

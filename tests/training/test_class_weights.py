@@ -46,7 +46,10 @@ def test_balanced_is_scikit_learns(uneven: Source) -> None:
     assert np.array(weights)[targets].mean() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("weights", ["balanced", {"1": 5.0, "7": 0.25}])
+@pytest.mark.parametrize(
+    "weights",
+    ["balanced", pytest.param({"1": 5.0, "7": 0.25}, marks=pytest.mark.slow)],  # 2 s: read below
+)
 def test_a_run_trains_as_fit_does_with_class_weight(tiny: TrainConfig, tmp_path: Path, weights: Any) -> None:
     config = dataclasses.replace(
         tiny, augmentation=Augmentation(), epochs=1, class_weights=weights, run_dir=str(tmp_path / "run")

@@ -79,7 +79,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gates": {"se_ratio": 0.25},
     "groups": {"block": "bottleneck", "cardinality": 4, "shortcut": "B"},
 }
-QUICK = ("shortcut B", "pre-activation")
+QUICK = ("shortcut B",)
 SOME_KINDS = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in KINDS]
 """2 s each."""
 

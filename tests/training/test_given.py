@@ -56,7 +56,7 @@ def datasets(size: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:
     [
         sequential,
         pytest.param(lambda: sequential(None), marks=pytest.mark.slow),
-        ours,
+        pytest.param(ours, marks=pytest.mark.slow),
         pytest.param(lambda: ours(classifier_activation=None), marks=pytest.mark.slow),
         lambda: ours(include_preprocessing=rk.ModelCard(mean=(0.4,), std=(0.3,))),
     ],
@@ -98,7 +98,7 @@ def test_a_model_that_scales_its_pixels_gets_them() -> None:
     np.testing.assert_allclose(network(IMAGES[:4]), tf.nn.softmax(model(IMAGES[:4].astype("float32"))), atol=1e-6)
 
 
-@pytest.mark.parametrize("end", ["softmax", None])
+@pytest.mark.parametrize("end", [pytest.param("softmax", marks=pytest.mark.slow), None])
 def test_it_trains_as_fit_does(config: TrainConfig, end: str | None) -> None:
     """On the same batches, which a dataset gives in its own order."""
     config = dataclasses.replace(config, epochs=1)

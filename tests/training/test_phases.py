@@ -111,7 +111,7 @@ def test_recomputed_batch_stats_are_those_of_all_the_images(tiny: TrainConfig, s
     [
         ("cifar_resnet20", "float32"),
         pytest.param("cifar_resnet20", "mixed_bfloat16", marks=pytest.mark.slow),  # 3 s, as the next
-        ("cifar_preact_resnet164", "float32"),
+        pytest.param("cifar_preact_resnet164", "float32", marks=pytest.mark.slow),
         pytest.param("cifar_preact_resnet164", "mixed_bfloat16", marks=pytest.mark.slow),
         ("cifar_densenet_bc_100_12", "float32"),
         pytest.param("cifar_densenet_bc_100_12", "mixed_bfloat16", marks=pytest.mark.slow),

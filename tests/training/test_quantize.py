@@ -89,7 +89,7 @@ def log_probabilities(folder: Path, images: np.ndarray) -> np.ndarray:
 
 @needs_full_kernels
 def test_what_is_trained_is_what_is_served(tuned: TrainConfig, start: str, tmp_path: Path, data_dir: str) -> None:
-    result = rk.train(tuned, quiet=True)
+    result = run(tuned)
     plain = make_setup(dataclasses.replace(tuned, quantize=None), make_strategy("none"))
     kept = read_checkpoint(checkpoints(result.run_dir)[0])
     assert kept.arrays.keys() == plain.state.arrays().keys()

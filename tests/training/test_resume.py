@@ -422,8 +422,7 @@ def test_data_that_changed_meanwhile_are_not_gone_on_with(tiny: TrainConfig, tmp
     [
         "",
         pytest.param('{"interrupted": fal', marks=pytest.mark.slow),
-        "[]",
-        pytest.param("\0\0", marks=pytest.mark.slow),
+        *(pytest.param(text, marks=pytest.mark.slow) for text in ("[]", "\0\0")),
     ],
 )
 def test_a_torn_file_is_named_and_the_run_goes_on(

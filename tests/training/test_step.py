@@ -230,17 +230,19 @@ def test_a_state_goes_on_to_the_last_bit(strategy: str) -> None:
     np.testing.assert_allclose(rest.totals, whole.totals, rtol=1e-12)
 
 
-def test_replicas_drop_different_things() -> None:
+# The first block never drops, and no norm follows the last: it takes three to show in batch_stats.
+DROPS: dict[str, Any] = {"stochastic_depth": 0.5, "norm": "batch", "blocks": (1, 1, 1), "widths": (8, 16, 16)}
+
+
+@pytest.mark.parametrize("drops", [True, pytest.param(False, marks=pytest.mark.slow)])  # 3 s: that nothing else differs
+def test_replicas_drop_different_things(drops: bool) -> None:
     """Both replicas see the same images; without a net that drops their gradients would be the same."""
     images, _ = data()
     halves = images.reshape(STEPS, 2, BATCH // 2, 8, 8, 3)
     twice = np.concatenate([halves[:, :1], halves[:, :1]], axis=1).reshape(images.shape)
-    # The first block never drops, and no norm follows the last: it takes three to show in batch_stats.
-    drops = {"stochastic_depth": 0.5, "norm": "batch", "blocks": (1, 1, 1), "widths": (8, 16, 16)}
-    for options, differ in ((drops, True), ({}, False)):
-        result = train("mirrored", images=twice, steps=1, **options)
-        largest = max(np.abs(first - second).max() for first, second in result.batch_stats)
-        assert (largest > 1e-4) == differ
+    result = train("mirrored", images=twice, steps=1, **(DROPS if drops else {}))
+    largest = max(np.abs(first - second).max() for first, second in result.batch_stats)
+    assert (largest > 1e-4) == drops
 
 
 @pytest.mark.parametrize(
@@ -297,16 +299,16 @@ def test_a_bad_batch_stops_all_change(strategy: str) -> None:
             np.testing.assert_array_equal(bad.arrays[name], value, err_msg=name)
 
 
-def test_the_gradient_is_clipped_as_a_whole() -> None:
+@pytest.mark.parametrize("strategy", ["none", pytest.param("mirrored", marks=pytest.mark.slow)])  # 3 s: test_fit clips
+def test_the_gradient_is_clipped_as_a_whole(strategy: str) -> None:
     config = dataclasses.replace(
         BASE, optimizer=Optimizer(1.0, momentum=0, nesterov=False, weight_decay=0, clip_norm=1e-3)
     )
     config = dataclasses.replace(config, schedule=Schedule("constant"))
-    for strategy in ("none", "mirrored"):
-        before = shared(strategy, steps=0, norm="group").arrays
-        after = train(strategy, steps=1, config=config, norm="group").arrays
-        moved = sum(np.sum((after[n] - before[n]) ** 2) for n in before if n.startswith("variable:"))
-        assert np.sqrt(moved) == pytest.approx(1e-3, rel=0.01)
+    before = shared(strategy, steps=0, norm="group").arrays
+    after = train(strategy, steps=1, config=config, norm="group").arrays
+    moved = sum(np.sum((after[n] - before[n]) ** 2) for n in before if n.startswith("variable:"))
+    assert np.sqrt(moved) == pytest.approx(1e-3, rel=0.01)
 
 
 def test_the_running_average_has_batch_stats_too() -> None:
