@@ -331,7 +331,14 @@ def test_randaugments_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", ["randaugment", "randaugment-increasing", "randaugment-rs", "trivialaugment", "three-augment"]
+    "policy",
+    [
+        "randaugment",
+        "trivialaugment",
+        "three-augment",
+        # 1 s each: the tables of other strengths and orders.
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("randaugment-increasing", "randaugment-rs")),
+    ],
 )
 def test_grey_images_have_policies_too(policy: Any) -> None:
     for images, _ in batches(random_source(channels=1), Augmentation(policy=policy)):

@@ -422,7 +422,7 @@ def test_a_split_folder_keeps_its_splits(image_folder: Path) -> None:
         ("none", True),
         pytest.param("none", False, marks=pytest.mark.slow),
         ("pad", True),
-        ("pad", False),
+        pytest.param("pad", False, marks=pytest.mark.slow),  # 3 s: read anew as for scale
         ("resized", True),
         ("scale", False),
     ],
