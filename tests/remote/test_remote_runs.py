@@ -97,6 +97,7 @@ def test_a_killed_run_ends_as_one_that_nothing_stopped(undisturbed: Path, run_ur
     assert plain == (folder / "metrics.csv").read_bytes()
 
 
+@pytest.mark.slow  # a run that is killed goes the same way
 def test_a_run_that_is_told_to_stop_has_its_checkpoint_in_the_bucket(
     commands: Server, data_dir: str, s3: dict[str, str], own_cache: Path, in_s3: dict[str, str]
 ) -> None:
@@ -294,6 +295,7 @@ def images_in(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow  # runs in s3:// go the same way, and test_stores.py has what each store promises
 def test_a_run_in_gs_by_tensorflow(commands: Server, data_dir: str, own_cache: Path, in_gs: dict[str, str]) -> None:
     url = "gs://bucket/run"
     words = [*words_of(url, data_dir), "--epochs", "1", "--checkpoint-steps", "1000"]

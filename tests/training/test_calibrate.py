@@ -80,7 +80,7 @@ def test_the_figures_before_and_after(folders: tuple[Path, Path]) -> None:
     assert page.count("Reliability diagram, ") == 2
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow), "int8"])
+@pytest.mark.parametrize("dtype", ["float32", *(pytest.param(x, marks=pytest.mark.slow) for x in ("bfloat16", "int8"))])
 def test_a_servable_has_the_same_confidence(folders: tuple[Path, Path], tmp_path: Path, dtype: str) -> None:
     data = pixels(256) if dtype == "int8" else None
     made, plain = (
