@@ -30,7 +30,8 @@ from resnet_keras.data.format import image_format
 from resnet_keras.data.pipeline import in_memory
 from resnet_keras.data.sources import open_source
 from resnet_keras.errors import UsageError, require
-from resnet_keras.export.servable import manifest_of, run_servable
+from resnet_keras.export.comparison import run_servable
+from resnet_keras.export.servable import manifest_of
 from resnet_keras.files import json_text, write_text
 from resnet_keras.models.blocks import BasicBlock
 from resnet_keras.models.layers import sublayers_of

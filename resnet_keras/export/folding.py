@@ -24,7 +24,7 @@ from resnet_keras.export.operations import (
     Reshape,
     Scale,
 )
-from resnet_keras.export.values import as_it_is
+from resnet_keras.export.values import as_it_is, times
 from resnet_keras.models.graph import Place
 
 Fields = dict[str, Any]
@@ -40,7 +40,7 @@ def scaled(x: Operation, scale: Any, shift: Any, flip: bool = False) -> Operatio
     """`x * scale + shift`, of `[C]` each, the channels in reverse before it where `flip`."""
     linear = getattr(x, "activation", None) is None and len(x.inputs) == 1
     if isinstance(x, Convolution | Dense) and linear and not flip:
-        return dataclasses.replace(x, kernel=x.kernel * scale, bias=x.bias * scale + shift)
+        return dataclasses.replace(x, kernel=times(x.kernel, scale), bias=x.bias * scale + shift)
     if isinstance(x, Scale) and linear:
         inner, before = (x.scale[::-1], x.shift[::-1]) if flip else (x.scale, x.shift)
         return dataclasses.replace(x, scale=scale * inner, shift=scale * before + shift, flip=x.flip != flip)

@@ -44,7 +44,7 @@ from resnet_keras.export.operations import (
     Tokens,
 )
 from resnet_keras.export.operations import in_order as operations_in_order
-from resnet_keras.export.values import reshaped_value, standardized, value_of
+from resnet_keras.export.values import kernel_of, reshaped_value, standardized, times, value_of
 from resnet_keras.models.blocks import DenseLayer, ResidualBlock
 from resnet_keras.models.graph import Head, Place, head_of, in_order, output_of
 from resnet_keras.models.layers import Chain, SqueezeExcitation, StandardizedConv2D, ZeroPaddedShortcut
@@ -240,7 +240,7 @@ def _(layer: SelfAttention, x: Operation) -> Operation:
     scale = (channels // layer.heads) ** -0.5
     if isinstance(x, Dense) and x.activation is None and len(x.inputs) == 1:
         factors = np.where(np.arange(x.channels) < channels, scale, 1.0)  # of the queries
-        x, scale = dataclasses.replace(x, kernel=x.kernel * factors, bias=x.bias * factors), 1.0
+        x, scale = dataclasses.replace(x, kernel=times(x.kernel, factors), bias=x.bias * factors), 1.0
     return Attention(inputs=(x,), channels=channels, heads=layer.heads, scale=scale)
 
 
@@ -280,7 +280,7 @@ def _(layer: keras.layers.Softmax, x: Operation) -> Operation:
 
 @lowered.register
 def _(layer: keras.layers.Dense, x: Operation) -> Operation:
-    kernel = value_of(layer.kernel)
+    kernel = kernel_of(layer.kernel)
     bias = value_of(layer.bias) if layer.use_bias else np.zeros(layer.units)
     return activated_by(layer.activation, Dense(inputs=(x,), channels=layer.units, kernel=kernel, bias=bias))
 

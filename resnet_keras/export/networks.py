@@ -1,12 +1,13 @@
 """A lowered model in the numbers that its servable computes in."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from resnet_keras.export.floating import emit_float
+from resnet_keras.export.kernels import Kernels, kernels_of
 from resnet_keras.export.operations import Dense, GlobalPool, Operation
 from resnet_keras.export.quantized import SIGNED_LEVELS, Int8Graph
 from resnet_keras.progress import Progress
@@ -28,6 +29,10 @@ class Outputs:
     """Of the multiply-adds."""
     maps: tf.Tensor | None = None
     """float32 [N, h, w, channels], of which the features are the mean; None where they are something else."""
+    variables: Sequence[tf.Variable] = ()
+    """Kernels that are no constants of the graph."""
+    values: Sequence[np.ndarray] = ()
+    """Of the variables."""
 
 
 def map_below(ends: Ends) -> Operation | None:
@@ -46,13 +51,17 @@ class FloatNetwork:
 
     ends: Ends
     dtype: tf.DType
+    in_files: bool = False
+    """Whether kernels that are too large for constants may be variables, to be stored apart from the graph."""
 
     def emit(self, pixels: tf.Tensor) -> Outputs:
         """Write the network into the default graph; pixels are raw, `uint8[N, H, W, C]`."""
-        values = emit_float(self.ends, pixels, self.dtype)
+        kernels = kernels_of(self.ends, self.dtype) if self.in_files else Kernels()
+        values = emit_float(self.ends, pixels, self.dtype, kernels)
         probabilities, features = (tf.cast(values[end], tf.float32) for end in self.ends)
         below = map_below(self.ends)
-        return Outputs(probabilities, features, maps=None if below is None else tf.cast(values[below], tf.float32))
+        maps = None if below is None else tf.cast(values[below], tf.float32)
+        return Outputs(probabilities, features, maps=maps, variables=kernels.variables, values=kernels.values)
 
 
 @dataclass(frozen=True)

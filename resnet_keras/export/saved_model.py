@@ -1,9 +1,9 @@
-"""A SavedModel of one flat graph, as TensorFlow Serving runs it: no functions to inline, no variables to read.
+"""A SavedModel of one flat graph, as TensorFlow Serving runs it: no functions to inline.
 
-Weights are constants of the graph, once for all signatures.
+Weights are constants of the graph, once for all signatures; the kernels of a large network are variables.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +28,10 @@ class Signature:
     outputs: Mapping[str, tf.Tensor]
 
 
-def write_saved_model(graph: tf.Graph, signatures: Mapping[str, Signature], folder: Path) -> graph_pb2.GraphDef:
-    """Write `folder/saved_model.pb`; returns the graph that is in it.
+def write_saved_model(
+    graph: tf.Graph, signatures: Mapping[str, Signature], folder: Path, variables: Sequence[tf.Variable] = ()
+) -> graph_pb2.GraphDef:
+    """Write `folder/saved_model.pb`, with what restores the variables; returns the graph that is in it.
 
     Attributes that have their default are left out, as by `strip_default_attrs` of `tf.compat.v1.saved_model.Builder`.
     An earlier TensorFlow ignores one that it does not know, which is right for a default and for nothing else.
@@ -39,6 +41,12 @@ def write_saved_model(graph: tf.Graph, signatures: Mapping[str, Signature], fold
     """
     saved = saved_model_pb2.SavedModel(saved_model_schema_version=1)
     meta = saved.meta_graphs.add()
+    if variables:
+        with graph.as_default():
+            meta.saver_def.CopyFrom(tf.compat.v1.train.Saver(variables).as_saver_def())
+            # By which `tf.saved_model.load` tells those of one model from those of another that has the same names.
+            written = meta.collection_def[tf.compat.v1.GraphKeys.GLOBAL_VARIABLES].bytes_list.value
+            written.extend(variable.to_proto().SerializeToString() for variable in variables)
     meta.graph_def.CopyFrom(graph.as_graph_def())
     meta.meta_info_def.tags.append(tf.saved_model.SERVING)
     meta.meta_info_def.tensorflow_version = tf.__version__

@@ -1,5 +1,6 @@
 """`export_servable`: a model to the next version folder, checked before it is seen, whole or not at all."""
 
+import gc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +11,15 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 from resnet_keras.data.format import ImageFormat, image_format
 from resnet_keras.errors import UsageError, reason, require, unknown
 from resnet_keras.export.calibration import Calibrated, calibrate, calibrated_by, check_int8_pays, open_calibration
+from resnet_keras.export.comparison import Expected, compare, expected_of
 from resnet_keras.export.graph_needs import check_release, needs_of
 from resnet_keras.export.integrity import MANIFEST, digests_of, read_manifest
-from resnet_keras.export.lowering import features_of, in_float32, lower
+from resnet_keras.export.kernels import write_values
+from resnet_keras.export.lowering import in_float32, lower
 from resnet_keras.export.networks import BATCH, Ends, FloatNetwork, Network
 from resnet_keras.export.quantized import REDUCED_LEVELS, kernel_levels
 from resnet_keras.export.releases import release_of
@@ -26,8 +28,8 @@ from resnet_keras.export.signatures import servable
 from resnet_keras.export.versions import publish
 from resnet_keras.export.warmup import write_warmup
 from resnet_keras.inference.predict import model_labels
-from resnet_keras.models.graph import head_of, output_of, run
-from resnet_keras.models.preprocessing import card_layer, missing_normalisation, normalises
+from resnet_keras.models.graph import head_of
+from resnet_keras.models.preprocessing import card_layer, normalises
 from resnet_keras.models.saved import classifier, load_model
 from resnet_keras.progress import progress
 from resnet_keras.remote.stores import is_remote
@@ -38,11 +40,6 @@ LABELS = Path("assets", "labels.txt")
 FORMAT_VERSION = 1
 """Of the manifest; one without it is of version 1."""
 DTYPES = ("float32", "bfloat16", "int8")
-TOLERANCE = 1e-3
-"""Of a float32 servable's features, times the largest of the model's own. Rounding is 1e-6 where nothing makes it grow,
-as steep gates do; a wrong graph is percents away."""
-LEAST_COSINE = 0.99
-"""Between a bfloat16 servable's features and the model's."""
 MOST_LOSS = 0.5
 SOFTMAX_ADDED = "softmax, put behind the model's logits"
 SIGMOIDS_ADDED = "sigmoid, put behind the model's logits"
@@ -72,9 +69,9 @@ def export_servable(
     `features` (`image` to `features` float32 `[N, channels]`), and where a dense head reads a map's mean `explain`
     (as `image_bytes`, with `heat` float32 `[N, k, h, w]` and `window` float32 `[N, 4]` in place of `probabilities`).
 
-    The graph is not the training graph: norms are folded into the convolutions, weights are constants, and it computes
-    in `dtype` whatever the model was trained in. `models.config` beside the model's folder has the new version as
-    `canary`, the one before as `stable`.
+    The graph is not the training graph: norms are folded into the convolutions, weights are constants (of a large
+    network its kernels are in files of their own, `variables/`), and it computes in `dtype` whatever the model was
+    trained in. `models.config` beside the model's folder has the new version as `canary`, the one before as `stable`.
 
     Args:
         model_or_run: a run folder, a `.keras` file, a packaged name, or a model from images to classes: ours, or any
@@ -132,27 +129,32 @@ def export_servable(
     with progress("folding norms into convolutions"):
         shape, plain = image_format(given), in_float32(given)
         ends = lower(plain)
-    calibrated = None
+        expected = expected_of(plain, shape)
+    network, proof, facts = FloatNetwork(ends, tf.as_dtype(dtype), in_files=True), None, None
     if dtype == "int8":
         check_int8_pays(ends, shape, given.name)
         calibrated = _in_int8(ends, shape, given.name, names, calibration_data, data_dir, max_accuracy_loss, levels)
-    network = calibrated.network if calibrated else FloatNetwork(ends, tf.as_dtype(dtype))
+        network, facts = calibrated.network, calibrated.facts
+        proof = calibrated.images[:BATCH].copy(), calibrated.probabilities[:BATCH].copy()
+        del calibrated
     base, several = Path(base_path).expanduser(), shape.card.several
     export = _Export(
         name=base.name,
-        model=given,
-        plain=plain,
+        model=given.name,
         shape=shape,
         labels=names,
         top_k=top_k,
         dtype=dtype,
         head=head_of(given).activation if given is source else SIGMOIDS_ADDED if several else SOFTMAX_ADDED,
         normalization="by the card" if card_layer(given) else "in the model" if normalises(given) else "none",
-        network=network,
-        calibrated=calibrated,
+        expected=expected,
+        proof=proof,
+        int8=facts,
         for_serving=release,
     )
-    return publish(base, version, partial(_write, export))
+    networks: list[Network] = [network]
+    del source, given, plain, ends, network  # each has the weights; whoever writes the network lets go of it
+    return publish(base, version, partial(_write, export, networks))
 
 
 def _in_int8(
@@ -213,9 +215,8 @@ class _Export:
     """Everything that a version folder is written from."""
 
     name: str
-    model: keras.Model
-    plain: keras.Model
-    """The model in float32, which the servable is compared with."""
+    model: str
+    """Its name."""
     shape: ImageFormat
     labels: tuple[str, ...]
     top_k: int
@@ -224,24 +225,23 @@ class _Export:
     """What gives the probabilities."""
     normalization: str
     """Who normalises the pixels."""
-    network: Network
-    calibrated: Calibrated | None
+    expected: Expected
+    proof: tuple[np.ndarray, np.ndarray] | None
+    """Images of int8's proof, and what it answered."""
+    int8: dict[str, Any] | None
+    """For the manifest."""
     for_serving: str | None
     """The release of the server that it is for."""
 
 
-def _write(export: _Export, folder: Path) -> None:
-    """Write and check everything that is in a version folder."""
+def _write(export: _Export, networks: list[Network], folder: Path) -> None:
+    """Write and check everything that is in a version folder. The one network is taken from the list."""
     with progress("writing the SavedModel"):
-        made = servable(export.network, export.shape, export.labels, export.top_k, export.shape.card.thresholds)
-        graph = write_saved_model(made.graph, made.signatures, folder)
-    if export.for_serving:
-        check_release(graph, export.for_serving)
-    needs, signatures = needs_of(graph), set(made.signatures)
-    del made, graph  # each has the weights
+        needs, signatures = _write_graph(export, networks.pop(), folder)
+    gc.collect()  # models and graphs refer to themselves
     return_memory()
     with progress("comparing the SavedModel with the model"):
-        differences = _check(export, folder)
+        differences = compare(folder, export.model, export.dtype, export.expected, export.proof)
     for path in (MANIFEST, LABELS):
         (folder / path).parent.mkdir(exist_ok=True)
     (folder / LABELS).write_text("".join(f"{label}\n" for label in export.labels), "utf-8")
@@ -256,41 +256,15 @@ def _write(export: _Export, folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 
 
-def _check(export: _Export, folder: Path) -> dict[str, float]:
-    """Compare the servable, loaded again, with the model; returns how far its features are from the model's."""
-    images = np.random.default_rng(0).integers(0, 256, (4, *export.shape.size, export.shape.channels), "uint8")
-    features, logits, probabilities = _outputs_of(export.plain, images)
-    if not np.isfinite(probabilities).all():
-        name = export.model.name
-        raise UsageError(f"{name} itself returns NaN for random images; its weights cannot be exported")
-    got = run_servable(folder, {"features": {"image": images}, "serving_default": {"image": images}})
-    got_features = got["features"]["features"].astype("float64")
-    got_probabilities = got["serving_default"]["probabilities"]
-    difference = float(np.abs(got_features - features).max() / max(np.abs(features).max(), 1e-30))
-    length = float(np.linalg.norm(got_features) * np.linalg.norm(features))
-    cosine = float((got_features * features).sum() / length) if length else 1.0
-    if export.dtype == "float32":
-        # A probability moves less than its logit does, and that is exact to a part of its own size.
-        apart = np.abs(got_probabilities - probabilities).max() / max(1.0, np.abs(logits).max())
-        good = max(difference, apart) <= TOLERANCE
-    elif export.calibrated is None:
-        good = cosine >= LEAST_COSINE
-    else:
-        some, expected = export.calibrated.images[:BATCH], export.calibrated.probabilities[:BATCH]
-        again = run_servable(folder, {"serving_default": {"image": some}})["serving_default"]["probabilities"]
-        good = np.abs(again - expected).max() <= TOLERANCE
-    if not good or not np.isfinite(got_probabilities).all():
-        words = f"{difference:.2g} of the largest feature, cosine {cosine:.4f}"
-        raise RuntimeError(f"the SavedModel differs from {export.model.name} ({words}); not exported")
-    return {"largest_difference": difference, "cosine": cosine}
-
-
-def _outputs_of(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
-    """Features, logits and probabilities, float64, of a model itself for raw pixels."""
-    missing, head, end = missing_normalisation(model), head_of(model), output_of(model)
-    pixels: Any = images.astype("float32")
-    values = run([end], pixels if missing is None else missing(pixels))
-    return [np.asarray(x, "float64") for x in (values[features_of(head)], head.logits(values), values[end])]
+def _write_graph(export: _Export, network: Network, folder: Path) -> tuple[dict[str, Any], set[str]]:
+    """Write the graph and its variables; returns what it needs, and the names of the signatures."""
+    made = servable(network, export.shape, export.labels, export.top_k, export.shape.card.thresholds)
+    graph = write_saved_model(made.graph, made.signatures, folder, made.variables)
+    if export.for_serving:
+        check_release(graph, export.for_serving)
+    if made.variables:
+        write_values(made.variables, made.values, folder)
+    return needs_of(graph), set(made.signatures)
 
 
 def _manifest(export: _Export, differences: dict[str, float], folder: Path) -> dict[str, Any]:
@@ -299,14 +273,14 @@ def _manifest(export: _Export, differences: dict[str, float], folder: Path) -> d
     return {
         "format_version": FORMAT_VERSION,
         "name": export.name,
-        "model": export.model.name,
+        "model": export.model,
         "dtype": export.dtype,
         "input": {"size": list(shape.size), "channels": shape.channels, "pixels": "raw, 0 to 255"},
         "normalization": export.normalization,
         "head": export.head,
         "card": {**card.to_dict(), "labels": list(export.labels)},
         "check": differences,
-        **({"int8": export.calibrated.facts} if export.calibrated else {}),
+        **({"int8": export.int8} if export.int8 else {}),
         **({"for_serving": export.for_serving} if export.for_serving else {}),
         "versions": {"resnet_keras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
         "sha256": files["saved_model.pb"],
@@ -331,28 +305,3 @@ def manifest_of(version: Path) -> dict[str, Any]:
     if "pictures" in quantised:  # as version 0.1 wrote it
         quantised["images"] = quantised.pop("pictures")
     return manifest
-
-
-def run_servable(folder: Path, requests: dict[str, dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
-    """The outputs of a servable for a request of each signature, in a session, as TensorFlow Serving runs it.
-
-    Args:
-        folder: the version's.
-        requests: signature to input to value.
-
-    Returns:
-        Signature to output to value.
-    """
-    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    (meta,) = saved.meta_graphs
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        tf.import_graph_def(meta.graph_def, name="")
-        meta.ClearField("graph_def")  # which has the weights
-        answers = {}
-        for name, inputs in requests.items():
-            signature = meta.signature_def[name]
-            feed = {signature.inputs[key].name: value for key, value in inputs.items()}
-            answers[name] = session.run({key: info.name for key, info in signature.outputs.items()}, feed)
-            return_memory()
-    return_memory()
-    return answers

@@ -1,7 +1,9 @@
 """The graph of a servable: from pixels or encoded images to probabilities, labels and features."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data.format import ImageFormat
@@ -16,6 +18,10 @@ class Servable:
 
     graph: tf.Graph
     signatures: dict[str, Signature]
+    variables: Sequence[tf.Variable]
+    """Kernels that are no constants of the graph."""
+    values: Sequence[np.ndarray]
+    """Of the variables."""
 
 
 def servable(
@@ -58,7 +64,7 @@ def servable(
         }
         if explained is not None:
             signatures["explain"] = Signature(strings, {**named, **explained})
-    return Servable(graph, signatures)
+    return Servable(graph, signatures, outputs.variables, outputs.values)
 
 
 def _not_empty(x: tf.Tensor, name: str) -> tf.Tensor:

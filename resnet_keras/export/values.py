@@ -18,6 +18,11 @@ def value_of(variable: Any) -> Any:
     return tf.cast(tf.convert_to_tensor(variable), tf.float64)
 
 
+def kernel_of(variable: Any) -> Any:
+    """A kernel of many numbers: an array of its own type of number, half as large as in float64; else as `value_of`."""
+    return as_it_is(variable) if tf.executing_eagerly() else value_of(variable)
+
+
 def as_it_is(variable: Any) -> Any:
     """A variable in its own type of number: an array, or where a function is traced a tensor."""
     return np.asarray(variable) if tf.executing_eagerly() else tf.convert_to_tensor(variable)
@@ -26,6 +31,11 @@ def as_it_is(variable: Any) -> Any:
 def as_tensor(value: Any, dtype: tf.DType) -> tf.Tensor:
     """A weight in the default graph."""
     return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
+
+
+def times(kernel: Any, factors: Any) -> Any:
+    """A kernel with factors folded in, of the type of number that it has."""
+    return kernel * factors if tf.is_tensor(kernel) else (kernel * factors).astype(kernel.dtype, copy=False)
 
 
 def standardized(kernel: Any) -> Any:

@@ -120,7 +120,7 @@ def _is_number(name: str) -> bool:
 def identity_of(folder: Path) -> object:
     """What is another where a folder is replaced or its model written again."""
     seen = []
-    for path in (folder, folder / "saved_model.pb"):
+    for path in (folder, folder / "saved_model.pb", folder / "variables" / "variables.index"):
         with contextlib.suppress(OSError):
             found = path.stat()
             seen.append((found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size))

@@ -11,7 +11,7 @@ from small import randomise
 from tensorflow.core.protobuf import saved_model_pb2
 
 import resnet_keras as rk
-from resnet_keras.export.servable import run_servable
+from resnet_keras.export.comparison import run_servable
 
 RNG = np.random.default_rng(0)
 SIDE = 32

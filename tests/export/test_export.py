@@ -20,8 +20,9 @@ from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit
 from resnet_keras.errors import UsageError
 from resnet_keras.export import quantized
+from resnet_keras.export.comparison import run_servable
 from resnet_keras.export.formats import _run_litert, export_file
-from resnet_keras.export.servable import manifest_of, run_servable
+from resnet_keras.export.servable import manifest_of
 
 RNG = np.random.default_rng(0)
 

@@ -18,11 +18,12 @@ from resnet_keras.cli.main import main
 from resnet_keras.data.format import from_pixels
 from resnet_keras.errors import UsageError
 from resnet_keras.export import quantized
+from resnet_keras.export.comparison import run_servable
 from resnet_keras.export.floating import emit_float, emitted
 from resnet_keras.export.formats import export_file
 from resnet_keras.export.lowering import lower
 from resnet_keras.export.operations import Attention, Call, Convolution, Dense, LayerNorm, Operation, Tokens, in_order
-from resnet_keras.export.servable import manifest_of, run_servable
+from resnet_keras.export.servable import manifest_of
 
 RNG = np.random.default_rng(0)
 SHAPE = (32, 32, 3)

@@ -14,9 +14,10 @@ from small import randomise
 import resnet_keras as rk
 from resnet_keras.cli.main import main
 from resnet_keras.errors import UsageError
+from resnet_keras.export.comparison import run_servable
 from resnet_keras.export.formats import _run_litert, export_file
 from resnet_keras.export.quantized import available
-from resnet_keras.export.servable import manifest_of, run_servable
+from resnet_keras.export.servable import manifest_of
 
 RNG = np.random.default_rng(0)
 SHAPE = (32, 32, 3)

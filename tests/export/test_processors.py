@@ -14,8 +14,9 @@ import resnet_keras as rk
 from resnet_keras.cli.main import main
 from resnet_keras.errors import UsageError
 from resnet_keras.export import quantized
+from resnet_keras.export.comparison import run_servable
 from resnet_keras.export.operations import Convolution, Pixels
-from resnet_keras.export.servable import manifest_of, run_servable
+from resnet_keras.export.servable import manifest_of
 from tests.small import randomise
 
 RNG = np.random.default_rng(0)

@@ -24,7 +24,7 @@ from test_export_families import FAMILIES, cosine, features_of, network_of
 
 import resnet_keras as rk
 from resnet_keras.export import quantized
-from resnet_keras.export.servable import run_servable
+from resnet_keras.export.comparison import run_servable
 from resnet_keras.serving.options import IMAGE
 
 CLIENT = Path(__file__).parents[1] / "c_api.py"

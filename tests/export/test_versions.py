@@ -15,7 +15,8 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import resnet_keras as rk
 from resnet_keras.errors import UsageError
-from resnet_keras.export.servable import manifest_of, run_servable
+from resnet_keras.export.comparison import run_servable
+from resnet_keras.export.servable import manifest_of
 from resnet_keras.export.versions import publish, rollback
 
 

@@ -297,7 +297,7 @@ def test_a_failed_export_leaves_nothing(small: keras.Model, tmp_path: Path, monk
     def fail(*_: object) -> float:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(servable, "_check", fail)
+    monkeypatch.setattr(servable, "compare", fail)
     with pytest.raises(UsageError, match="No space left on device"):
         rk.export_servable(small, tmp_path / "net")
     assert not (tmp_path / "net").exists()

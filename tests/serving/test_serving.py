@@ -30,7 +30,7 @@ from tensorflow_serving.apis import (
 from resnet_keras.cli.client_command import histogram, quantile
 from resnet_keras.cli.flags import fill
 from resnet_keras.errors import UsageError
-from resnet_keras.export.servable import run_servable
+from resnet_keras.export.comparison import run_servable
 from resnet_keras.serving.client import ServerClient
 from resnet_keras.serving.config_files import read_batching, read_models, read_monitoring
 from resnet_keras.serving.options import ServerOptions, in_tyro_form

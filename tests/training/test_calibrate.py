@@ -13,7 +13,8 @@ import resnet_keras as rk
 from resnet_keras.cli.main import main
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.errors import UsageError
-from resnet_keras.export.servable import manifest_of, run_servable
+from resnet_keras.export.comparison import run_servable
+from resnet_keras.export.servable import manifest_of
 from resnet_keras.inference.evaluate import evaluate
 from resnet_keras.models.graph import head_of
 from resnet_keras.models.temperature import scale_logits

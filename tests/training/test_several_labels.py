@@ -21,7 +21,8 @@ from resnet_keras.data.format import image_format
 from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import hold_out
 from resnet_keras.errors import UsageError
-from resnet_keras.export.servable import manifest_of, run_servable
+from resnet_keras.export.comparison import run_servable
+from resnet_keras.export.servable import manifest_of
 from resnet_keras.inference.evaluate import evaluate
 from resnet_keras.models.graph import head_of
 from resnet_keras.training.given import Given
