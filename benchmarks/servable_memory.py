@@ -10,6 +10,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -60,7 +61,8 @@ def load(arguments: Arguments) -> None:
     before = held()
     version = LoadedVersion("net", 1, Path(arguments.load), tf.compat.v1.ConfigProto())
     print(f"load: held {held() - before:.0f}, peak {peak() - before:.0f} MiB")
-    image = np.zeros(version.inputs_of("serving_default")["image"].shape.as_list()[1:], "uint8")
+    shape: list[Any] = version.inputs_of("serving_default")["image"].shape.as_list()
+    image = np.zeros(shape[1:], "uint8")
     png = np.array([tf.io.encode_png(image).numpy()], object)
     for name in sorted(version.signatures, key=lambda name: name != "serving_default"):
         started = time.perf_counter()

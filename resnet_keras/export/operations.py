@@ -1,4 +1,4 @@
-"""A network as a servable computes it: a graph of a few operations whose weights are constants.
+"""A network as a servable computes it: a graph of a few operations with their weights.
 
 While a run trains in int8, the weights are live tensors of the same shapes; see `values.py`.
 

@@ -1,6 +1,6 @@
 """The weights of a lowered model: constants of an export, or live tensors of a function that is being traced.
 
-Folding is plain arithmetic, the same for both, in float64.
+Folding is plain arithmetic, the same for both, in float64; a dense layer's kernel is kept as it was, for memory.
 """
 
 from typing import Any
