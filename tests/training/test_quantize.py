@@ -23,10 +23,10 @@ from resnet_keras.data.sources import open_source
 from resnet_keras.data.splits import ArraySplit
 from resnet_keras.errors import UsageError
 from resnet_keras.export.calibration import calibrated_by
+from resnet_keras.export.comparison import run_servable
 from resnet_keras.export.lowering import lower
 from resnet_keras.export.operations import maps_of
 from resnet_keras.export.quantized import SIGNED_LEVELS, kernel_levels
-from resnet_keras.export.comparison import run_servable
 from resnet_keras.export.servable import manifest_of
 from resnet_keras.training.checkpoints import checkpoints, read_checkpoint
 from resnet_keras.training.devices import make_strategy
