@@ -2,7 +2,7 @@
 
 A graph is copied some ten times over when a session first runs a signature, and three copies stay for each signature;
 variables are in memory once for all. What speaks for constants: oneDNN keeps one in its own layout, and brings a
-convolution's variable kernel into it anew in each step, which takes about a tenth of the time of one image. Of a
+convolution's variable kernel into it anew in each step, which takes about a seventh of the time of one image. Of a
 matrix product's nothing is seen (docs/results/export.md).
 """
 
