@@ -30,7 +30,7 @@ class Arguments:
 
     folder: Annotated[Path, tyro.conf.Positional]
     minutes: float = 10
-    """Of training, whose memory is watched."""
+    """Of reading, whose memory is watched, and of training."""
     part: str = ""
     """One row, in this process: what the program calls itself with."""
 
@@ -55,6 +55,11 @@ def rows(arguments: Arguments) -> Iterator[tuple[str, str]]:
     alone = part(words, "host whole")["read"]
     said = ", ".join(f"{gigabytes:.2f}" for gigabytes in read)
     yield f"GB read in {STEPS_OF_HOSTS} steps by one host; by each of {HOSTS}", f"{alone:.2f}; {said}"
+    held = part(words, f"memory {60 * arguments.minutes}")
+    yield (
+        "resident memory while {images:,} images are read, medians of each fifth".format(**held),
+        ", ".join(f"{gigabytes:.2f}" for gigabytes in held["resident"]) + " GB",
+    )
     moved = part(words, "shuffling")
     yield "images of another epoch, moved by (median, of an epoch; a full shuffle 0.29)", f"{moved['moved']:.2f}"
     yield "neighbours in a file, apart in an epoch (median; 5 %)", "{apart:,.0f}; {near:,.0f} images".format(**moved)
@@ -113,7 +118,19 @@ def measured(folder: str, name: str) -> dict[str, Any]:
         for _ in range(STEPS_OF_HOSTS):
             next(taken)
         return {"read": (_read_bytes() - before) / 1e9}
+    if name.startswith("memory"):
+        return _memory(batches(0), float(name.split()[1]))
     return _shuffling(split.lengths)
+
+
+def _memory(batches: Any, seconds: float) -> dict[str, Any]:
+    """What the process holds while batches are read and nothing else, as fast as they come."""
+    resident, started, images = [], time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        next(batches)
+        images += BATCH
+        resident.append(_resident("self"))
+    return {"images": images, "resident": [float(np.median(fifth)) for fifth in np.array_split(resident, 5)]}
 
 
 def _speed(ours: Any, decoder: Any) -> dict[str, float]:
@@ -177,39 +194,28 @@ def _shuffling(lengths: tuple[int, ...]) -> dict[str, float]:
 
 
 def trained(arguments: Arguments) -> Iterator[tuple[str, str]]:
-    """A training that is watched, stopped in the middle of its epoch, and goes on."""
+    """A training that is stopped in the middle of its epoch, and goes on."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         words = ["train", RECIPE, "--data-dir", str(arguments.folder), "--run-dir", str(run), "--model", "resnet18"]
         words += ["--image-size", "64", "--batch-size", str(BATCH), "--checkpoint-steps", "20", "--validation", "0"]
-        memory: list[float] = []
-        started = time.monotonic()
-
-        def watched(process: subprocess.Popen[bytes]) -> bool:
-            if _step(run) > 20:
-                memory.append(_resident(process.pid))
-            return time.monotonic() - started > 60 * arguments.minutes
-
-        seconds, _, first = _until(watched, words, run)
-        last, quarter = _step(run), len(memory) // 4
+        end = time.monotonic() + 60 * arguments.minutes
+        seconds, _, first = _until(lambda: time.monotonic() > end, words, run)
+        last = _step(run)
         yield (
             f"ResNet-18 at 64, {seconds / 60:.0f} minutes of training",
             f"{(last - first) * BATCH / seconds:,.0f} images/s",
         )
-        yield (
-            "resident memory, medians of the second and the last quarter of them",
-            f"{np.median(memory[quarter : 2 * quarter]):.2f} GB, {np.median(memory[-quarter:]):.2f} GB",
-        )
-        seconds, read, _ = _until(lambda process: _step(run) > last, words, run)
+        seconds, read, _ = _until(lambda: _step(run) > last, words, run)
         yield f"resumed at step {last:,} of the epoch, to its next checkpoint", f"{seconds:.0f} s, {read:.2f} GB read"
 
 
-def _until(reached: Callable[[subprocess.Popen[bytes]], bool], words: list[str], run: Path) -> tuple[float, float, int]:
+def _until(reached: Callable[[], bool], words: list[str], run: Path) -> tuple[float, float, int]:
     """Train until something is reached: seconds since the first checkpoint, or since the command of a run that goes on;
     GB read; the first checkpoint's step."""
     before, started, first, read = _step(run), time.monotonic(), 0, 0.0
     with subprocess.Popen([sys.executable, "-m", "resnet_keras", *words, "--quiet"]) as process:
-        while process.poll() is None and not reached(process):
+        while process.poll() is None and not reached():
             time.sleep(0.5)
             read = _read_bytes(process.pid) / 1e9
             if not first and _step(run) > before:
@@ -230,7 +236,7 @@ def _read_bytes(process: int | str = "self") -> int:
     return int(Path(f"/proc/{process}/io").read_text().split("\n")[0].split()[1])
 
 
-def _resident(process: int) -> float:
+def _resident(process: int | str) -> float:
     """GB."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
 
