@@ -34,7 +34,7 @@ def test_average_precision_is_scikit_learns(pairs: list[tuple[float, bool]]) -> 
     assert found == pytest.approx(average_precision_score(targets, scores), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=150)
 @given(SCORES)
 def test_average_precision_follows_the_order_alone(pairs: list[tuple[float, bool]]) -> None:
     scores, targets = arrays(pairs)
@@ -46,7 +46,7 @@ def test_average_precision_follows_the_order_alone(pairs: list[tuple[float, bool
     assert found is None or 0 < found <= 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=150)
 @given(SCORES)
 def test_no_threshold_has_a_greater_f1(pairs: list[tuple[float, bool]]) -> None:
     scores, targets = arrays(pairs)

@@ -94,7 +94,7 @@ FEW_AND_MANY = pytest.mark.parametrize(
 @FEW_AND_MANY
 def test_any_combination_runs_or_is_refused_in_words(few: bool) -> None:
     drawn = given(family=st.sampled_from(sorted(FAMILIES)), size=st.sampled_from([32, 37]), options=OPTIONS)
-    settings(CALM, max_examples=8 if few else 40)(drawn(runs_or_is_refused_in_words))()
+    settings(CALM, max_examples=12 if few else 40)(drawn(runs_or_is_refused_in_words))()
 
 
 @FEW_AND_MANY
@@ -107,7 +107,7 @@ def test_options_of_vgg_and_densenet(few: bool) -> None:
         se_ratio=st.sampled_from([0.0, 0.25]),
         bottleneck=st.booleans(),
     )
-    settings(CALM, max_examples=3 if few else 12)(drawn(vgg_and_densenet_run_and_come_back))()
+    settings(CALM, max_examples=4 if few else 12)(drawn(vgg_and_densenet_run_and_come_back))()
 
 
 def vgg_and_densenet_run_and_come_back(norm, standard, activation, dropout, se_ratio, bottleneck) -> None:

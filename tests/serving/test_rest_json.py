@@ -174,7 +174,7 @@ values = st.recursive(
 dtypes = st.sampled_from([tf.float32, tf.float64, tf.uint8, tf.int32, tf.int64, tf.uint64, tf.bool])
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(values, dtypes)
 def test_the_quick_way_gives_what_the_slow_one_does(value: Any, dtype: tf.DType) -> None:
     quick = rest_json._at_once(value, dtype)

@@ -53,23 +53,21 @@ def after_a_checkpoint(folder: Path, command: Command, number: int) -> None:
     command.send(number)
 
 
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])  # test_lost has who is lost
 def test_two_workers_give_the_one_process_result_though_one_is_killed(
-    commands: Server, tiny: TrainConfig, tmp_path: Path, data_dir: str, killed: bool
+    commands: Server, tiny: TrainConfig, tmp_path: Path, data_dir: str
 ) -> None:
     config = dataclasses.replace(
         tiny, strategy="mirrored", ema=0.9, augmentation=dataclasses.replace(tiny.augmentation, mixup=0.2)
     )
     run(dataclasses.replace(config, run_dir=str(tmp_path / "one")))
     folder = tmp_path / "two"
-    if killed:
-        with workers(commands, folder, data_dir) as pair:
-            after_a_checkpoint(folder, pair[1], signal.SIGKILL)
-            code, said = pair[0].finish(SECONDS)
-        assert code == 1
-        assert "another host of the run has gone" in said
-        assert "Traceback" not in said
-        assert not (folder / "metrics.json").exists()
+    with workers(commands, folder, data_dir) as pair:
+        after_a_checkpoint(folder, pair[1], signal.SIGKILL)
+        code, said = pair[0].finish(SECONDS)
+    assert code == 1
+    assert "another host of the run has gone" in said
+    assert "Traceback" not in said
+    assert not (folder / "metrics.json").exists()
     with workers(commands, folder, data_dir) as pair:
         for command in pair:
             code, said = command.finish(SECONDS)

@@ -291,11 +291,11 @@ def test_a_folder_of_something_else_is_refused(quick: TrainConfig, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_plain_nets_train_by_a_recipe_with_zero_init_gamma(tiny: TrainConfig) -> None:
+def test_plain_nets_train_by_a_recipe_with_zero_init_gamma(tiny: TrainConfig, tmp_path: Path) -> None:
     """Without a shortcut, a gamma of zero would stop the signal."""
-    config = dataclasses.replace(tiny, model="cifar_plain20")
+    config = dataclasses.replace(tiny, model="cifar_plain20", epochs=1, run_dir=str(tmp_path / "run"))
     assert config.zero_init_gamma
-    model = make_setup(config, make_strategy("none")).network
+    model = run(dataclasses.replace(config, augmentation=Augmentation(flip=True))).model
     assert all(np.all(v.numpy()) for v in model.weights if v.path.endswith("gamma"))
 
 
@@ -311,8 +311,8 @@ def test_a_run_takes_over_the_normalisation_it_starts_from(tiny: TrainConfig, tm
     card = rk.ModelCard(mean=(0.1,), std=(0.7,))
     model = rk.build_cifar_resnet(20, input_shape=(8, 8, 1), include_preprocessing=card, **TINY)
     model.save(tmp_path / "start.keras")
-    config = dataclasses.replace(tiny, weights=str(tmp_path / "start.keras"))
-    layer: Any = make_setup(config, make_strategy("none")).network.get_layer("preprocessing")
+    config = dataclasses.replace(tiny, weights=str(tmp_path / "start.keras"), epochs=1, run_dir=str(tmp_path / "run"))
+    layer = run(config).model.get_layer("preprocessing")
     assert (layer.card.mean, layer.card.std) == ((0.1,), (0.7,))
 
 
@@ -416,7 +416,8 @@ def test_a_folder_is_validated_unless_it_is_not_to_be(
     metrics = run(dataclasses.replace(config, run_dir=str(tmp_path / "a")), quiet=False).metrics
     assert metrics["validation"]["examples"] == 2  # one of each class
     assert "training, 2 validation and" in capsys.readouterr().err
-    assert make_setup(dataclasses.replace(config, validation=0.0), make_strategy("none")).source.validation is None
+    metrics = run(dataclasses.replace(config, validation=0.0, run_dir=str(tmp_path / "b"))).metrics
+    assert "validation" not in metrics
 
 
 def test_a_run_to_compare_does_not_look_at_the_test_split(tiny: TrainConfig, tmp_path: Path) -> None:
