@@ -24,8 +24,8 @@ test-slow: $(INSTALLED)
 test-guides: $(INSTALLED) .venv/docs/.installed
 	$(BIN)/python -m pytest -m guides -n 2 --dist worksteal $(PYTEST_FLAGS)
 
-# As root, with iproute2: hosts in namespaces of this machine; build/cluster has the tables. A quarter of an hour on two
-# cores.
+# As root, with iproute2: hosts in namespaces of this machine; build/cluster has the tables. Ten minutes on two cores,
+# and what test_growth.py takes.
 test-cluster: $(INSTALLED)
 	$(BIN)/python -m pytest -m cluster tests/cluster $(PYTEST_FLAGS)
 
