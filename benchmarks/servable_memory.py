@@ -3,7 +3,6 @@
 Command: python -m benchmarks.servable_memory [--model NAME] [--dtype DTYPE]. Prints MiB beyond what each process held.
 """
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+
+from benchmarks.costs import resident
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Arguments:
 
 
 def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resident("VmHWM")
 
 
 def held() -> float:
@@ -36,8 +37,7 @@ def held() -> float:
     from resnet_keras.startup import return_memory
 
     return_memory()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    return resident("VmRSS")
 
 
 def export(arguments: Arguments) -> None:

@@ -1,7 +1,7 @@
 """ImageNet's size without ImageNet: a prepared data set of synthetic JPEG images for `--data imagenet2012`.
 
 Command: python -m benchmarks.shards FOLDER [--images 200000]. Then `resnet-keras train ... --data imagenet2012
---data-dir FOLDER` streams it. Records have the size that ImageNet's have (110 kB), 1,251 a file. The images are smooth
+--data-dir FOLDER` streams it. Records have about the size that ImageNet's have, 1,251 a file. The images are smooth
 noise of 500x375 pixels, a thousand different ones, and each record has a comment with its number in its JPEG header, so
 that no two are equal. Labels are the number modulo 1,000.
 """
@@ -23,9 +23,8 @@ from resnet_keras.progress import progress
 
 NAME, VERSION = "imagenet2012", "5.1.0"
 CLASSES, DIFFERENT, IN_A_FILE, TEST_IMAGES = 1000, 1000, 1251, 1000
-BYTES = 110_000
-"""Of an image: ImageNet's training images take 138 GB, 1,281,167 of them."""
 QUALITY = 95
+"""Of JPEG, at which an image takes 115 kB. ImageNet's 1,281,167 training images take 138 GB."""
 
 
 @dataclass
@@ -40,14 +39,14 @@ def write(folder: Path, images: int) -> Path:
     """The data set's folder, with `images` to train on and 1,000 to test."""
     target = folder / NAME / VERSION
     target.mkdir(parents=True)
-    pictures = _pictures(min(DIFFERENT, images))
+    different = _encoded(min(DIFFERENT, images))
     splits = []
     with progress("writing records", images + TEST_IMAGES, "images") as task, ThreadPoolExecutor(2) as pool:
         for split, count in (("train", images), ("validation", TEST_IMAGES)):
             numbers = [range(first, min(first + IN_A_FILE, count)) for first in range(0, count, IN_A_FILE)]
             names = [f"{NAME}-{split}.tfrecord-{i:05d}-of-{len(numbers):05d}" for i in range(len(numbers))]
             sizes = []
-            for size in pool.map(lambda name, part: _file(target / name, pictures, part), names, numbers):
+            for size in pool.map(lambda name, part: _file(target / name, different, part), names, numbers):
                 task.add(len(numbers[len(sizes)]))
                 sizes.append(size)
             template = tfds.core.ShardedFileTemplate(target, "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", NAME)
@@ -65,8 +64,8 @@ def write(folder: Path, images: int) -> Path:
     return target
 
 
-def _pictures(count: int) -> list[bytes]:
-    """JPEG images of about `BYTES`: so much noise on a smooth image as takes them."""
+def _encoded(count: int) -> list[bytes]:
+    """JPEG images: smooth ones with noise."""
     rng = np.random.default_rng(0)
     made = []
     with progress("making images", count, "images") as task:
@@ -79,15 +78,15 @@ def _pictures(count: int) -> list[bytes]:
     return made
 
 
-def _file(path: Path, pictures: list[bytes], numbers: range) -> int:
+def _file(path: Path, different: list[bytes], numbers: range) -> int:
     """Write the records of some numbers; returns their bytes."""
     size = 0
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number in numbers:
-            picture = pictures[number % len(pictures)]
+            jpeg = different[number % len(different)]
             comment = f"image {number}".encode()
             # A JPEG file's first two bytes begin the image; a segment of comment may follow.
-            image = picture[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + picture[2:]
+            image = jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:]
             feature = {
                 "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
                 "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number % CLASSES])),

@@ -5,7 +5,6 @@ row is measured in a process of its own; bytes are those that the process read, 
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
+
+from benchmarks.costs import resident
 
 RECIPE, BATCH = "imagenet-resnet50", 256
 PAIRS, SECONDS = 5, 6.0
@@ -125,12 +126,12 @@ def measured(folder: str, name: str) -> dict[str, Any]:
 
 def _memory(batches: Any, seconds: float) -> dict[str, Any]:
     """What the process holds while batches are read and nothing else, as fast as they come."""
-    resident, started, images = [], time.monotonic(), 0
+    held, started, images = [], time.monotonic(), 0
     while time.monotonic() - started < seconds:
         next(batches)
         images += BATCH
-        resident.append(_resident("self"))
-    return {"images": images, "resident": [float(np.median(fifth)) for fifth in np.array_split(resident, 5)]}
+        held.append(resident("VmRSS") * 2**20 / 1e9)
+    return {"images": images, "resident": [float(np.median(fifth)) for fifth in np.array_split(held, 5)]}
 
 
 def _speed(ours: Any, decoder: Any) -> dict[str, float]:
@@ -234,11 +235,6 @@ def _step(run: Path) -> int:
 
 def _read_bytes(process: int | str = "self") -> int:
     return int(Path(f"/proc/{process}/io").read_text().split("\n")[0].split()[1])
-
-
-def _resident(process: int | str) -> float:
-    """GB."""
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
 def main(arguments: Arguments) -> None:

@@ -22,6 +22,7 @@ from resnet_keras.config.recipes import recipe
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.data import tfds_source
 from resnet_keras.data.sources import open_source
+from resnet_keras.training import reporters
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -37,16 +38,25 @@ tf.config.set_logical_device_configuration(
 
 
 LONG = (
-    *("remote/test_remote_runs.py", "training/test_training.py", "export/test_export.py", "training/test_resume.py"),
-    *(
-        "training/test_step.py",
-        "models/test_family.py",
-        "training/test_several_labels.py",
-        "publishing/test_publish.py",
-    ),
-    *("experiments/test_experiments.py", "tuning/test_tuning.py", "training/test_multiworker.py"),
-    *("training/test_quantize.py", "serving/test_serving_load.py", "training/test_given.py", "training/test_phases.py"),
-    *("training/test_calibrate.py", "inference/test_use.py", "models/test_fit.py", "models/test_resnet.py"),
+    "remote/test_remote_runs.py",
+    "training/test_training.py",
+    "export/test_export.py",
+    "training/test_resume.py",
+    "training/test_step.py",
+    "models/test_family.py",
+    "training/test_several_labels.py",
+    "publishing/test_publish.py",
+    "experiments/test_experiments.py",
+    "tuning/test_tuning.py",
+    "training/test_multiworker.py",
+    "training/test_quantize.py",
+    "serving/test_serving_load.py",
+    "training/test_given.py",
+    "training/test_phases.py",
+    "training/test_calibrate.py",
+    "inference/test_use.py",
+    "models/test_fit.py",
+    "models/test_resnet.py",
 )
 """Files that take longest: they begin first, so that none is left for the end, when the other processes are done."""
 
@@ -54,6 +64,12 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(LONG)))
+
+
+@pytest.fixture
+def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs have the reporter that writes models, and no other."""
+    monkeypatch.setattr(reporters, "all_reporters", lambda quiet: [reporters.ModelFiles])
 
 
 class Shared:

@@ -75,7 +75,7 @@ class Lanes:
     @classmethod
     def of(cls, split: RecordSplit, order: Order) -> "Lanes":
         """As many as divide a batch and have a file each."""
-        most = min(LANES, 1 << int(math.log2(len(split.files))))
+        most = min(LANES, 1 << (len(split.files).bit_length() - 1))
         count = math.gcd(order.distinct, most)
         return cls(split, order.seed, count, order.distinct // count, -(-SHUFFLE_WINDOW // count))
 

@@ -26,7 +26,6 @@ from resnet_keras.cli.main import COMMANDS, _parse, main
 from resnet_keras.config.recipes import RECIPES
 from resnet_keras.config.train import TrainConfig
 from resnet_keras.models.around import classifier_around
-from resnet_keras.training import reporters
 from resnet_keras.version import __version__
 
 Capture = pytest.CaptureFixture[str]
@@ -212,12 +211,6 @@ def test_a_packaged_name_in_place_of_a_run(
 def test_the_optimizer_is_a_word(words: list[str]) -> None:
     command: Any = _parse(["train", "digits", *words, "--weight-decay", "0.05"])
     assert (command.config.optimizer.algorithm, command.config.optimizer.weight_decay) == ("adamw", 0.05)
-
-
-@pytest.fixture
-def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs have the reporter that writes models, and no other."""
-    monkeypatch.setattr(reporters, "all_reporters", lambda quiet: [reporters.ModelFiles])
 
 
 @pytest.mark.usefixtures("only_models")

@@ -26,6 +26,8 @@ SMALL += ["--model-options", *(str(word) for pair in TINY.items() for word in pa
 PROGRAM = [sys.executable, "-m", "resnet_keras"]
 MakeHosts = Callable[..., Hosts]
 """Of so many hosts of the job; the fixture `make_hosts`."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+"""Of the hosts' own cores, of which there are fewer than hosts."""
 LONG = 240.0
 """Seconds within which a command of a few seconds' work must end, on a machine with other work."""
 
@@ -66,8 +68,7 @@ def start_job(
         environment = {
             "JOB_COMPLETION_INDEX": str(index),
             "JOB_COMPLETIONS": str(len(hosts.names)),
-            "OMP_NUM_THREADS": "1",  # of the hosts' own cores, of which there are fewer than hosts
-            "TF_NUM_INTRAOP_THREADS": "1",
+            **ONE_THREAD,
             **own.get("environment", {}),
         }
         words = [*own.get("before", []), *program, *job_words(size), *more, *own.get("more", [])]

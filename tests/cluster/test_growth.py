@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hosts import SHARED, Command, Hosts
-from job import LONG, PROGRAM, RESULTS, MakeHosts, start_job
+from job import LONG, ONE_THREAD, PROGRAM, RESULTS, MakeHosts, start_job
 
 from resnet_keras.config.table import read_table
 
@@ -17,7 +17,6 @@ SHARE, EPOCHS = 32, 3
 """Images of a host's part of a batch."""
 SIZE = ["--model", "resnet18", "--image-size", "32", "--precision", "float32"]
 TRAIN_IMAGES = 1437
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 BYTES = 4 * 11_175_370
 """Of the gradients of a ResNet-18 for ten classes of grey images, in float32."""
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_up import a_run
 
 import resnet_keras as rk
 from resnet_keras.cli.main import main
@@ -26,7 +27,7 @@ from resnet_keras.experiments.experiment_config import (
     warmed_up,
 )
 from resnet_keras.experiments.gradients import at_start, ratio
-from resnet_keras.experiments.grid import Trained, open_folder
+from resnet_keras.experiments.grid import open_folder
 from resnet_keras.experiments.table import EXPERIMENTS, run_experiment
 from resnet_keras.models.blocks import Residual
 from resnet_keras.models.norm_blocks import ConvNeXtBlock
@@ -166,11 +167,6 @@ def test_the_verdict_on_the_start(post: list[float], pre: list[float], verdict: 
     assert len(norm_placement.of_the_start(rows({(POST, 3): post, (PRE, 3): pre}))) == 1
 
 
-def a_run(kind: str, seed: int, loss: float, depth: int = 12) -> Trained:
-    row = {"epoch": 1.0, "loss": loss, "accuracy": 0.5, "val_accuracy": 0.5}
-    return Trained(kind, depth, seed, loss, 0.5, loss, 0.5, 1000, 22, 1.0, (row,), Path())
-
-
 @pytest.mark.parametrize(
     ("post", "warm_post", "verdict"),
     [
@@ -185,7 +181,7 @@ def a_run(kind: str, seed: int, loss: float, depth: int = 12) -> Trained:
 def test_the_verdict_on_warm_up(post: tuple[float, ...], warm_post: tuple[float, ...], verdict: str) -> None:
     losses = {POST: post, f"{POST} with warm-up": warm_post, PRE: (0.4, 0.41, 0.39)[: len(post)]}
     losses[f"{PRE} with warm-up"] = (0.2, 0.21, 0.19)[: len(post)]
-    runs = [a_run(kind, seed, loss) for kind, own in losses.items() for seed, loss in enumerate(own)]
+    runs = [a_run(kind, 12, seed, loss) for kind, own in losses.items() for seed, loss in enumerate(own)]
     said = norm_placement.of_the_training(runs, 10)
     assert verdict in said[-1]
     assert "where guessing has 2.3: post-norm has" in said[0]
@@ -256,7 +252,7 @@ def test_what_it_makes_of_nets_that_are_trained(
     settings: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its page, figures, numbers and sentences; the slow tests train for them besides."""
-    runs = [a_run(kind, seed, 0.5, depth) for depth in (1, 2) for kind in KINDS for seed in range(2)]
+    runs = [a_run(kind, depth, seed, 0.5) for depth in (1, 2) for kind in KINDS for seed in range(2)]
     asked = []
 
     def train_all(nets: Any, *_: Any, **__: Any) -> Any:

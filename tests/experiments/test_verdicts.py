@@ -2,20 +2,14 @@
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import a_run
 
 from resnet_keras.experiments import comparisons, degradation, gradients, lesions
 from resnet_keras.experiments import responses as responses_module
-from resnet_keras.experiments.grid import Trained
 from resnet_keras.experiments.lesions import REMOVED
-
-
-def a_run(kind: str, depth: int, seed: int, loss: float) -> Trained:
-    rows = ({"epoch": 1.0, "loss": loss, "accuracy": 0.5, "val_accuracy": 0.5},)
-    return Trained(kind, depth, seed, loss, 0.5, loss, 0.5, 1000, 22, 1.0, rows, Path())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from resnet_keras.config.train import TrainConfig
 from resnet_keras.models.saved import load_model
 from resnet_keras.remote.stores import open_store
 from resnet_keras.remote.working_copy import STATE, run_copy
-from resnet_keras.training import reporters
 
 FLAGS = [
     *("--epochs", "3", "--batch-size", "128", "--checkpoint-steps", "3", "--mixup", "0.2", "--ema", "0.99", "--quiet"),
@@ -33,12 +32,6 @@ FLAGS = [
 
 def words_of(run_dir: str | Path, data_dir: str, *more: str) -> list[str]:
     return ["train", "digits", *FLAGS, "--run-dir", str(run_dir), "--data-dir", data_dir, *more]
-
-
-@pytest.fixture
-def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this process have the reporter that writes models, and no other."""
-    monkeypatch.setattr(reporters, "all_reporters", lambda quiet: [reporters.ModelFiles])
 
 
 @pytest.fixture(scope="module")
