@@ -13,11 +13,10 @@ import tensorflow as tf
 from resnet_keras.benchmarks.inference import network_of, new_folder
 from resnet_keras.benchmarks.load import image_of
 from resnet_keras.benchmarks.variants import Program
-from resnet_keras.serving import rest_json
+from resnet_keras.serving import garbage, rest_json
 from resnet_keras.serving.client import Rest, ServerClient
 from resnet_keras.serving.json_reader import parse
 from resnet_keras.serving.loaded import TensorInfo
-from resnet_keras.serving.manager import freeze_gc
 from resnet_keras.serving.process import server_process
 
 WARM = 10
@@ -45,7 +44,7 @@ def first_answer(model: str) -> Program:
 
 def parsing(side: int) -> Program:
     """JSON of an image of floats to an array, as the server reads it after its models are loaded."""
-    freeze_gc()
+    garbage.freeze()
     floats = np.random.default_rng(0).random((1, side, side, 3), "float32")
     specs = {"x": TensorInfo("x:0", tf.float32, tf.TensorShape([None, side, side, 3]))}
     body = rest_json.write_outputs({"y": floats}, True).replace(b"predictions", b"instances")

@@ -1,6 +1,7 @@
 """Tiny SavedModels to serve, and a server of them in this process."""
 
 import contextlib
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,7 @@ def running(**options: Any) -> Iterator["Address"]:
             yield Address(server, f"http://127.0.0.1:{rest}", channel, rest, rpc)
     finally:
         server.stop()
+        gc.freeze()  # a server that stops makes the collector visit all again, here all that the tests have in memory
 
 
 class Address:

@@ -20,6 +20,7 @@ from resnet_keras.errors import UsageError
 from resnet_keras.export.integrity import check_files
 from resnet_keras.remote.stores import is_remote
 from resnet_keras.remote.versions import fetch_version, forget_version
+from resnet_keras.serving import garbage
 from resnet_keras.serving.loaded import LoadedVersion
 from resnet_keras.serving.metrics import Metrics
 from resnet_keras.serving.options import ServerOptions
@@ -239,14 +240,14 @@ class Manager:
             log.warning("%s version %d cannot be loaded: %s", name, number, known.message)
             return
         model.failures.pop(folder, None)
-        freeze_gc()
+        garbage.freeze()
         return_memory()
         with self._lock:
             before = state.loaded if state.state == AVAILABLE else None
             model.versions[number] = VersionState(AVAILABLE, None, loaded)
         log.info("%s version %d is served (loaded in %.1f s)", name, number, time.monotonic() - started)
         if before is not None:  # the same number of another folder
-            self._begin(self._free, model, number, before, VersionState())
+            self._begin(self._free, model, number, VersionState(loaded=before))
 
     def _fetch(self, base: str, number: int, folder: Path) -> None:
         """Have a version on this machine, as it was exported."""
@@ -276,14 +277,17 @@ class Manager:
         """Answer no more requests by a version, and free its memory when those under way are answered."""
         with self._lock:
             state = model.versions[number]
-            state.state, loaded, state.loaded = UNLOADING, state.loaded, None
-        self._begin(self._free, model, number, loaded, state)
+            state.state = UNLOADING
+        self._begin(self._free, model, number, state)
 
-    def _free(self, model: Model, number: int, loaded: LoadedVersion, state: VersionState) -> None:
+    def _free(self, model: Model, number: int, state: VersionState) -> None:
+        loaded, state.loaded = state.loaded, None
+        assert loaded is not None
         loaded.close()
         self._metrics.forget(str(loaded.folder))
         del loaded
-        freeze_gc()
+        if not self._stop.is_set():
+            garbage.collect_all()
         with self._lock:
             state.state = END
             ended = sorted(key for key, known in model.versions.items() if known.state == END)
@@ -363,6 +367,7 @@ class Manager:
         while threads := [thread for thread in self._threads if thread.is_alive()]:
             for thread in threads:
                 thread.join()
+        gc.unfreeze()  # as it was: the program may go on
 
 
 def _check(entries: list[model_server_config_pb2.ModelConfig]) -> None:
@@ -380,13 +385,3 @@ def _check(entries: list[model_server_config_pb2.ModelConfig]) -> None:
             )
         if entry.model_platform not in ("", PLATFORM):
             raise invalid(f"Model {entry.name} requests unsupported platform {entry.model_platform}")
-
-
-def freeze_gc() -> None:
-    """Exclude the objects that are in memory now from garbage collection.
-
-    Else the collector visits all of TensorFlow's objects each time the JSON of a request makes many new ones.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()

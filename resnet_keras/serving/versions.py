@@ -66,7 +66,12 @@ class Model:
 
     def serves(self, number: int, folder: Path) -> bool:
         state = self.versions.get(number)
-        return state is not None and state.loaded is not None and state.loaded.folder == folder
+        return (
+            state is not None
+            and state.state == AVAILABLE
+            and state.loaded is not None
+            and state.loaded.folder == folder
+        )
 
     def aspired(self) -> dict[int, Path]:
         """The versions that should be served and their folders, rising. TensorFlow takes 3 and 003 for the same.

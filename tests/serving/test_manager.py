@@ -1,8 +1,10 @@
 """Which versions are in memory: what a reload, a replaced folder and a slow model change, and what they leave alone."""
 
+import gc
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from google.protobuf import text_format
 from serving_models import half_plus
 from tensorflow_serving.config import model_server_config_pb2
 
+from resnet_keras.serving import garbage
 from resnet_keras.serving import manager as manager_module
 from resnet_keras.serving.loaded import LoadedVersion
 from resnet_keras.serving.manager import Manager
@@ -36,7 +39,8 @@ def config_of(*entries: str) -> model_server_config_pb2.ModelServerConfig:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the garbage collections after each load, which go through all that the tests have in memory."""
-    monkeypatch.setattr(manager_module, "freeze_gc", lambda: None)
+    for name in ("freeze", "collect_all"):
+        monkeypatch.setattr(garbage, name, lambda: None)
 
 
 @pytest.fixture
@@ -79,6 +83,26 @@ def test_a_wrong_base_path_leaves_what_is_served(managed: Callable[..., Manager]
     half_plus(5, tmp_path / "empty" / "1")  # what is asked for is there at last
     manager.look()
     assert answer(manager) == 6
+
+
+def test_what_a_version_leaves_is_collected_and_what_it_has_is_not_searched(
+    managed: Callable[..., Manager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its graph refers to itself. A program that goes on has its collector back."""
+    monkeypatch.undo()
+    half_plus(2, tmp_path / "one" / "1")
+    manager = managed(entry("a", tmp_path / "one"))
+    with manager.version(ModelSpec("a")) as version:
+        graph = weakref.ref(version._session.graph)
+    del version
+    assert gc.get_freeze_count() > 100_000
+    half_plus(5, tmp_path / "one" / "2")
+    manager.look()
+    waited_for(lambda: graph() is None)
+    assert answer(manager) == 6
+    manager.close()
+    assert gc.get_freeze_count() == 0
+    gc.freeze()  # for the tests to come
 
 
 def test_a_new_base_path_takes_over_without_a_gap(managed: Callable[..., Manager], tmp_path: Path) -> None:
