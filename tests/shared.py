@@ -89,6 +89,14 @@ class Shared:
         return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def searched_once() -> Iterator[None]:
+    """Of what a file's tests leave in memory: an export or a server searches all for garbage, a second at the end."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def in_common(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shared:
     own = tmp_path_factory.getbasetemp()
