@@ -147,8 +147,9 @@ def turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     sides, channels = tf.shape(image)[:2], tf.shape(image)[2]
     below_and_beside = tf.stack([sides[1], 1])  # how many pixels on, as they are stored, the next one is
     swapped = among(5, 6, 7, 8)
-    height, width = tf.unstack(tf.where(swapped, sides[::-1], sides))
-    below, beside = tf.unstack(tf.where(swapped, below_and_beside[::-1], below_and_beside))
+    # tf.reverse: TensorFlow's pass over layouts fails, and says so, at a shape that is sliced backwards.
+    height, width = tf.unstack(tf.where(swapped, tf.reverse(sides, [0]), sides))
+    below, beside = tf.unstack(tf.where(swapped, tf.reverse(below_and_beside, [0]), below_and_beside))
     rows, columns = tf.range(height), tf.range(width)
     rows = tf.where(among(3, 4, 7, 8), height - 1 - rows, rows)
     columns = tf.where(among(2, 3, 6, 7), width - 1 - columns, columns)

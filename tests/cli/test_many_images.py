@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from forked import Server
 
 from resnet_keras.cli.main import main
 from resnet_keras.inference import predict as predicting
@@ -43,6 +44,16 @@ def test_the_others_are_answered(
         f"resnet-keras: {bad['error']}",
         "resnet-keras: 1 of 4 images could not be read; the others are answered",
     ]
+
+
+def test_tensorflow_says_nothing_of_the_images_graph(
+    commands: Server, digits_run: Path, servable: Path, digit_png: Path
+) -> None:
+    """Its pass over layouts did not know the sides of an image backwards by a slice."""
+    for source in (digits_run, servable):
+        code, said = commands.start(["predict", str(source), str(digit_png), "--top-k", "1"]).finish()
+        assert code == 0
+        assert "meta_optimizer" not in said
 
 
 def test_in_words(
