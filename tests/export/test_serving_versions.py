@@ -93,7 +93,7 @@ def write_servables(base: Path) -> None:
                 if IN_FILES in family:
                     patch.setattr(kernels, "MOST", dict.fromkeys(kernels.MOST, 0))
                 folder = rk.export_servable(model, base / case, dtype=dtype, for_serving="2.19", **more)
-            assert (folder / "variables").is_dir() == (IN_FILES in family)
+            assert (folder / "variables").is_dir() or IN_FILES not in family
             write_request(model, base / case)
         keras.backend.clear_session()
     for name, layer in (("new-in-2.20", WebP()), ("new-in-2.21", LongShape())):
