@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-guides test-interop test-backends test-serving-versions test-cluster mutations attack coverage check dist bench bench-quick docs docs-figures clean
+.PHONY: demo test test-slow test-guides test-interop test-backends test-serving-versions test-cluster test-growth mutations attack coverage check dist bench bench-quick docs docs-figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/resnet-keras demo
@@ -24,10 +24,12 @@ test-slow: $(INSTALLED)
 test-guides: $(INSTALLED) .venv/docs/.installed
 	$(BIN)/python -m pytest -m guides -n 2 --dist worksteal $(PYTEST_FLAGS)
 
-# As root, with iproute2: hosts in namespaces of this machine; build/cluster has the tables. Ten minutes on two cores,
-# and what test_growth.py takes.
+# As root, with iproute2: hosts in namespaces of this machine; build/cluster has the tables. Ten minutes each on two cores.
 test-cluster: $(INSTALLED)
 	$(BIN)/python -m pytest -m cluster tests/cluster $(PYTEST_FLAGS)
+
+test-growth: $(INSTALLED)
+	$(BIN)/python -m pytest -m growth tests/cluster $(PYTEST_FLAGS)
 
 # Faults put into the code one by one, each of which a test must find.
 mutations: $(INSTALLED)

@@ -11,7 +11,7 @@ from job import LONG, ONE_THREAD, PROGRAM, RESULTS, MakeHosts, start_job
 
 from resnet_keras.config.table import read_table
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.growth, pytest.mark.timeout(1800)]
 
 SHARE, EPOCHS = 32, 3
 """Images of a host's part of a batch."""
