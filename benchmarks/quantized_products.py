@@ -3,14 +3,15 @@
 Command: python -m benchmarks.quantized_products [--images 1 8] [--pairs N]. `_QuantizedMatMul` for ViT-S/16's products,
 `_FusedQuantizedDepthwiseConv2D` for ConvNeXt-T's 7x7. Weights and inputs are random, with a range each, as the
 operations take them. The time of int8 has the rounding of its input and its output made float32: what lies between the
-products of a block (layer norm, GELU, softmax, sums) has no int8 kernel.
+products of a block (layer norm, softmax, sums) has no int8 kernel. Then both networks whole, in bfloat16 but for these
+products: the ranges are those of the images that are timed.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import resnet_keras as rk  # noqa: F401  first: it keeps TensorFlow's start-up messages to itself
+import resnet_keras as rk  # first: it keeps TensorFlow's start-up messages to itself
 
 # isort: split
 import numpy as np
@@ -18,7 +19,11 @@ import tensorflow as tf
 import tyro
 from tensorflow.core.framework import attr_value_pb2
 
+from benchmarks.export_layer_norm import with_random_weights
 from resnet_keras.benchmarks.pairs import paired_ratio
+from resnet_keras.export.floating import Write, emit_float, emitted, in_places, rows_of
+from resnet_keras.export.lowering import lower
+from resnet_keras.export.operations import Dense, Operation
 
 TOKENS, WIDTH = 197, 384
 PRODUCTS = {
@@ -30,6 +35,7 @@ PRODUCTS = {
 """Of a block of ViT-S/16 at 224x224: columns of the input and of the output."""
 MAPS = {56: 96, 28: 192, 14: 384, 7: 768}
 """Of ConvNeXt-T's stages at 224x224: side and channels."""
+NETWORKS = ("vit_s16", "convnext_tiny")
 Run = Callable[[], np.ndarray]
 
 
@@ -52,6 +58,8 @@ def main(arguments: Arguments) -> None:
             compare(
                 f"images {images}  depthwise, {side}x{side}x{channels}", depthwise(images, side, channels), arguments
             )
+        for network in NETWORKS:
+            compare(f"images {images}  {network}, whole", whole(network, images), arguments)
 
 
 def compare(name: str, runs: tuple[Run, Run, Run], arguments: Arguments) -> None:
@@ -81,17 +89,63 @@ def product(rows: int, before: int, after: int) -> tuple[Run, Run, Run]:
     kernel, bias = weights(before, after)
 
     def quantized(x: tf.Tensor, top: float) -> tf.Tensor:
-        largest = float(np.abs(kernel).max())
-        inputs = [x, levels(kernel, largest), tf.constant(bias), *map(tf.constant, (-top, top, -largest, largest))]
-        dtypes = {"T1": tf.qint8, "T2": tf.qint8, "Tbias": tf.float32, "U": tf.float32, "Tout": tf.float32}
-        constants = {"is_weight_const": True, "is_bias_const": True, "transpose_a": False, "transpose_b": False}
-        modes = {name: attr_value_pb2.AttrValue(s=b"SCALED") for name in ("input_quant_mode", "output_quant_mode")}
-        steps = ["BiasAdd", "Dequantize"]
-        return operation("_QuantizedMatMul", inputs, [tf.float32], dtypes, constants, steps, modes)
+        return quantized_product(x, top, kernel, bias, ["BiasAdd", "Dequantize"], tf.float32)
 
     return in_each(
         (rows, before), lambda x, dtype: tf.nn.bias_add(x @ tf.cast(kernel, dtype), tf.cast(bias, dtype)), quantized
     )
+
+
+def quantized_product(
+    x: tf.Tensor, top: float, kernel: np.ndarray, bias: np.ndarray, steps: list[str], output: tf.DType
+) -> tf.Tensor:
+    """Of levels `x`, of which 127 is `top`."""
+    largest = float(np.abs(kernel).max())
+    inputs = [x, levels(kernel, largest), tf.constant(bias), *map(tf.constant, (-top, top, -largest, largest))]
+    dtypes = {"T1": tf.qint8, "T2": tf.qint8, "Tbias": tf.float32, "U": output, "Tout": output}
+    constants = {"is_weight_const": True, "is_bias_const": True, "transpose_a": False, "transpose_b": False}
+    modes = {name: attr_value_pb2.AttrValue(s=b"SCALED") for name in ("input_quant_mode", "output_quant_mode")}
+    return operation("_QuantizedMatMul", inputs, [output], dtypes, constants, steps, modes)
+
+
+def whole(network: str, count: int) -> tuple[Run, Run, Run]:
+    """The features of a network in float32, in bfloat16, and in bfloat16 with the products of its blocks in int8."""
+    rng = np.random.default_rng(0)
+    ends = lower(with_random_weights(rk.create_model(network, include_preprocessing=True), rng))
+    images = rng.integers(0, 256, (count, 224, 224, 3), "uint8")
+    largest: dict[Operation, tf.Tensor] = {}
+
+    def of_a_block(one: Operation, x: tf.Tensor) -> bool:
+        return isinstance(one, Dense) and x.shape.rank > 2
+
+    def watched(one: Operation, dtype: tf.DType, *inputs: tf.Tensor) -> tf.Tensor:
+        if of_a_block(one, inputs[0]):
+            largest[one] = tf.reduce_max(tf.abs(inputs[0]))
+        return emitted(one, dtype, *inputs)
+
+    def in_int8(one: Operation, dtype: tf.DType, *inputs: tf.Tensor) -> tf.Tensor:
+        if not isinstance(one, Dense) or not of_a_block(one, inputs[0]):
+            return emitted(one, dtype, *inputs)
+        x, *summands = inputs
+        steps = ["BiasAdd", *(["GeluExact"] if one.activation == "gelu" else []), "Dequantize"]
+        rounded = levels_of(rows_of(x), ranges[one])
+        y = quantized_product(rounded, ranges[one], one.kernel, one.bias.astype("float32"), steps, dtype)
+        y.set_shape([None, one.kernel.shape[1]])
+        return in_places(tf.add_n([y, *map(rows_of, summands)]) if summands else y, x)
+
+    def session(dtype: tf.DType, write: Write) -> tuple[tf.compat.v1.Session, tf.Tensor, tf.Tensor]:
+        with tf.Graph().as_default():
+            pixels = tf.compat.v1.placeholder(tf.uint8, [None, *images.shape[1:]])
+            features = tf.cast(emit_float(ends, pixels, dtype, write)[ends[1]], tf.float32)
+            options = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=1)
+            return tf.compat.v1.Session(config=options), pixels, features
+
+    def run(one: tuple[tf.compat.v1.Session, tf.Tensor, tf.Tensor]) -> Run:
+        return functools.partial(one[0].make_callable(one[2], [one[1]]), images)
+
+    exact = session(tf.float32, watched)
+    ranges = {one: float(value) for one, value in exact[0].make_callable(largest, [exact[1]])(images).items()}
+    return run(exact), run(session(tf.bfloat16, emitted)), run(session(tf.bfloat16, in_int8))
 
 
 def depthwise(images: int, side: int, channels: int) -> tuple[Run, Run, Run]:
@@ -137,13 +191,10 @@ def in_each(
     top, v1 = float(np.abs(x).max()), tf.compat.v1
     with tf.Graph().as_default():
         exact, rounded = v1.placeholder(tf.float32, shape), v1.placeholder(tf.bfloat16, shape)
-        levels_of = tf.raw_ops.QuantizeV2(
-            input=tf.cast(rounded, tf.float32), min_range=-top, max_range=top, T=tf.qint8, mode="SCALED"
-        )
         outputs = (
             (plain(exact, tf.float32), exact),
             (plain(rounded, tf.bfloat16), rounded),
-            (quantized(levels_of[0], top), rounded),
+            (quantized(levels_of(rounded, top), top), rounded),
         )
         session = v1.Session(config=v1.ConfigProto(inter_op_parallelism_threads=1))
         one, two, three = (
@@ -151,6 +202,13 @@ def in_each(
             for output, given in outputs
         )
         return one, two, three
+
+
+def levels_of(x: tf.Tensor, top: float) -> tf.Tensor:
+    x = tf.cast(x, tf.float32)
+    y = tf.raw_ops.QuantizeV2(input=x, min_range=-top, max_range=top, T=tf.qint8, mode="SCALED").output
+    y.set_shape(x.shape)
+    return y
 
 
 def levels(kernel: np.ndarray, largest: float | np.ndarray) -> tf.Tensor:

@@ -91,7 +91,7 @@ class Shared:
 
 @pytest.fixture(scope="module", autouse=True)
 def searched_once() -> Iterator[None]:
-    """Of what a file's tests leave in memory: an export or a server searches all for garbage, a second at the end."""
+    """What a file's tests leave in memory is searched for garbage once, not by each export and server behind it."""
     yield
     gc.collect()
     gc.freeze()
