@@ -19,7 +19,7 @@ import tensorflow as tf
 import tyro
 from tensorflow.core.framework import attr_value_pb2
 
-from benchmarks.export_layer_norm import with_random_weights
+from benchmarks.export_layer_norm import again, with_random_weights
 from resnet_keras.benchmarks.pairs import paired_ratio
 from resnet_keras.export.floating import Write, emit_float, emitted, in_places, rows_of
 from resnet_keras.export.lowering import lower
@@ -74,14 +74,6 @@ def compare(name: str, runs: tuple[Run, Run, Run], arguments: Arguments) -> None
         f"apart {apart[0]:.1e}, {apart[1]:.1e} of the largest",
         flush=True,
     )
-
-
-def again(run: Run, times: int) -> Callable[[], None]:
-    def all_times() -> None:
-        for _ in range(times):
-            run()
-
-    return all_times
 
 
 def product(rows: int, before: int, after: int) -> tuple[Run, Run, Run]:

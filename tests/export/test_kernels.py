@@ -64,6 +64,8 @@ def test_answers_are_the_models(build: Callable[[], keras.Model], dtype: str, ne
     with_kernels = [one for one in kernels.in_order(*lower(model)) if isinstance(one, Convolution | Dense)]
     assert len(with_kernels) / 2 < len(stored) <= len(with_kernels)
     assert "ReadVariableOp" in manifest_of(folder)["graph"]["operations"]
+    (tmp_path / "a.png").write_bytes(png)
+    assert rk.predict(folder, [tmp_path / "a.png"])[0].labels
 
 
 @pytest.mark.usefixtures("no_constants")
@@ -77,9 +79,6 @@ def test_signatures_that_are_run_together_answer_as_alone(tmp_path: Path) -> Non
         assert {key: value.tolist() for key, value in alone.items()} == {
             key: value.tolist() for key, value in together[name].items()
         }
-    png = tmp_path / "a.png"
-    png.write_bytes(tf.io.encode_png(IMAGES[0]).numpy())
-    assert rk.predict(folder, [png])[0].labels
 
 
 @pytest.mark.usefixtures("no_constants")
