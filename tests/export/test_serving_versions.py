@@ -38,7 +38,7 @@ NOT_IN_INT8 = ("convnext_tiny", "vit_ti16", "recurrent")
 """An export in int8 is refused."""
 IN_FILES = " in files"
 """Behind a family's name: its kernels are variables, as those of large networks are."""
-LARGE = ("convnext_tiny-float32", "convnext_tiny-bfloat16", "vit_ti16-float32")
+LARGE = ("convnext_tiny-float32",)
 """Whose kernels are in files without more."""
 ANY = (*FAMILIES, "recurrent", f"resnet50_v1{IN_FILES}", f"vit_ti16{IN_FILES}")
 CASES = [
